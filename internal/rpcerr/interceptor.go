@@ -1,0 +1,110 @@
+package rpcerr
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+)
+
+// Interceptor stands outermost on every handler: it checks requests against their protovalidate rules and maps the errors
+// that come back. Unknown errors are logged whole and reach the client as "internal".
+type Interceptor struct {
+	validator protovalidate.Validator
+	logger    *slog.Logger
+}
+
+var _ connect.Interceptor = (*Interceptor)(nil)
+
+// NewInterceptor returns an Interceptor that logs to logger.
+func NewInterceptor(logger *slog.Logger) (*Interceptor, error) {
+	validator, err := protovalidate.New()
+	if err != nil {
+		return nil, err
+	}
+	return &Interceptor{validator: validator, logger: logger}, nil
+}
+
+// WrapUnary implements connect.Interceptor.
+func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if req.Spec().IsClient {
+			return next(ctx, req)
+		}
+		if err := i.validate(req.Any()); err != nil {
+			return nil, i.wire(ctx, req.Spec(), err)
+		}
+		res, err := next(ctx, req)
+		if err != nil {
+			return nil, i.wire(ctx, req.Spec(), err)
+		}
+		return res, nil
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor. It does nothing.
+func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler implements connect.Interceptor.
+func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		err := next(ctx, &validatingConn{StreamingHandlerConn: conn, interceptor: i})
+		if err != nil {
+			return i.wire(ctx, conn.Spec(), err)
+		}
+		return nil
+	}
+}
+
+type validatingConn struct {
+	connect.StreamingHandlerConn
+
+	interceptor *Interceptor
+}
+
+func (c *validatingConn) Receive(msg any) error {
+	if err := c.StreamingHandlerConn.Receive(msg); err != nil {
+		return err
+	}
+	return c.interceptor.validate(msg)
+}
+
+func (i *Interceptor) validate(msg any) error {
+	m, ok := msg.(proto.Message)
+	if !ok {
+		return nil
+	}
+	err := i.validator.Validate(m)
+	if err == nil {
+		return nil
+	}
+	violations, ok := errors.AsType[*protovalidate.ValidationError](err)
+	if !ok {
+		return err
+	}
+	e := New(datav1.ErrorReason_ERROR_REASON_FIELD_INVALID, "request breaks %d rules", len(violations.Violations))
+	for n, v := range violations.Violations {
+		path := protovalidate.FieldPathString(v.Proto.GetField())
+		if n == 0 {
+			e.message = path + ": " + v.Proto.GetMessage()
+		}
+		e.fields = append(e.fields, Field{Path: path, Description: v.Proto.GetMessage()})
+	}
+	return e
+}
+
+func (i *Interceptor) wire(ctx context.Context, spec connect.Spec, err error) error {
+	wire, known := ToConnect(err)
+	if !known {
+		i.logger.ErrorContext(ctx, "unknown error reached a handler",
+			slog.String("procedure", spec.Procedure), slog.Any("error", err))
+	}
+	return wire
+}
