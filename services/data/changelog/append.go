@@ -1,0 +1,240 @@
+package changelog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// MaxStoredAnswer is the largest answer, in bytes, that is kept for a repeat of an idempotency key. A repeat of a larger
+// one is answered "done" and the version.
+const MaxStoredAnswer = 64 << 10
+
+// RowRef names a row.
+type RowRef struct {
+	Table uint32
+	Key   []byte
+}
+
+// IdempotencyKey is a caller's key: principals do not see each other's.
+type IdempotencyKey struct {
+	Principal string
+	Key       string
+}
+
+// Outcome is what is kept of a transaction that was made under an idempotency key.
+type Outcome struct {
+	Version     uint64 // the commit; 0 if it changed nothing
+	RequestHash [32]byte
+	Time        time.Time
+	HasAnswer   bool // false where the answer was over MaxStoredAnswer
+	Answer      []byte
+}
+
+// Batch collects the commits of one group. All of it becomes durable at once, with one fsync, or none.
+type Batch struct {
+	log      *Log
+	database uint32
+	batch    *pebble.Batch
+}
+
+// NewBatch returns an empty batch for a database. Close it.
+func (l *Log) NewBatch(database uint32) *Batch {
+	return &Batch{log: l, database: database, batch: l.db.NewBatch()}
+}
+
+// Record adds an encoded record. Versions are contiguous; the writer sees to that.
+func (b *Batch) Record(version uint64, record []byte) error {
+	return b.batch.Set(versionKey(spaceRecord, b.database, version), record, nil)
+}
+
+// Row notes the commit that last changed a row; deleted rows are forgotten.
+func (b *Batch) Row(row RowRef, version uint64, deleted bool) error {
+	key := append(tableKey(spaceRow, b.database, row.Table), row.Key...)
+	if deleted {
+		return b.batch.Delete(key, nil)
+	}
+	return b.batch.Set(key, binary.AppendUvarint(make([]byte, 0, 10), version), nil)
+}
+
+// Sum notes a table's set-sum and row count.
+func (b *Batch) Sum(table uint32, sum TableSum) error {
+	value, err := sum.Sum.AppendBinary(make([]byte, 0, 24))
+	if err != nil {
+		return err
+	}
+	value = binary.BigEndian.AppendUint64(value, sum.Rows)
+	return b.batch.Set(tableKey(spaceSum, b.database, table), value, nil)
+}
+
+// DropTable forgets a table's row versions and sum.
+func (b *Batch) DropTable(table uint32) error {
+	err := b.batch.DeleteRange(tableKey(spaceRow, b.database, table), tableKey(spaceRow, b.database, table+1), nil)
+	return errors.Join(err, b.batch.Delete(tableKey(spaceSum, b.database, table), nil))
+}
+
+// Outcome notes what was done under an idempotency key. order is the version that stands for its age: its own, or for a
+// transaction that changed nothing the newest at that time.
+func (b *Batch) Outcome(key IdempotencyKey, o Outcome, order uint64) error {
+	place := outcomeKey(b.database, key)
+	if err := b.batch.Set(place, o.encode(), nil); err != nil {
+		return err
+	}
+	return b.batch.Set(append(versionKey(spaceKeyOrder, b.database, order), place...), nil, nil)
+}
+
+// Migration is an applied migration.
+type Migration struct {
+	Ordinal       uint32
+	Name          string
+	Checksum      [32]byte // SHA-256 of its text
+	Version       uint64
+	TimeUnixNanos int64
+}
+
+// Migration notes an applied migration.
+func (b *Batch) Migration(m Migration) error {
+	value := binary.BigEndian.AppendUint64(make([]byte, 0, 48+len(m.Name)), m.Version)
+	value = binary.BigEndian.AppendUint64(value, uint64(m.TimeUnixNanos))
+	value = append(append(value, m.Checksum[:]...), m.Name...)
+	return b.batch.Set(tableKey(spaceMigration, b.database, m.Ordinal), value, nil)
+}
+
+// Migrations returns a database's applied migrations in order.
+func (l *Log) Migrations(database uint32) ([]Migration, error) {
+	iter, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendDatabaseKey(nil, spaceMigration, database),
+		UpperBound: appendDatabaseKey(nil, spaceMigration, database+1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read migrations: %w", err)
+	}
+	var all []Migration
+	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
+		var v []byte
+		if v, err = iter.ValueAndErr(); err != nil {
+			break
+		}
+		if len(v) < 48 {
+			err = fmt.Errorf("%w: migration of %d bytes", ErrCorrupt, len(v))
+			break
+		}
+		m := Migration{
+			Ordinal: binary.BigEndian.Uint32(iter.Key()[5:]), Name: string(v[48:]),
+			Version: binary.BigEndian.Uint64(v), TimeUnixNanos: int64(binary.BigEndian.Uint64(v[8:])),
+		}
+		copy(m.Checksum[:], v[16:])
+		all = append(all, m)
+	}
+	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+		return nil, fmt.Errorf("migrations of database %d: %w", database, err)
+	}
+	return all, nil
+}
+
+// Size returns the batch's size in bytes.
+func (b *Batch) Size() int { return b.batch.Len() }
+
+// Commit makes the batch durable. After an error the store is failed and the outcome unknown: what the log has after its
+// next opening is the truth.
+func (b *Batch) Commit() error {
+	if err := b.log.Failed(); err != nil {
+		return err
+	}
+	if err := b.batch.Commit(pebble.Sync); err != nil {
+		return fmt.Errorf("append to log: %w", err)
+	}
+	return b.log.Failed() // Pebble reports success after a fatal error that our logger survived
+}
+
+// Close releases the batch.
+func (b *Batch) Close() error { return b.batch.Close() }
+
+// Outcome returns what was done under a key, or ErrNotFound.
+func (l *Log) Outcome(database uint32, key IdempotencyKey) (Outcome, error) {
+	v, err := l.get(outcomeKey(database, key))
+	if err != nil {
+		return Outcome{}, err
+	}
+	return decodeOutcome(v)
+}
+
+// ExpireOutcomes forgets idempotency keys that are both older than before and made at or below a version, at most limit
+// of them, and returns how many it forgot.
+func (l *Log) ExpireOutcomes(database uint32, before time.Time, version uint64, limit int) (int, error) {
+	iter, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: versionKey(spaceKeyOrder, database, 0),
+		UpperBound: versionKey(spaceKeyOrder, database, version+1),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read idempotency keys: %w", err)
+	}
+	batch := l.db.NewBatch()
+	defer batch.Close()
+	n := 0
+	for ok := iter.First(); ok && n < limit; ok = iter.Next() {
+		place := iter.Key()[13:]
+		var o Outcome
+		if v, getErr := l.get(place); getErr == nil {
+			o, err = decodeOutcome(v)
+		} else if !errors.Is(getErr, ErrNotFound) {
+			err = getErr
+		}
+		if err != nil || o.Time.After(before) {
+			break // they stand in the order of their age
+		}
+		if err = errors.Join(batch.Delete(iter.Key(), nil), batch.Delete(place, nil)); err != nil {
+			break
+		}
+		n++
+	}
+	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+		return 0, fmt.Errorf("expire idempotency keys of database %d: %w", database, err)
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return 0, fmt.Errorf("expire idempotency keys of database %d: %w", database, err)
+	}
+	return n, l.Failed()
+}
+
+func outcomeKey(database uint32, key IdempotencyKey) []byte {
+	k := appendDatabaseKey(make([]byte, 0, 16+len(key.Principal)+len(key.Key)), spaceKey, database)
+	// The length keeps ("a", "bc") and ("ab", "c") apart.
+	k = binary.AppendUvarint(k, uint64(len(key.Principal)))
+	k = append(k, key.Principal...)
+	return append(k, key.Key...)
+}
+
+// encode writes: format 1, flags, version, time, request hash, answer.
+func (o *Outcome) encode() []byte {
+	flags := byte(0)
+	if o.HasAnswer {
+		flags = 1
+	}
+	b := append(make([]byte, 0, 64+len(o.Answer)), 1, flags)
+	b = binary.BigEndian.AppendUint64(b, o.Version)
+	b = binary.BigEndian.AppendUint64(b, uint64(o.Time.UnixNano()))
+	b = append(b, o.RequestHash[:]...)
+	return append(b, o.Answer...)
+}
+
+func decodeOutcome(b []byte) (Outcome, error) {
+	const header = 2 + 8 + 8 + 32
+	if len(b) < header || b[0] != 1 {
+		return Outcome{}, fmt.Errorf("%w: outcome of %d bytes", ErrCorrupt, len(b))
+	}
+	o := Outcome{
+		Version:   binary.BigEndian.Uint64(b[2:]),
+		Time:      time.Unix(0, int64(binary.BigEndian.Uint64(b[10:]))),
+		HasAnswer: b[1]&1 != 0,
+		Answer:    b[header:],
+	}
+	copy(o.RequestHash[:], b[18:])
+	return o, nil
+}

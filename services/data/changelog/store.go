@@ -1,0 +1,336 @@
+package changelog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
+
+	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/pebblelog"
+	"github.com/nearside-dev/nearside/internal/rowcodec"
+)
+
+// DefaultDiskReserve is how many free bytes the log leaves on its disk: enough for the stores to checkpoint and close.
+const DefaultDiskReserve = 256 << 20
+
+// Options configures a Log. The zero value is usable.
+type Options struct {
+	FS          vfs.FS           // default vfs.Default
+	Logger      *slog.Logger     // default slog.Default()
+	OnFatal     func(error)      // told once when the store fails
+	DiskReserve uint64           // bytes; default DefaultDiskReserve
+	CacheBytes  int64            // Pebble's block cache; default 32 MiB
+	Clock       func() time.Time // default time.Now
+}
+
+// Log is the commit log of all databases of a process. Its methods are safe for concurrent use; Append is for one
+// goroutine per database, the writer.
+type Log struct {
+	db     *pebble.DB
+	logger *pebblelog.Logger
+	fs     vfs.FS
+	dir    string
+	now    func() time.Time
+
+	diskReserve   uint64
+	diskCheckedAt atomic.Int64 // unix nanoseconds
+	diskFull      atomic.Bool
+
+	published publications
+}
+
+// Open opens or creates the log in dir.
+func Open(dir string, o Options) (*Log, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.DiskReserve == 0 {
+		o.DiskReserve = DefaultDiskReserve
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 32 << 20
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if err := o.FS.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create log folder %s: %w", dir, err)
+	}
+	l := &Log{
+		logger: pebblelog.New(o.Logger, o.OnFatal), fs: o.FS, dir: dir, now: o.Clock, diskReserve: o.DiskReserve,
+	}
+	l.published.heads = make(map[uint32]Head)
+	l.published.watchers = make(map[*Watcher]struct{})
+	options := &pebble.Options{
+		FS: o.FS, Logger: l.logger, CacheSize: o.CacheBytes, MemTableSize: 16 << 20,
+		FormatMajorVersion: pebble.FormatNewest,
+	}
+	// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(dir, options)
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, err)
+	}
+	l.db = db
+	return l, nil
+}
+
+// Close closes the store. A failed store is left as it is: what it could not write is not worth a wait.
+func (l *Log) Close() error {
+	if l.logger.Failed() != nil {
+		return nil
+	}
+	return l.db.Close()
+}
+
+// Failed returns the error that stopped the store, wrapped in ErrFailed, or nil.
+func (l *Log) Failed() error {
+	if err := l.logger.Failed(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	return nil
+}
+
+// The key space. Numbers are big-endian, so keys sort by them.
+const (
+	spaceRecord    = 'r' // database, version → CommitRecord
+	spaceRow       = 'v' // database, table, row key → version of the row's last change
+	spaceSum       = 's' // database, table → set-sum and row count
+	spaceKey       = 'i' // database, principal, 0, idempotency key → Outcome
+	spaceKeyOrder  = 'x' // database, version → the idempotency key's place, for expiry
+	spaceMigration = 'g' // database, ordinal → applied migration
+	spaceMeta      = 'm' // name → value
+)
+
+func appendDatabaseKey(dst []byte, space byte, database uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, space), database)
+}
+
+func versionKey(space byte, database uint32, version uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendDatabaseKey(make([]byte, 0, 13), space, database), version)
+}
+
+func tableKey(space byte, database, table uint32) []byte {
+	return binary.BigEndian.AppendUint32(appendDatabaseKey(make([]byte, 0, 9), space, database), table)
+}
+
+// get returns a copy of a value, or ErrNotFound.
+func (l *Log) get(key []byte) ([]byte, error) {
+	v, closer, err := l.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read log: %w", err)
+	}
+	value := append([]byte(nil), v...)
+	return value, closer.Close()
+}
+
+// Head returns the place of the last appended record, the zero Head if there is none.
+func (l *Log) Head(database uint32) (Head, error) {
+	iter, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: versionKey(spaceRecord, database, 0),
+		UpperBound: appendDatabaseKey(nil, spaceRecord, database+1),
+	})
+	if err != nil {
+		return Head{}, fmt.Errorf("read log: %w", err)
+	}
+	var head Head
+	if iter.Last() {
+		var record []byte
+		if record, err = iter.ValueAndErr(); err == nil {
+			head, err = headOf(record, versionOf(iter.Key()))
+		}
+	}
+	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+		return Head{}, fmt.Errorf("last record of database %d: %w", database, err)
+	}
+	return head, nil
+}
+
+func versionOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
+
+// headOf reads a record's place and checks that it is the expected one.
+func headOf(record []byte, version uint64) (Head, error) {
+	var r replicationv1.CommitRecord
+	if err := proto.Unmarshal(record, &r); err != nil {
+		return Head{}, fmt.Errorf("%w: record of version %d: %w", ErrCorrupt, version, err)
+	}
+	if r.GetVersion() != version {
+		return Head{}, fmt.Errorf("%w: record of version %d stands at %d", ErrCorrupt, r.GetVersion(), version)
+	}
+	return Head{Epoch: r.GetEpoch(), Version: version, Checksum: ChecksumOf(record)}, nil
+}
+
+// At returns the place of one record, or ErrNotFound. Version 0 is the zero Head.
+func (l *Log) At(database uint32, version uint64) (Head, error) {
+	if version == 0 {
+		return Head{}, nil
+	}
+	record, err := l.get(versionKey(spaceRecord, database, version))
+	if err != nil {
+		return Head{}, err
+	}
+	return headOf(record, version)
+}
+
+// ChecksumAt returns the checksum and the epoch of one record, or ErrNotFound.
+func (l *Log) ChecksumAt(database uint32, version uint64) (Checksum, uint32, error) {
+	head, err := l.At(database, version)
+	return head.Checksum, head.Epoch, err
+}
+
+// Read returns the published records after a version, in order: at least one if there is any, then as many as fit into
+// maxBytes. It returns none where the reader has them all.
+func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error) {
+	published, ok := l.Published(database)
+	if !ok || published.Version <= after {
+		return nil, nil
+	}
+	return l.read(database, after, published.Version, maxBytes)
+}
+
+// ReadAppended is Read for recovery: it returns records that are appended but not published too.
+func (l *Log) ReadAppended(database uint32, after uint64, maxBytes int) ([][]byte, error) {
+	return l.read(database, after, ^uint64(0)-1, maxBytes)
+}
+
+func (l *Log) read(database uint32, after, last uint64, maxBytes int) ([][]byte, error) {
+	iter, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: versionKey(spaceRecord, database, after+1),
+		UpperBound: versionKey(spaceRecord, database, last+1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read log: %w", err)
+	}
+	var records [][]byte
+	size, want := 0, after+1
+	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
+		if got := versionOf(iter.Key()); got != want {
+			err = fmt.Errorf("%w: database %d: version %d follows %d", ErrCorrupt, database, got, want-1)
+			break
+		}
+		var record []byte
+		if record, err = iter.ValueAndErr(); err != nil {
+			break
+		}
+		if len(records) > 0 && size+len(record) > maxBytes {
+			break
+		}
+		records = append(records, append([]byte(nil), record...))
+		size += len(record)
+		want++
+	}
+	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+		return nil, fmt.Errorf("read log of database %d after %d: %w", database, after, err)
+	}
+	return records, nil
+}
+
+// RowVersion returns the version of the commit that last changed a row; 0 if there is no such row.
+func (l *Log) RowVersion(database, table uint32, rowKey []byte) (uint64, error) {
+	v, closer, err := l.db.Get(append(tableKey(spaceRow, database, table), rowKey...))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read row version: %w", err)
+	}
+	version, n := binary.Uvarint(v)
+	if n <= 0 {
+		err = fmt.Errorf("%w: row version of %d bytes", ErrCorrupt, len(v))
+	}
+	return version, errors.Join(err, closer.Close())
+}
+
+// TableSum is a table's set-sum and row count.
+type TableSum struct {
+	Sum  rowcodec.Sum
+	Rows uint64
+}
+
+// TableSums returns the sums of a database's tables at the last appended record.
+func (l *Log) TableSums(database uint32) (map[uint32]TableSum, error) {
+	iter, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendDatabaseKey(nil, spaceSum, database),
+		UpperBound: appendDatabaseKey(nil, spaceSum, database+1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read sums: %w", err)
+	}
+	sums := make(map[uint32]TableSum)
+	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
+		var v []byte
+		if v, err = iter.ValueAndErr(); err != nil {
+			break
+		}
+		if len(v) != 24 {
+			err = fmt.Errorf("%w: sum of %d bytes", ErrCorrupt, len(v))
+			break
+		}
+		var sum TableSum
+		if sum.Sum, err = rowcodec.ParseSum(v[:16]); err == nil {
+			sum.Rows = binary.BigEndian.Uint64(v[16:])
+			sums[binary.BigEndian.Uint32(iter.Key()[5:])] = sum
+		}
+	}
+	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+		return nil, fmt.Errorf("sums of database %d: %w", database, err)
+	}
+	return sums, nil
+}
+
+// CheckDisk returns false when the disk has less free space than the reserve. It looks at most once a second.
+func (l *Log) CheckDisk() bool {
+	now := l.now().UnixNano()
+	if last := l.diskCheckedAt.Load(); now-last >= int64(time.Second) && l.diskCheckedAt.CompareAndSwap(last, now) {
+		usage, err := l.fs.GetDiskUsage(l.dir)
+		// A file system that cannot tell (in memory, in tests) has no reserve to keep.
+		l.diskFull.Store(err == nil && usage.AvailBytes < l.diskReserve)
+	}
+	return !l.diskFull.Load()
+}
+
+// Meta returns a value of the process's own, or ErrNotFound.
+func (l *Log) Meta(name string) ([]byte, error) {
+	return l.get(append([]byte{spaceMeta}, name...))
+}
+
+// SetMeta stores a value of the process's own, durably.
+func (l *Log) SetMeta(name string, value []byte) error {
+	if err := l.db.Set(append([]byte{spaceMeta}, name...), value, pebble.Sync); err != nil {
+		return fmt.Errorf("write meta %s: %w", name, err)
+	}
+	return l.Failed()
+}
+
+// Drop deletes everything of a database.
+func (l *Log) Drop(database uint32) error {
+	l.Unpublish(database)
+	b := l.db.NewBatch()
+	defer b.Close()
+	for _, space := range []byte{spaceRecord, spaceRow, spaceSum, spaceKey, spaceKeyOrder, spaceMigration} {
+		lower, upper := appendDatabaseKey(nil, space, database), appendDatabaseKey(nil, space, database+1)
+		if err := b.DeleteRange(lower, upper, nil); err != nil {
+			return fmt.Errorf("drop log of database %d: %w", database, err)
+		}
+	}
+	if err := b.Commit(pebble.Sync); err != nil {
+		return fmt.Errorf("drop log of database %d: %w", database, err)
+	}
+	return l.Failed()
+}

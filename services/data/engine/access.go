@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/value"
+)
+
+// access holds the SQL by which the engine itself reads and writes one table, by row identity.
+type access struct {
+	table      *catalog.Table
+	readOne    string // a row by key
+	readAll    string
+	deleteOne  string
+	insert     string
+	insertCols []int // the columns that insert binds, after the rowid if the table has one
+	bindRowid  bool  // insert binds the rowid first
+}
+
+// newAccess writes the SQL for a table.
+func newAccess(t *catalog.Table) (*access, error) {
+	a := &access{table: t}
+	rowid := ""
+	if !t.WithoutRowid {
+		if rowid = rowidName(t); rowid == "" {
+			return nil, fmt.Errorf("table %q has columns named rowid, oid and _rowid_: its rows cannot be named", t.Name)
+		}
+	}
+	name := "main." + quote(t.Name)
+	selected := make([]string, 0, len(t.Columns)+1)
+	selected = append(selected, orNull(rowid))
+	var columns []string
+	if a.bindRowid = rowid != "" && t.Identity != catalog.IdentityIntegerKey; a.bindRowid {
+		columns = append(columns, rowid)
+	}
+	for i := range t.Columns {
+		c := &t.Columns[i]
+		if c.Generated == catalog.GeneratedVirtual {
+			selected = append(selected, "NULL") // not in a row's bytes: not worth computing
+			continue
+		}
+		selected = append(selected, quote(c.Name))
+		if c.Generated == catalog.GeneratedNo {
+			columns = append(columns, quote(c.Name))
+			a.insertCols = append(a.insertCols, i)
+		}
+	}
+	where := keyCondition(t, rowid)
+	a.readAll = "SELECT " + strings.Join(selected, ", ") + " FROM " + name
+	a.readOne = a.readAll + " WHERE " + where
+	a.deleteOne = "DELETE FROM " + name + " WHERE " + where
+	a.insert = "INSERT INTO " + name + " (" + strings.Join(columns, ", ") + ") VALUES (?" +
+		strings.Repeat(", ?", len(columns)-1) + ")"
+	return a, nil
+}
+
+func orNull(rowid string) string {
+	if rowid == "" {
+		return "NULL"
+	}
+	return rowid
+}
+
+// keyCondition names a row by its identity; parameter i is key value i.
+func keyCondition(t *catalog.Table, rowid string) string {
+	if t.Identity != catalog.IdentityDeclared {
+		return rowid + " = ?1"
+	}
+	terms := make([]string, len(t.Key))
+	for i, part := range t.Key {
+		// The key's collation may be another than the column's.
+		terms[i] = fmt.Sprintf("%s = ?%d COLLATE %s", quote(t.Columns[part.Column].Name), i+1, collationName(part.Collation))
+	}
+	return strings.Join(terms, " AND ")
+}
+
+// rowidName returns a name of the rowid that no column hides, or "".
+func rowidName(t *catalog.Table) string {
+	for _, name := range []string{"rowid", "_rowid_", "oid"} {
+		if t.ColumnByName(name) < 0 {
+			return name
+		}
+	}
+	if t.IntegerKey >= 0 {
+		return quote(t.Columns[t.IntegerKey].Name)
+	}
+	return ""
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// row reads the row that a statement made of readOne or readAll stands on.
+func (a *access) row(st *sqlite.Stmt) rowcodec.Row {
+	row := rowcodec.Row{Values: make([]value.Value, len(a.table.Columns))}
+	if !a.table.WithoutRowid {
+		row.Rowid = st.ColumnInt64(0)
+	}
+	for i := range row.Values {
+		row.Values[i] = st.Column(i + 1)
+	}
+	return row
+}
+
+// keyValues returns what readOne and deleteOne bind for a row.
+func (a *access) keyValues(row rowcodec.Row) []value.Value {
+	if a.table.Identity != catalog.IdentityDeclared {
+		return []value.Value{value.Integer(row.Rowid)}
+	}
+	vs := make([]value.Value, len(a.table.Key))
+	for i, part := range a.table.Key {
+		vs[i] = row.Values[part.Column]
+	}
+	return vs
+}
+
+// keyFromBytes returns the same from key bytes. Text comes back folded by the key's collation, which compares equal.
+func (a *access) keyFromBytes(key []byte) ([]value.Value, error) {
+	var vs []value.Value
+	for _, part := range a.table.KeyColumns() {
+		v, rest, err := rowcodec.DecodeKeyValue(key, part.Desc)
+		if err != nil {
+			return nil, err
+		}
+		vs, key = append(vs, v), rest
+	}
+	if len(key) > 0 {
+		return nil, fmt.Errorf("%w: %d bytes after the key", rowcodec.ErrCorrupt, len(key))
+	}
+	return vs, nil
+}
+
+// read returns the row with a key; ok is false if there is none.
+func (a *access) read(s *session, key []value.Value) (row rowcodec.Row, ok bool, err error) {
+	err = s.rows(a.readOne, key, func(st *sqlite.Stmt) error {
+		row, ok = a.row(st), true
+		return nil
+	})
+	return row, ok, err
+}
+
+// write inserts a row exactly as it was.
+func (a *access) write(s *session, row rowcodec.Row) (err error) {
+	st, err := s.trusted(a.insert)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Reset()) }()
+	at := 1
+	if a.bindRowid {
+		if err := st.BindValue(at, value.Integer(row.Rowid)); err != nil {
+			return err
+		}
+		at++
+	}
+	for _, i := range a.insertCols {
+		if err := st.BindValue(at, row.Values[i]); err != nil {
+			return err
+		}
+		at++
+	}
+	_, err = st.Step()
+	return err
+}

@@ -1,0 +1,235 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/services/data/changelog"
+)
+
+// rowSum is a table's set-sum and row count.
+type rowSum = changelog.TableSum
+
+// change is what one transaction did, ready for the log.
+type change struct {
+	version   uint64
+	tables    []*replicationv1.TableChange
+	sums      map[uint32]rowSum // of the tables above
+	dropped   []uint32
+	sequences []*replicationv1.Sequence
+	migration *Migration
+
+	catalog *catalog.Catalog // if the schema changed
+	roots   map[string]int64
+
+	record   []byte
+	checksum changelog.Checksum
+	time     int64 // nanoseconds since 1970
+}
+
+func (c *change) isEmpty() bool {
+	return len(c.tables) == 0 && len(c.dropped) == 0 && len(c.sequences) == 0 && c.catalog == nil
+}
+
+// addSchema derives the new catalog and ships what must be shipped whole.
+func (c *change) addSchema(x *execution) error {
+	w := x.w
+	s, err := readSchema(w.session)
+	if err != nil {
+		return err
+	}
+	c.roots = s.roots()
+	next, replaced, err := s.derive(w.catalog, w.roots, schemaChange{
+		dropped: x.dropped, altered: x.altered, touchedAfterAlter: w.capture.touchedAfterAlter,
+	}, w.session)
+	if err != nil {
+		return err
+	}
+	next.Version = x.version
+	if proto.Equal(withoutVersion(next), withoutVersion(w.catalog)) {
+		return nil // CREATE TABLE IF NOT EXISTS, and the like
+	}
+	c.catalog = next
+	for _, t := range w.catalog.Tables {
+		if next.TableByID(t.ID) == nil {
+			c.dropped = append(c.dropped, t.ID)
+		}
+	}
+	for _, t := range replaced {
+		a, err := newAccess(t)
+		if err != nil {
+			return err
+		}
+		rows, sum, err := a.readWhole(w.session, MaxTransactionBytes)
+		if err != nil {
+			return err
+		}
+		if len(rows) > 0 {
+			c.addTable(t.ID, rows, sum)
+		}
+	}
+	return nil
+}
+
+func withoutVersion(c *catalog.Catalog) *replicationv1.Catalog {
+	p := c.ToProto()
+	p.Version = 0
+	return p
+}
+
+// addRows reads the touched rows back.
+func (c *change) addRows(x *execution) error {
+	for _, t := range x.w.capture.tables {
+		if t.access == nil || slices.Contains(c.dropped, t.access.table.ID) {
+			continue
+		}
+		a := t.access
+		if c.catalog != nil {
+			// Under the new names and with the columns added: rows are the same bytes, the SQL is not.
+			var err error
+			if a, err = newAccess(c.catalog.TableByID(a.table.ID)); err != nil {
+				return err
+			}
+		}
+		current := &touchedTable{access: a, rows: t.rows, order: t.order}
+		rows, sum, err := current.readBack(x.w.session, x.w.pending.sum(a.table.ID))
+		if err != nil {
+			return err
+		}
+		if len(rows) > 0 {
+			c.addTable(a.table.ID, rows, sum)
+		}
+	}
+	slices.SortFunc(c.tables, func(a, b *replicationv1.TableChange) int { return int(a.GetTableId()) - int(b.GetTableId()) })
+	return nil
+}
+
+func (c *change) addTable(id uint32, rows []rowChange, sum rowSum) {
+	slices.SortFunc(rows, func(a, b rowChange) int { return bytes.Compare(a.key, b.key) })
+	t := &replicationv1.TableChange{
+		TableId: id, Sum: sumBytes(sum), RowCount: sum.Rows, Rows: make([]*replicationv1.RowChange, len(rows)),
+	}
+	for i, r := range rows {
+		t.Rows[i] = &replicationv1.RowChange{Key: r.key}
+		if !r.deleted {
+			t.Rows[i].Value = r.value
+		}
+	}
+	c.tables = append(c.tables, t)
+	c.sums[id] = sum
+}
+
+func sumBytes(s rowSum) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 16), s.Sum.Hi)
+	return binary.BigEndian.AppendUint64(b, s.Sum.Lo)
+}
+
+// addSequences ships those entries of sqlite_sequence that are not what they were.
+func (c *change) addSequences(x *execution) error {
+	w := x.w
+	schema := c.catalog
+	if schema == nil {
+		schema = w.catalog
+	}
+	if !slices.ContainsFunc(schema.Tables, func(t *catalog.Table) bool { return t.Autoincrement }) {
+		return nil
+	}
+	now := make(map[string]int64)
+	err := w.rows("SELECT name, seq FROM main.sqlite_sequence", nil, func(st *sqlite.Stmt) error {
+		now[st.Column(0).Text()] = st.ColumnInt64(1)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range schema.Tables {
+		if !t.Autoincrement {
+			continue
+		}
+		seq, ok := now[t.Name]
+		before, known := w.pending.sequence(t.ID)
+		switch {
+		case ok && (!known || before != seq):
+			c.sequences = append(c.sequences, &replicationv1.Sequence{TableId: t.ID, Value: &seq})
+		case !ok && known:
+			c.sequences = append(c.sequences, &replicationv1.Sequence{TableId: t.ID})
+		}
+	}
+	return nil
+}
+
+// encode writes the record. Everyone after this carries its bytes.
+func (c *change) encode(w *writer, tx *Transaction) error {
+	c.time = w.now().UnixNano()
+	c.migration = tx.Migration
+	r := &replicationv1.CommitRecord{
+		Version: c.version, Epoch: w.pending.head.Epoch, PreviousChecksum: w.pending.head.Checksum[:],
+		TimeUnixNanos: c.time, MeshVersion: w.meshVersion(), Tables: c.tables, DroppedTableIds: c.dropped,
+		Sequences: c.sequences, Actor: tx.Actor, IdempotencyKey: tx.Key.Key, TraceParent: tx.TraceParent,
+	}
+	if tx.Key.Key != "" {
+		r.RequestHash = tx.RequestHash[:]
+	}
+	if c.catalog != nil {
+		r.Catalog = c.catalog.ToProto()
+	}
+	if m := tx.Migration; m != nil {
+		r.Migration = &replicationv1.AppliedMigration{Ordinal: m.Ordinal, Name: m.Name, Checksum: m.Checksum[:]}
+	}
+	record, err := proto.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if len(record) > MaxTransactionBytes {
+		return tooLarge(len(record), MaxTransactionBytes)
+	}
+	c.record, c.checksum = record, changelog.ChecksumOf(record)
+	return nil
+}
+
+// head is the log's place after the change.
+func (c *change) head(epoch uint32) changelog.Head {
+	return changelog.Head{Epoch: epoch, Version: c.version, Checksum: c.checksum}
+}
+
+// appendTo puts the change into a log batch.
+func (c *change) appendTo(b *changelog.Batch) error {
+	if err := b.Record(c.version, c.record); err != nil {
+		return err
+	}
+	for _, id := range c.dropped {
+		if err := b.DropTable(id); err != nil {
+			return err
+		}
+	}
+	for _, t := range c.tables {
+		for _, r := range t.GetRows() {
+			ref := changelog.RowRef{Table: t.GetTableId(), Key: r.GetKey()}
+			if err := b.Row(ref, c.version, r.Value == nil); err != nil {
+				return err
+			}
+		}
+		if err := b.Sum(t.GetTableId(), c.sums[t.GetTableId()]); err != nil {
+			return err
+		}
+	}
+	if m := c.migration; m != nil {
+		return b.Migration(changelog.Migration{
+			Ordinal: m.Ordinal, Name: m.Name, Checksum: m.Checksum, Version: c.version, TimeUnixNanos: c.time,
+		})
+	}
+	return nil
+}
+
+func rowRef(table uint32, key []byte) string {
+	return string(append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(key)), table), key...))
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

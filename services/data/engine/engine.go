@@ -1,0 +1,241 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/services/data/changelog"
+)
+
+// Transaction is what a caller wants done at once.
+type Transaction struct {
+	Operations       []Operation
+	DeferForeignKeys bool
+	Key              changelog.IdempotencyKey // Key.Key is empty for none
+	RequestHash      [32]byte                 // with a key: what the request was
+	Actor            string
+	TraceParent      string
+	Migration        *Migration // noted in the log with the commit
+}
+
+// Migration names a step of the schema's history.
+type Migration struct {
+	Ordinal  uint32
+	Name     string
+	Checksum [32]byte
+}
+
+// Commit is the answer to a transaction.
+type Commit struct {
+	Results     []*datav1.ResultSet // nil where a replayed answer was too large to keep
+	Version     uint64              // the commit; 0 if nothing was changed
+	Head        changelog.Head      // what the caller has seen
+	Replayed    bool
+	RowsRead    uint64
+	RowsWritten uint64
+	Elapsed     time.Duration // inside SQLite
+}
+
+// Config is what a database is opened with. All fields but the last two are required.
+type Config struct {
+	ID      uint32
+	Path    string // the SQLite file; its folder is made
+	Log     *changelog.Log
+	Logger  *slog.Logger
+	Metrics *Metrics
+
+	Clock func() time.Time // default time.Now
+	// Failpoint is called at the named places of the commit path by crash tests; nil otherwise.
+	Failpoint func(place string)
+}
+
+// DB is an open database. Its methods are safe for concurrent use.
+type DB struct {
+	id      uint32
+	path    string
+	log     *changelog.Log
+	logger  *slog.Logger
+	metrics *Metrics
+	fail    func(place string)
+
+	readers *readerPool
+	queue   chan *request
+	stop    chan struct{}
+	done    sync.WaitGroup // the writer and a running checkpoint
+
+	problem       atomic.Pointer[error]
+	closed        atomic.Bool
+	checkpointing atomic.Bool
+	sinceCheck    atomic.Int64 // commits since the last checkpoint
+	closing       sync.RWMutex // held for reading while a request is queued
+	writer        *writer
+}
+
+// Open opens or creates a database and brings its SQLite file up to its log. It returns ErrAhead or ErrFork where it must
+// not be served.
+func Open(c Config) (*DB, error) {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
+		return nil, fmt.Errorf("create database folder: %w", err)
+	}
+	db := &DB{
+		id: c.ID, path: c.Path, log: c.Log, logger: c.Logger.With(slog.Uint64("database_id", uint64(c.ID))),
+		metrics: c.Metrics, fail: c.Failpoint, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
+	}
+	conn, err := openConn(c.Path, sqlite.ReadWrite|sqlite.Create)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{session: newSession(conn, false), db: db, id: c.ID, log: c.Log, now: c.Clock}
+	db.writer = w
+	if err := w.open(); err != nil {
+		return nil, fmt.Errorf("open database %s: %w", c.Path, errors.Join(err, conn.Close()))
+	}
+	db.readers = newReaderPool(db)
+	c.Log.Publish(c.ID, w.head)
+	db.done.Go(func() { w.loop(db.queue, db.stop) })
+	return db, nil
+}
+
+// openConn opens a connection with the settings that all have.
+func openConn(path string, flags sqlite.OpenFlags) (*sqlite.Conn, error) {
+	conn, err := sqlite.Open(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetBusyTimeout(5 * time.Second)
+	return conn, nil
+}
+
+// ID returns the database's id.
+func (db *DB) ID() uint32 { return db.id }
+
+// Problem returns why the database is not served, or nil.
+func (db *DB) Problem() error {
+	if err := db.problem.Load(); err != nil {
+		return *err
+	}
+	if db.closed.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Transact runs a transaction: all of it or nothing. It returns when the commit is durable, or when nothing was done.
+// A caller that goes away before its turn is not run; one that goes away while it runs has its statement stopped.
+func (db *DB) Transact(ctx context.Context, tx *Transaction) (*Commit, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, interruptedError(ctx)
+	}
+	r := &request{ctx: ctx, tx: tx, done: make(chan outcome, 1)}
+	if err := db.enqueue(r); err != nil {
+		return nil, err
+	}
+	select {
+	case o := <-r.done:
+		return o.commit, o.err
+	case <-ctx.Done():
+	}
+	if r.state.CompareAndSwap(stateQueued, stateAbandoned) {
+		return nil, interruptedError(ctx)
+	}
+	o := <-r.done // it runs: the writer stops it or commits it, and says which
+	return o.commit, o.err
+}
+
+func (db *DB) enqueue(r *request) error {
+	db.closing.RLock()
+	defer db.closing.RUnlock()
+	if err := db.Problem(); err != nil {
+		return notServed(err)
+	}
+	select {
+	case db.queue <- r:
+		return nil
+	default:
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED,
+			"%d transactions wait for this database", maxQueue).WithRetryAfter(100 * time.Millisecond)
+	}
+}
+
+// Close stops the writer after its present group, waits for readers to end, and closes the file.
+func (db *DB) Close() error {
+	db.closing.Lock()
+	if db.closed.Swap(true) {
+		db.closing.Unlock()
+		return nil
+	}
+	db.closing.Unlock()
+	close(db.stop)
+	db.done.Wait()
+	db.log.Unpublish(db.id)
+	return errors.Join(db.readers.close(), db.writer.close())
+}
+
+// Remove closes the database and deletes its files.
+func (db *DB) Remove() error {
+	errs := []error{db.Close()}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(db.path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (db *DB) failpoint(place string) {
+	if db.fail != nil {
+		db.fail(place)
+	}
+}
+
+// meshVersion is what a record must carry: replicas apply it only once their _mesh has come as far.
+func (db *DB) meshVersion() uint64 {
+	if db.id == meshdb.DatabaseID {
+		return 0
+	}
+	h, _ := db.log.Published(meshdb.DatabaseID)
+	return h.Version
+}
+
+// checkpointEvery is how many groups are committed between two checkpoints: at most some 4 MiB of WAL for small ones.
+const checkpointEvery = 64
+
+// committed starts a checkpoint now and then, off the commit path: its fsync would be the commit's p99.
+func (db *DB) committed() {
+	if db.sinceCheck.Add(1) < checkpointEvery || !db.checkpointing.CompareAndSwap(false, true) {
+		return
+	}
+	db.sinceCheck.Store(0)
+	db.done.Go(func() {
+		defer db.checkpointing.Store(false)
+		if err := db.checkpoint(); err != nil {
+			db.logger.Warn("checkpoint", slog.Any("error", err))
+		}
+	})
+}
+
+func (db *DB) checkpoint() (err error) {
+	conn, err := openConn(db.path, sqlite.ReadWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	db.failpoint("before-checkpoint")
+	_, _, err = conn.WALCheckpoint(sqlite.CheckpointPassive)
+	db.failpoint("after-checkpoint")
+	return err
+}

@@ -1,0 +1,79 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"connectrpc.com/connect"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+)
+
+// Errors that callers test for.
+var (
+	// ErrClosed means that the database was closed.
+	ErrClosed = errors.New("database closed")
+	// ErrAhead means that the SQLite file has commits that its log lacks. It is corruption: the file is not served.
+	ErrAhead = errors.New("database file is ahead of its log")
+	// ErrFork means that file and log are of different histories.
+	ErrFork = errors.New("database file and log are of different histories")
+)
+
+// metaOperation is the error metadata that names the operation of a transaction, counted from 0.
+const metaOperation = "operation"
+
+// statementError turns what SQLite said of a caller's statement into an error for the caller. Failures of the store itself
+// stay unknown errors.
+func statementError(err error) error {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code {
+	case sqlite.CodeConstraint:
+		out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_CONSTRAINT_FAILED, "%w", err).With("sqlite_code", e.Name())
+		switch e.Extended {
+		case sqlite.CodeConstraintUnique, sqlite.CodeConstraintPrimaryKey, sqlite.CodeConstraintRowID:
+			out = out.WithCode(connect.CodeAlreadyExists)
+		}
+		return out
+	case sqlite.CodeAuth:
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "%w", err).With("sqlite_code", e.Name())
+	case sqlite.CodeError, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig, sqlite.CodeMisuse, sqlite.CodeReadOnly,
+		sqlite.CodeLocked:
+		out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "%w", err).With("sqlite_code", e.Name())
+		if e.Offset >= 0 {
+			out = out.With("offset", strconv.Itoa(e.Offset))
+		}
+		return out
+	default:
+		return err
+	}
+}
+
+// interruptedError says that a statement was stopped because of its caller's context.
+func interruptedError(ctx context.Context) error {
+	err := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
+		"statement stopped, nothing was done: %w", context.Cause(ctx))
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return err.WithCode(connect.CodeCanceled)
+	}
+	return err
+}
+
+func isInterrupt(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code == sqlite.CodeInterrupt
+}
+
+// withOperation names the operation that failed.
+func withOperation(err error, operation int) error {
+	e, ok := errors.AsType[*rpcerr.Error](err)
+	if !ok {
+		return err
+	}
+	return e.Clone().With(metaOperation, strconv.Itoa(operation))
+}

@@ -1,0 +1,261 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/value"
+)
+
+// execution is one run of one transaction inside a group.
+type execution struct {
+	w       *writer
+	ctx     context.Context
+	version uint64 // the version that it will make
+	alone   bool   // its group has no other
+	shared  bool   // others of its group already ran and wait for it
+	begun   time.Time
+
+	stopped     stopReason
+	resultBytes int
+	rowsRead    uint64
+
+	schema    bool
+	dropped   []string
+	altered   []string
+	sequences bool
+	deferKeys bool
+}
+
+// stopReason says why the progress handler stopped a statement.
+type stopReason uint8
+
+const (
+	stopNone stopReason = iota
+	stopCaller
+	stopBudget
+)
+
+// errNeedsAlone means that a transaction must run in a group of its own: it changes the schema, or it takes long.
+var errNeedsAlone = errors.New("transaction needs a group of its own")
+
+// progressOps is how many virtual-machine steps pass between two looks at the caller's context: some 20 µs.
+const progressOps = 2000
+
+// onProgress is the progress handler; true stops the running statement. It is asked only while a transaction's own
+// statements run, so a late cancellation cannot hit the next transaction.
+func (w *writer) onProgress() bool {
+	x := w.current
+	if x == nil {
+		return false
+	}
+	if x.ctx.Err() != nil {
+		x.stopped = stopCaller
+		return true
+	}
+	if x.shared && time.Since(x.begun) > groupBudget {
+		x.stopped = stopBudget
+		return true
+	}
+	return false
+}
+
+// operations runs the transaction's operations.
+func (x *execution) operations(tx *Transaction) ([]*datav1.ResultSet, error) {
+	x.w.guard.trusted = false
+	x.w.current = x
+	defer func() {
+		x.w.guard.trusted = true
+		x.w.current = nil
+	}()
+	results := make([]*datav1.ResultSet, len(tx.Operations))
+	for i, op := range tx.Operations {
+		if err := x.ctx.Err(); err != nil {
+			x.stopped = stopCaller
+			return nil, interruptedError(x.ctx)
+		}
+		rs, err := op.run(x)
+		if err != nil {
+			return nil, withOperation(err, i)
+		}
+		results[i] = rs
+	}
+	return results, nil
+}
+
+// table returns a table by name, for typed operations.
+func (x *execution) table(name string) (*access, error) {
+	a := x.w.tables[strings.ToLower(name)]
+	if a == nil {
+		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_TABLE_NOT_FOUND, "no such table: %s", name).With("table", name)
+	}
+	return a, nil
+}
+
+// statement runs one statement.
+func (x *execution) statement(st *datav1.Statement) (rs *datav1.ResultSet, err error) {
+	p, err := x.w.lookup(st.GetSql())
+	if err != nil {
+		return nil, err
+	}
+	return x.runPrepared(p, st)
+}
+
+// first runs the first statement of a text; rs is nil where it holds none.
+func (x *execution) first(text string) (rs *datav1.ResultSet, tail string, err error) {
+	p, tail, err := x.w.compile(text)
+	if err != nil || p == nil {
+		return nil, tail, err
+	}
+	rs, err = x.runPrepared(p, nil)
+	return rs, tail, errors.Join(err, p.Finalize())
+}
+
+func (x *execution) runPrepared(p *prepared, st *datav1.Statement) (rs *datav1.ResultSet, err error) {
+	defer func() {
+		if st != nil {
+			err = errors.Join(err, x.w.release(p))
+		}
+	}()
+	if p.footprint.schema && !x.alone {
+		return nil, errNeedsAlone
+	}
+	x.note(p.footprint)
+	if st != nil {
+		if err := bind(p, st); err != nil {
+			return nil, err
+		}
+	}
+	x.w.capture.inserted = nil
+	if rs, err = x.step(p); err != nil {
+		return nil, err
+	}
+	if !p.readOnly && !p.footprint.schema {
+		rs.RowsAffected = x.w.conn.Changes()
+	}
+	rs.LastInsertRowid = x.w.capture.inserted
+	return rs, x.w.capture.err
+}
+
+func (x *execution) note(f footprint) {
+	x.schema = x.schema || f.schema
+	x.dropped = append(x.dropped, f.dropped...)
+	x.altered = append(x.altered, f.altered...)
+	x.sequences = x.sequences || f.sequences
+	x.deferKeys = x.deferKeys || f.deferKeys
+	x.w.capture.schemaChanged = x.w.capture.schemaChanged || len(f.altered) > 0
+}
+
+func (x *execution) step(p *prepared) (*datav1.ResultSet, error) {
+	rs := &datav1.ResultSet{Columns: columnsOf(p.Stmt)}
+	for {
+		row, err := p.Step()
+		if err != nil {
+			return nil, x.stepError(err)
+		}
+		if !row {
+			x.rowsRead += uint64(p.RowsRead())
+			return rs, nil
+		}
+		r, size := rowOf(p.Stmt)
+		if x.resultBytes += size; x.resultBytes > MaxResultBytes {
+			return nil, resultTooLarge()
+		}
+		rs.Rows = append(rs.Rows, r)
+	}
+}
+
+func (x *execution) stepError(err error) error {
+	if !isInterrupt(err) {
+		return statementError(err)
+	}
+	if x.stopped == stopBudget {
+		return errNeedsAlone
+	}
+	return interruptedError(x.ctx)
+}
+
+// columnsOf describes a statement's result columns.
+func columnsOf(st *sqlite.Stmt) []*datav1.Column {
+	n := st.ColumnCount()
+	if n == 0 {
+		return nil
+	}
+	columns := make([]*datav1.Column, n)
+	for i := range columns {
+		columns[i] = &datav1.Column{Name: st.ColumnName(i), DeclaredType: st.ColumnDeclType(i)}
+	}
+	return columns
+}
+
+// rowOf reads the row that a statement stands on, and its size in bytes.
+func rowOf(st *sqlite.Stmt) (row *datav1.Row, size int) {
+	values := make([]*datav1.Value, st.ColumnCount())
+	for i := range values {
+		v := st.Column(i)
+		size += v.Size()
+		values[i] = value.ToProto(v)
+	}
+	return &datav1.Row{Values: values}, size
+}
+
+// rowVersion returns the version of a row's last change as this transaction sees it.
+func (x *execution) rowVersion(a *access, key []byte) (uint64, error) {
+	if t := x.w.capture.tables[a.table.Name]; t != nil && t.rows[string(key)] != nil {
+		return x.version, nil
+	}
+	if v, ok := x.w.pending.rowVersions[rowRef(a.table.ID, key)]; ok {
+		return v, nil
+	}
+	return x.w.log.RowVersion(x.w.id, a.table.ID, key)
+}
+
+// finish does what the end of a transaction needs while its savepoint is still open, and returns its record.
+func (x *execution) finish(tx *Transaction) (*change, error) {
+	w := x.w
+	violated, err := w.conn.DeferredForeignKeys()
+	if err != nil {
+		return nil, err
+	}
+	if violated {
+		// RELEASE would let it pass and the COMMIT of the whole group would fail.
+		return nil, statementError(&sqlite.Error{
+			Code: sqlite.CodeConstraint, Extended: sqlite.CodeConstraintForeignKey,
+			Message: "FOREIGN KEY constraint failed", Offset: -1,
+		})
+	}
+	c := &change{version: x.version, sums: make(map[uint32]rowSum)}
+	if x.schema {
+		if err := c.addSchema(x); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.addRows(x); err != nil {
+		return nil, err
+	}
+	if w.capture.sequences || x.sequences || x.schema {
+		if err := c.addSequences(x); err != nil {
+			return nil, err
+		}
+	}
+	if c.isEmpty() && tx.Migration == nil {
+		return nil, nil
+	}
+	return c, c.encode(w, tx)
+}
+
+func tooLarge(size, limit int) error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE,
+		"the transaction changes %d bytes, the limit is %d", size, limit).
+		With("bytes", itoa(size)).With("limit", itoa(limit))
+}
+
+func resultTooLarge() error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
+		"the answer is larger than %d bytes: use QueryStream", MaxResultBytes).With("limit", itoa(MaxResultBytes))
+}

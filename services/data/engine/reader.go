@@ -1,0 +1,233 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/services/data/changelog"
+)
+
+// maxReaders is how many reads of one database run at once; more wait for their turn or their deadline.
+const maxReaders = 8
+
+// readerPool is a database's read connections, opened when first needed.
+type readerPool struct {
+	db    *DB
+	slots chan struct{} // a place for each connection in use
+
+	mu     sync.Mutex
+	idle   []*reader
+	closed bool
+}
+
+// reader is one read connection and the catalog it last saw.
+type reader struct {
+	*session
+
+	catalog *catalog.Catalog
+	ctx     context.Context // of the running read
+}
+
+func newReaderPool(db *DB) *readerPool {
+	return &readerPool{db: db, slots: make(chan struct{}, maxReaders)}
+}
+
+func (p *readerPool) take(ctx context.Context) (*reader, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		<-p.slots
+		return nil, notServed(ErrClosed)
+	}
+	if n := len(p.idle); n > 0 {
+		r := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		return r, nil
+	}
+	conn, err := openConn(p.db.path, sqlite.ReadOnly)
+	if err != nil {
+		<-p.slots
+		return nil, err
+	}
+	r := &reader{session: newSession(conn, true)}
+	conn.SetProgress(progressOps, func() bool { return r.ctx != nil && r.ctx.Err() != nil })
+	return r, nil
+}
+
+func (p *readerPool) put(r *reader) {
+	p.mu.Lock()
+	p.idle = append(p.idle, r)
+	p.mu.Unlock()
+	<-p.slots
+}
+
+// close waits for the reads in progress and closes all connections.
+func (p *readerPool) close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	for range maxReaders {
+		p.slots <- struct{}{}
+	}
+	var errs []error
+	for _, r := range p.idle {
+		errs = append(errs, r.close())
+	}
+	return errors.Join(errs...)
+}
+
+// View is a read transaction: everything it answers is of one version. It is for one goroutine.
+type View struct {
+	r    *reader
+	head changelog.Head
+}
+
+// View calls f with a read transaction. It waits until what the transaction sees is published, so nobody reads what a
+// subscriber may not.
+func (db *DB) View(ctx context.Context, f func(*View) error) (err error) {
+	if err := db.Problem(); err != nil {
+		return notServed(err)
+	}
+	db.metrics.reads.Inc()
+	r, err := db.readers.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.readers.put(r)
+	r.ctx = ctx
+	defer func() { r.ctx = nil }()
+	if err := r.run("BEGIN"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.run("ROLLBACK")) }()
+	v := &View{r: r}
+	if err := v.begin(ctx, db); err != nil {
+		return err
+	}
+	return f(v)
+}
+
+// begin takes the snapshot and finds out what it is of.
+func (v *View) begin(ctx context.Context, db *DB) error {
+	catalogVersion := uint64(0)
+	err := v.r.rows("SELECT m.version, m.epoch, m.checksum, c.version FROM main."+metaTable+" m, main."+catalogTable+" c", nil,
+		func(st *sqlite.Stmt) error {
+			v.head.Version, v.head.Epoch = uint64(st.ColumnInt64(0)), uint32(st.ColumnInt64(1))
+			copy(v.head.Checksum[:], st.Column(2).Bytes())
+			catalogVersion = uint64(st.ColumnInt64(3))
+			return nil
+		})
+	if err != nil {
+		return err
+	}
+	if v.head.Version == 0 {
+		v.head.Epoch = 1
+	}
+	if v.r.catalog == nil || v.r.catalog.Version != catalogVersion {
+		if v.r.catalog, err = storedCatalog(v.r.session); err != nil {
+			return err
+		}
+	}
+	return db.awaitPublished(ctx, v.head.Version)
+}
+
+// awaitPublished waits out the moment between SQLite's COMMIT and the publication.
+func (db *DB) awaitPublished(ctx context.Context, version uint64) error {
+	if h, ok := db.log.Published(db.id); ok && h.Version >= version {
+		return nil
+	}
+	watch := db.log.Watch()
+	defer watch.Close()
+	for {
+		h, ok := db.log.Published(db.id)
+		if !ok {
+			return notServed(fmt.Errorf("database %d is not published", db.id))
+		}
+		if h.Version >= version {
+			return nil
+		}
+		if _, err := watch.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Head is the version that the view is of.
+func (v *View) Head() changelog.Head { return v.head }
+
+// Catalog is the schema at that version.
+func (v *View) Catalog() *catalog.Catalog { return v.r.catalog }
+
+// RowSink takes a query's answer. Columns is called once, then Row for each row with its size in bytes.
+type RowSink interface {
+	Columns([]*datav1.Column) error
+	Row(row *datav1.Row, size int) error
+}
+
+// QueryStats is what a query cost.
+type QueryStats struct {
+	RowsRead uint64
+	Elapsed  time.Duration
+}
+
+// Query runs one statement that reads. Any other is STATEMENT_WRITES.
+func (v *View) Query(st *datav1.Statement, sink RowSink) (stats QueryStats, err error) {
+	begun := time.Now()
+	v.r.guard.trusted = false
+	defer func() { v.r.guard.trusted = true }()
+	p, err := v.r.lookup(st.GetSql())
+	if err != nil {
+		return stats, err
+	}
+	defer func() { err = errors.Join(err, v.r.release(p)) }()
+	if !p.readOnly || p.footprint.schema {
+		return stats, rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_WRITES, "the statement writes: use Execute or Transact")
+	}
+	if err := bind(p, st); err != nil {
+		return stats, err
+	}
+	if err := sink.Columns(columnsOf(p.Stmt)); err != nil {
+		return stats, err
+	}
+	for {
+		row, err := p.Step()
+		if err != nil {
+			if isInterrupt(err) && v.r.ctx.Err() != nil {
+				return stats, interruptedError(v.r.ctx)
+			}
+			return stats, statementError(err)
+		}
+		if !row {
+			stats.RowsRead, stats.Elapsed = uint64(p.RowsRead()), time.Since(begun)
+			return stats, nil
+		}
+		r, size := rowOf(p.Stmt)
+		if err := sink.Row(r, size); err != nil {
+			return stats, err
+		}
+	}
+}
+
+// IsReadOnly reports whether a statement only reads. An error means that it does not compile.
+func (v *View) IsReadOnly(sql string) (bool, error) {
+	v.r.guard.trusted = false
+	defer func() { v.r.guard.trusted = true }()
+	p, err := v.r.lookup(sql)
+	if err != nil {
+		return false, err
+	}
+	readOnly := p.readOnly && !p.footprint.schema
+	return readOnly, v.r.release(p)
+}

@@ -1,0 +1,426 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/value"
+)
+
+// schema is what sqlite_schema says now: a catalog without ids, and each table's root page.
+type schema struct {
+	objects []catalog.Object
+	tables  []*schemaTable // in order of creation
+}
+
+type schemaTable struct {
+	catalog.Table
+
+	rootPage int64
+	sql      string
+	defaults []string // SQL text of each column's default; "" for none
+}
+
+// readSchema reads the schema of a connection.
+func readSchema(s *session) (*schema, error) {
+	var out schema
+	err := s.rows("SELECT type, name, tbl_name, sql, rootpage FROM main.sqlite_schema ORDER BY rowid", nil,
+		func(st *sqlite.Stmt) error {
+			o := catalog.Object{
+				Type: st.Column(0).Text(), Name: st.Column(1).Text(), Table: st.Column(2).Text(), SQL: st.Column(3).Text(),
+			}
+			if err := refuseInternalName(o); err != nil {
+				return err
+			}
+			if hasPrefixFold(o.Table, internalPrefix) || hasPrefixFold(o.Table, "sqlite_") || o.SQL == "" {
+				return nil
+			}
+			out.objects = append(out.objects, o)
+			if o.Type == "table" {
+				t := &schemaTable{rootPage: st.ColumnInt64(4), sql: o.SQL}
+				t.Name = o.Name
+				out.tables = append(out.tables, t)
+			}
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("read schema: %w", err)
+	}
+	for _, t := range out.tables {
+		if err := t.read(s); err != nil {
+			return nil, fmt.Errorf("read schema of table %q: %w", t.Name, err)
+		}
+	}
+	return &out, nil
+}
+
+// refuseInternalName catches what the guard cannot see: ALTER TABLE … RENAME TO.
+func refuseInternalName(o catalog.Object) error {
+	if !hasPrefixFold(o.Name, internalPrefix) || o.Name == metaTable || o.Name == catalogTable {
+		return nil
+	}
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "not allowed: %s %s", o.Type, o.Name).
+		With("action", o.Type+" "+o.Name)
+}
+
+func (t *schemaTable) read(s *session) error {
+	err := s.rows("SELECT type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'",
+		[]value.Value{value.Text(t.Name)}, func(st *sqlite.Stmt) error {
+			if kind := st.Column(0).Text(); kind != "table" {
+				return rpcerr.New(datav1.ErrorReason_ERROR_REASON_SCHEMA_UNSUPPORTED, "%s table %q is not supported", kind, t.Name).
+					With("object", t.Name).With("feature", kind+" table")
+			}
+			t.WithoutRowid, t.Strict = st.ColumnInt64(1) != 0, st.ColumnInt64(2) != 0
+			return nil
+		})
+	if err != nil {
+		return err
+	}
+	primary, err := t.readColumns(s)
+	if err != nil {
+		return err
+	}
+	return t.readIndexes(s, primary)
+}
+
+// readColumns returns the columns of the primary key in the order of the key.
+func (t *schemaTable) readColumns(s *session) (primary []int, err error) {
+	keyPlaces := make(map[int]int) // place in the key, from 1 → column
+	err = s.rows(`SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid`,
+		[]value.Value{value.Text(t.Name)}, func(st *sqlite.Stmt) error {
+			c := catalog.Column{
+				Name: st.Column(0).Text(), DeclaredType: st.Column(1).Text(), NotNull: st.ColumnInt64(2) != 0,
+			}
+			switch st.ColumnInt64(5) {
+			case 1:
+				c.Hidden = true
+			case 2:
+				c.Generated = catalog.GeneratedVirtual
+			case 3:
+				c.Generated = catalog.GeneratedStored
+			}
+			c.Affinity = catalog.AffinityOf(c.DeclaredType)
+			if place := int(st.ColumnInt64(4)); place > 0 {
+				keyPlaces[place] = len(t.Columns)
+			}
+			t.Columns = append(t.Columns, c)
+			t.defaults = append(t.defaults, st.Column(3).Text())
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	for i := range t.Columns {
+		m, err := s.conn.ColumnMetadata(t.Name, t.Columns[i].Name)
+		if err != nil {
+			return nil, err
+		}
+		if t.Columns[i].Collation, err = collation(m.Collation); err != nil {
+			return nil, err
+		}
+		t.Autoincrement = t.Autoincrement || m.Autoincrement
+	}
+	for place := 1; place <= len(keyPlaces); place++ {
+		primary = append(primary, keyPlaces[place])
+	}
+	return primary, nil
+}
+
+func collation(name string) (catalog.Collation, error) {
+	switch strings.ToUpper(name) {
+	case "", "BINARY":
+		return catalog.CollationBinary, nil
+	case "NOCASE":
+		return catalog.CollationNoCase, nil
+	case "RTRIM":
+		return catalog.CollationRTrim, nil
+	default:
+		return 0, rpcerr.New(datav1.ErrorReason_ERROR_REASON_SCHEMA_UNSUPPORTED, "no such collation: %s", name).
+			With("feature", "collation "+name)
+	}
+}
+
+func collationName(c catalog.Collation) string {
+	switch c {
+	case catalog.CollationNoCase:
+		return "NOCASE"
+	case catalog.CollationRTrim:
+		return "RTRIM"
+	default:
+		return "BINARY"
+	}
+}
+
+// readIndexes reads the indexes and with them what identifies a row.
+func (t *schemaTable) readIndexes(s *session, primary []int) error {
+	type listed struct {
+		name            string
+		unique, partial bool
+		primary         bool
+	}
+	var list []listed
+	err := s.rows(`SELECT name, "unique", origin, partial FROM pragma_index_list(?1) ORDER BY seq DESC`,
+		[]value.Value{value.Text(t.Name)}, func(st *sqlite.Stmt) error {
+			list = append(list, listed{
+				name: st.Column(0).Text(), unique: st.ColumnInt64(1) != 0, partial: st.ColumnInt64(3) != 0,
+				primary: st.Column(2).Text() == "pk",
+			})
+			return nil
+		})
+	if err != nil {
+		return err
+	}
+	t.IntegerKey = -1
+	var key []catalog.KeyPart // of the primary key's index
+	for _, l := range list {
+		parts, plain, err := indexParts(s, l.name)
+		if err != nil {
+			return err
+		}
+		if l.primary {
+			key = parts
+		}
+		// A partial index lacks rows and an expression cannot be computed here: a replica does without them.
+		if l.partial || !plain || l.primary && t.WithoutRowid {
+			continue
+		}
+		t.Indexes = append(t.Indexes, catalog.Index{Name: l.name, Unique: l.unique, Primary: l.primary, Parts: parts})
+	}
+	switch {
+	case t.WithoutRowid:
+		t.Identity, t.Key = catalog.IdentityDeclared, key
+	case len(primary) == 1 && key == nil:
+		// A rowid table with a key but no index for it: the column is the rowid.
+		t.Identity, t.IntegerKey = catalog.IdentityIntegerKey, primary[0]
+		t.Columns[primary[0]].NotNull = true
+	case len(primary) > 0 && t.allNotNull(primary):
+		t.Identity, t.Key = catalog.IdentityDeclared, key
+		t.dropPrimaryIndex() // the rows themselves are in its order
+	default:
+		t.Identity = catalog.IdentityRowid
+	}
+	return nil
+}
+
+func (t *schemaTable) allNotNull(columns []int) bool {
+	for _, c := range columns {
+		if !t.Columns[c].NotNull {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *schemaTable) dropPrimaryIndex() {
+	kept := t.Indexes[:0]
+	for _, ix := range t.Indexes {
+		if !ix.Primary {
+			kept = append(kept, ix)
+		}
+	}
+	t.Indexes = kept
+}
+
+// indexParts returns the key columns of an index; plain is false where one is an expression.
+func indexParts(s *session, name string) (parts []catalog.KeyPart, plain bool, err error) {
+	plain = true
+	err = s.rows(`SELECT cid, "desc", coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno`,
+		[]value.Value{value.Text(name)}, func(st *sqlite.Stmt) error {
+			c, err := collation(st.Column(2).Text())
+			if err != nil {
+				return err
+			}
+			column := int(st.ColumnInt64(0))
+			plain = plain && column >= -1
+			parts = append(parts, catalog.KeyPart{Column: column, Collation: c, Desc: st.ColumnInt64(1) != 0})
+			return nil
+		})
+	return parts, plain, err
+}
+
+// rows runs a trusted query and calls f for each row.
+func (s *session) rows(sql string, params []value.Value, f func(*sqlite.Stmt) error) (err error) {
+	st, err := s.trusted(sql)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Reset()) }()
+	for i, p := range params {
+		if err := st.BindValue(i+1, p); err != nil {
+			return err
+		}
+	}
+	for {
+		row, err := st.Step()
+		if err != nil || !row {
+			return err
+		}
+		if err := f(st); err != nil {
+			return err
+		}
+	}
+}
+
+// run runs a trusted statement that answers no rows.
+func (s *session) run(sql string, params ...value.Value) error {
+	return s.rows(sql, params, func(*sqlite.Stmt) error { return nil })
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// schemaChange is what a transaction that changes the schema must tell.
+type schemaChange struct {
+	dropped           []string // tables dropped by name
+	altered           []string // tables altered, under the name they had then
+	touchedAfterAlter bool     // rows were changed after a table was altered
+}
+
+// derive gives a schema ids: a table keeps its id where its rows are certainly the same bytes as before; else it gets a
+// new one and its rows are shipped whole.
+//
+// The schema's text does not say what was done, so this is careful: a table keeps its id only if it has its old root page
+// and was not dropped, and its columns are the old ones, renamed or with more behind them. Where rows were changed after an
+// ALTER, or a table was dropped beside it, names no longer prove which table was meant; altered ones are then new.
+func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, change schemaChange, s *session) (
+	c *catalog.Catalog, replaced []*catalog.Table, err error,
+) {
+	c = &catalog.Catalog{NextID: max(old.NextID, 1), Objects: n.objects}
+	changed := make(map[string]bool) // lower-case names that cannot keep their id
+	for _, name := range change.dropped {
+		changed[strings.ToLower(name)] = true
+	}
+	if change.touchedAfterAlter || len(change.dropped) > 0 {
+		for _, name := range change.altered {
+			changed[strings.ToLower(name)] = true
+		}
+	}
+	byRoot := make(map[int64]*catalog.Table)
+	for _, t := range old.Tables {
+		byRoot[oldRoots[t.Name]] = t
+	}
+	oldSQL := make(map[string]string)
+	for _, o := range old.Objects {
+		if o.Type == "table" {
+			oldSQL[o.Name] = o.SQL
+		}
+	}
+	for _, nt := range n.tables {
+		t := &nt.Table
+		before := byRoot[nt.rootPage]
+		keep := before != nil && !changed[strings.ToLower(before.Name)] && !changed[strings.ToLower(nt.Name)]
+		if keep && change.touchedAfterAlter && (before.Name != nt.Name || oldSQL[before.Name] != nt.sql) {
+			keep = false
+		}
+		if keep {
+			if keep, err = nt.inherit(before, &c.NextID, s); err != nil {
+				return nil, nil, err
+			}
+		}
+		if !keep {
+			before = nil
+			t.ID = take(&c.NextID)
+			for i := range t.Columns {
+				t.Columns[i].ID, t.Columns[i].Fill = take(&c.NextID), value.Null()
+			}
+			replaced = append(replaced, t)
+		}
+		for i := range t.Indexes {
+			t.Indexes[i].ID = sameIndex(before, &t.Indexes[i])
+			if t.Indexes[i].ID == 0 {
+				t.Indexes[i].ID = take(&c.NextID)
+			}
+		}
+		c.Tables = append(c.Tables, t)
+	}
+	sort.Slice(c.Tables, func(i, j int) bool { return c.Tables[i].Name < c.Tables[j].Name })
+	return c, replaced, nil
+}
+
+func take(next *uint32) uint32 {
+	id := *next
+	*next++
+	return id
+}
+
+// inherit takes over a table's ids, or returns false if its rows may have other bytes now.
+func (t *schemaTable) inherit(before *catalog.Table, next *uint32, s *session) (bool, error) {
+	if t.WithoutRowid != before.WithoutRowid || t.Identity != before.Identity || t.IntegerKey != before.IntegerKey ||
+		!equalParts(t.Key, before.Key) || len(t.Columns) < len(before.Columns) {
+		return false, nil
+	}
+	for i := range t.Columns {
+		c := &t.Columns[i]
+		if i >= len(before.Columns) {
+			if c.Generated == catalog.GeneratedStored {
+				return false, nil
+			}
+			fill, err := t.fill(i, s)
+			if err != nil {
+				return false, err
+			}
+			c.ID, c.Fill = take(next), fill
+			continue
+		}
+		b := &before.Columns[i]
+		if c.DeclaredType != b.DeclaredType || c.Collation != b.Collation || c.NotNull != b.NotNull ||
+			c.Generated != b.Generated {
+			return false, nil
+		}
+		c.ID, c.Fill = b.ID, b.Fill
+	}
+	t.ID = before.ID
+	return true, nil
+}
+
+// fill is the value that rows from before ADD COLUMN have: SQLite allows only constants there.
+func (t *schemaTable) fill(column int, s *session) (v value.Value, err error) {
+	text := t.defaults[column]
+	if text == "" || t.Columns[column].Generated != catalog.GeneratedNo {
+		return value.Null(), nil
+	}
+	err = s.rows("SELECT ("+text+")", nil, func(st *sqlite.Stmt) error {
+		v = t.Columns[column].Affinity.Apply(st.Column(0))
+		return nil
+	})
+	return v, err
+}
+
+func equalParts(a, b []catalog.KeyPart) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func sameIndex(before *catalog.Table, ix *catalog.Index) uint32 {
+	if before == nil {
+		return 0
+	}
+	old := before.IndexByName(ix.Name)
+	if old == nil || old.Unique != ix.Unique || !equalParts(old.Parts, ix.Parts) {
+		return 0
+	}
+	return old.ID
+}
+
+// roots returns each table's root page.
+func (n *schema) roots() map[string]int64 {
+	m := make(map[string]int64, len(n.tables))
+	for _, t := range n.tables {
+		m[t.Name] = t.rootPage
+	}
+	return m
+}

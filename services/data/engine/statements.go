@@ -1,0 +1,184 @@
+package engine
+
+import (
+	"container/list"
+	"errors"
+	"strings"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlsplit"
+	"github.com/nearside-dev/nearside/internal/value"
+)
+
+// maxCachedStatements bounds the prepared statements kept by one connection.
+const maxCachedStatements = 256
+
+// prepared is a compiled statement of a caller.
+type prepared struct {
+	*sqlite.Stmt
+
+	footprint footprint
+	readOnly  bool
+}
+
+// session is a connection with its guard and its compiled statements. One goroutine uses it at a time.
+type session struct {
+	conn  *sqlite.Conn
+	guard guard
+
+	cached map[cacheKey]*list.Element // of cacheEntry
+	recent *list.List                 // the most recently used first
+}
+
+// cacheKey keeps the engine's own statements apart from a caller's of the same text.
+type cacheKey struct {
+	trusted bool
+	sql     string
+}
+
+type cacheEntry struct {
+	key cacheKey
+	p   *prepared
+}
+
+func newSession(conn *sqlite.Conn, readOnly bool) *session {
+	s := &session{conn: conn, cached: make(map[cacheKey]*list.Element), recent: list.New()}
+	s.guard.readOnly = readOnly
+	s.guard.trusted = true
+	conn.SetAuthorizer(s.guard.authorize)
+	return s
+}
+
+// trusted returns a compiled statement of the engine's own.
+func (s *session) trusted(sql string) (*sqlite.Stmt, error) {
+	p, err := s.lookup(sql)
+	if err != nil {
+		return nil, err
+	}
+	return p.Stmt, nil
+}
+
+// lookup returns the compiled statement of a text, which must hold exactly one, under the guard's present trust.
+func (s *session) lookup(sql string) (*prepared, error) {
+	key := cacheKey{s.guard.trusted, sql}
+	if e, ok := s.cached[key]; ok {
+		s.recent.MoveToFront(e)
+		return e.Value.(cacheEntry).p, nil
+	}
+	p, tail, err := s.compile(sql)
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "the text holds no statement")
+	}
+	if strings.TrimSpace(tail) != "" && sqlsplit.Kind(tail) != "" {
+		return nil, errors.Join(p.Finalize(), rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"the text holds more than one statement: send them as operations of one Transact"))
+	}
+	if p.footprint.schema {
+		return p, nil // runs once; the caller finalizes it
+	}
+	s.cached[key] = s.recent.PushFront(cacheEntry{key, p})
+	if s.recent.Len() > maxCachedStatements {
+		last := s.recent.Back()
+		entry := s.recent.Remove(last).(cacheEntry)
+		delete(s.cached, entry.key)
+		if err := entry.p.Finalize(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// compile compiles the first statement of a text under the present trust.
+func (s *session) compile(sql string) (p *prepared, tail string, err error) {
+	s.guard.take()
+	stmt, tail, err := s.conn.Prepare(sql)
+	noted := s.guard.take()
+	if err != nil {
+		if noted.denied != "" {
+			return nil, "", rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "not allowed: %s", noted.denied).
+				With("action", noted.denied)
+		}
+		return nil, "", statementError(err)
+	}
+	if stmt == nil {
+		return nil, tail, nil
+	}
+	return &prepared{Stmt: stmt, footprint: noted, readOnly: stmt.ReadOnly()}, tail, nil
+}
+
+// release ends a statement's run and lets go of what it was bound to; statements that are not kept are finalized.
+func (s *session) release(p *prepared) error {
+	if p.footprint.schema {
+		return p.Finalize()
+	}
+	err := p.Reset()
+	p.ClearBindings()
+	return err
+}
+
+func (s *session) close() error {
+	return s.conn.Close() // finalizes what is left
+}
+
+// bind sets a statement's parameters. Every parameter must be given, and none that the statement lacks.
+func bind(p *prepared, st *datav1.Statement) error {
+	positional, named := st.GetParameters(), st.GetNamedParameters()
+	count := p.ParamCount()
+	used := 0
+	for i := 1; i <= count; i++ {
+		name := p.ParamName(i)
+		v, ok := lookupNamed(named, name)
+		switch {
+		case ok:
+			used++
+		case name == "" || name[0] == '?' || len(named) == 0:
+			if i > len(positional) {
+				return rpcerr.InvalidField("statement.parameters",
+					"the statement has %d parameters, %d were given", count, len(positional))
+			}
+			v = positional[i-1]
+		default:
+			return rpcerr.InvalidField("statement.named_parameters", "%s is missing", name)
+		}
+		if err := p.BindValue(i, value.FromProto(v)); err != nil {
+			return statementError(err)
+		}
+	}
+	if len(positional) > count {
+		return rpcerr.InvalidField("statement.parameters",
+			"the statement has %d parameters, %d were given", count, len(positional))
+	}
+	if used < len(named) {
+		for name := range named {
+			if !hasParameter(p, name) {
+				return rpcerr.InvalidField("statement.named_parameters", "the statement has no parameter %q", name)
+			}
+		}
+	}
+	return nil
+}
+
+func lookupNamed(named map[string]*datav1.Value, name string) (*datav1.Value, bool) {
+	if len(named) == 0 || name == "" {
+		return nil, false
+	}
+	if v, ok := named[name]; ok {
+		return v, true
+	}
+	v, ok := named[name[1:]]
+	return v, ok
+}
+
+func hasParameter(p *prepared, name string) bool {
+	for i := 1; i <= p.ParamCount(); i++ {
+		if n := p.ParamName(i); n == name || n != "" && n[1:] == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,227 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/value"
+)
+
+// Typed operations are written as SQL and run like any other statement, so triggers, constraints and capture are the same.
+
+type putOperation struct{ *datav1.Put }
+
+func (o putOperation) run(x *execution) (*datav1.ResultSet, error) {
+	t, err := x.table(o.GetTable())
+	if err != nil {
+		return nil, err
+	}
+	columns := slices.Sorted(maps.Keys(o.GetValues()))
+	params := make([]*datav1.Value, len(columns))
+	for i, name := range columns {
+		if t.table.ColumnByName(name) < 0 {
+			return nil, noColumn(t.table.Name, name)
+		}
+		params[i] = o.GetValues()[name]
+	}
+	if o.GetPrecondition().GetCondition() != nil {
+		key, err := putKey(t.table, o.GetValues())
+		if err != nil {
+			return nil, err
+		}
+		if err := x.require(o.GetPrecondition(), t, key); err != nil {
+			return nil, err
+		}
+	}
+	sql := insertSQL(t.table, columns) + upsertClause(t.table, columns)
+	return x.statement(&datav1.Statement{Sql: sql, Parameters: params})
+}
+
+// putKey finds the primary key among the values of a Put.
+func putKey(t *catalog.Table, values map[string]*datav1.Value) (*datav1.Key, error) {
+	parts, _ := t.PrimaryKey()
+	key := &datav1.Key{}
+	for _, part := range parts {
+		if part.Column < 0 {
+			return nil, rpcerr.InvalidField("put.precondition", "table %s has no primary key", t.Name)
+		}
+		found := false
+		for name, v := range values {
+			if t.ColumnByName(name) == part.Column {
+				key.Values, found = append(key.Values, v), true
+			}
+		}
+		if !found {
+			return nil, rpcerr.InvalidField("put.values", "key column %s is missing", t.Columns[part.Column].Name)
+		}
+	}
+	return key, nil
+}
+
+type updateOperation struct{ *datav1.Update }
+
+func (o updateOperation) run(x *execution) (*datav1.ResultSet, error) {
+	t, err := x.table(o.GetTable())
+	if err != nil {
+		return nil, err
+	}
+	if err := x.require(o.GetPrecondition(), t, o.GetKey()); err != nil {
+		return nil, err
+	}
+	where, keyParams, err := t.where(o.GetKey(), len(o.GetSet()))
+	if err != nil {
+		return nil, err
+	}
+	columns := slices.Sorted(maps.Keys(o.GetSet()))
+	sets := make([]string, len(columns))
+	params := make([]*datav1.Value, len(columns))
+	for i, name := range columns {
+		if t.table.ColumnByName(name) < 0 {
+			return nil, noColumn(t.table.Name, name)
+		}
+		sets[i] = quote(name) + " = ?" + strconv.Itoa(i+1)
+		params[i] = o.GetSet()[name]
+	}
+	sql := "UPDATE main." + quote(t.table.Name) + " SET " + strings.Join(sets, ", ") + " WHERE " + where
+	return x.statement(&datav1.Statement{Sql: sql, Parameters: append(params, keyParams...)})
+}
+
+type deleteOperation struct{ *datav1.Delete }
+
+func (o deleteOperation) run(x *execution) (*datav1.ResultSet, error) {
+	t, err := x.table(o.GetTable())
+	if err != nil {
+		return nil, err
+	}
+	if err := x.require(o.GetPrecondition(), t, o.GetKey()); err != nil {
+		return nil, err
+	}
+	where, params, err := t.where(o.GetKey(), 0)
+	if err != nil {
+		return nil, err
+	}
+	sql := "DELETE FROM main." + quote(t.table.Name) + " WHERE " + where
+	return x.statement(&datav1.Statement{Sql: sql, Parameters: params})
+}
+
+func insertSQL(t *catalog.Table, columns []string) string {
+	if len(columns) == 0 {
+		return "INSERT INTO main." + quote(t.Name) + " DEFAULT VALUES"
+	}
+	quoted := make([]string, len(columns))
+	for i, name := range columns {
+		quoted[i] = quote(name)
+	}
+	return "INSERT INTO main." + quote(t.Name) + " (" + strings.Join(quoted, ", ") + ") VALUES (?" +
+		strings.Repeat(", ?", len(columns)-1) + ")"
+}
+
+// upsertClause overwrites the given columns of the row with the same primary key; it is empty where the key is not given.
+func upsertClause(t *catalog.Table, columns []string) string {
+	parts, _ := t.PrimaryKey()
+	var target []string
+	isKey := make(map[int]bool)
+	for _, part := range parts {
+		if part.Column < 0 {
+			return ""
+		}
+		isKey[part.Column] = true
+		target = append(target, quote(t.Columns[part.Column].Name)+" COLLATE "+collationName(part.Collation))
+	}
+	given := 0
+	var sets []string
+	for _, name := range columns {
+		if isKey[t.ColumnByName(name)] {
+			given++
+			continue
+		}
+		sets = append(sets, quote(name)+" = excluded."+quote(name))
+	}
+	if given < len(parts) {
+		return ""
+	}
+	clause := " ON CONFLICT (" + strings.Join(target, ", ") + ") DO "
+	if len(sets) == 0 {
+		return clause + "NOTHING"
+	}
+	return clause + "UPDATE SET " + strings.Join(sets, ", ")
+}
+
+// where names the row of a key; its parameters are numbered after offset.
+func (a *access) where(key *datav1.Key, offset int) (string, []*datav1.Value, error) {
+	parts, _ := a.table.PrimaryKey()
+	if name := key.GetIndex(); name != "" {
+		ix := a.table.IndexByName(name)
+		if ix == nil || !ix.Unique {
+			return "", nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_INDEX_NOT_FOUND,
+				"table %s has no unique index %s", a.table.Name, name).With("table", a.table.Name).With("index", name)
+		}
+		parts = ix.Parts
+	}
+	if len(key.GetValues()) != len(parts) {
+		return "", nil, rpcerr.InvalidField("key.values", "%d values for a key of %d columns",
+			len(key.GetValues()), len(parts))
+	}
+	terms := make([]string, len(parts))
+	for i, part := range parts {
+		name := rowidName(a.table)
+		if part.Column >= 0 {
+			name = quote(a.table.Columns[part.Column].Name)
+		}
+		terms[i] = name + " = ?" + strconv.Itoa(offset+i+1) + " COLLATE " + collationName(part.Collation)
+	}
+	return strings.Join(terms, " AND "), key.GetValues(), nil
+}
+
+// require checks a precondition against the row as the transaction sees it.
+func (x *execution) require(p *datav1.Precondition, a *access, key *datav1.Key) error {
+	if p.GetCondition() == nil {
+		return nil
+	}
+	where, params, err := a.where(key, 0)
+	if err != nil {
+		return err
+	}
+	var row rowcodec.Row
+	exists := false
+	err = x.w.rows(a.readAll+" WHERE "+where, value.FromProtos(params), func(st *sqlite.Stmt) error {
+		row, exists = a.row(st), true
+		return nil
+	})
+	if err != nil {
+		return statementError(err)
+	}
+	present := uint64(0)
+	if exists {
+		if present, err = x.rowVersion(a, rowcodec.AppendRowKey(nil, a.table, row)); err != nil {
+			return err
+		}
+	}
+	name, holds := "", false
+	switch c := p.GetCondition().(type) {
+	case *datav1.Precondition_IfVersion:
+		name, holds = "if_version", exists && present == c.IfVersion
+	case *datav1.Precondition_IfAbsent:
+		name, holds = "if_absent", !exists
+	case *datav1.Precondition_IfExists:
+		name, holds = "if_exists", exists
+	}
+	if holds {
+		return nil
+	}
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_PRECONDITION_FAILED,
+		"%s does not hold: the row's present version is %d", name, present).
+		With("condition", name).With("present_version", strconv.FormatUint(present, 10))
+}
+
+func noColumn(table, column string) error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_COLUMN_NOT_FOUND, "table %s has no column %s", table, column).
+		With("table", table).With("column", column)
+}

@@ -1,0 +1,503 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/services/data/changelog"
+)
+
+// Limits of the writer.
+const (
+	// MaxTransactionBytes is how large a transaction's record may be.
+	MaxTransactionBytes = 64 << 20
+	// MaxResultBytes is how large an answer that is not streamed may be.
+	MaxResultBytes = 64 << 20
+
+	maxQueue      = 4096                  // waiting transactions
+	maxGroup      = 512                   // transactions of one group
+	maxGroupBytes = 16 << 20              // records of one group, about
+	groupBudget   = 20 * time.Millisecond // how long a group may run before it is committed
+)
+
+// writer is the one goroutine that changes a database. All its fields belong to that goroutine; Open and recovery use them
+// before it starts.
+type writer struct {
+	*session
+
+	db  *DB
+	id  uint32
+	log *changelog.Log
+	now func() time.Time
+
+	// What is committed.
+	head      changelog.Head
+	catalog   *catalog.Catalog
+	tables    map[string]*access // by lower-case name
+	roots     map[string]int64
+	sums      map[uint32]rowSum
+	sequences map[uint32]int64
+
+	// The group that is being made.
+	pending pendingState
+	capture capture
+	current *execution // for the progress handler
+}
+
+// pendingState is what the transactions of a group have done so far; it is in SQLite's open transaction and nowhere else.
+type pendingState struct {
+	w           *writer
+	head        changelog.Head
+	sums        map[uint32]rowSum
+	sequences   map[uint32]*int64 // nil: the entry is gone
+	rowVersions map[string]uint64 // rows that the group changed
+	keys        map[changelog.IdempotencyKey]bool
+	bytes       int
+}
+
+func (p *pendingState) sum(table uint32) rowSum {
+	if s, ok := p.sums[table]; ok {
+		return s
+	}
+	return p.w.sums[table]
+}
+
+func (p *pendingState) sequence(table uint32) (int64, bool) {
+	if s, ok := p.sequences[table]; ok {
+		if s == nil {
+			return 0, false
+		}
+		return *s, true
+	}
+	s, ok := p.w.sequences[table]
+	return s, ok
+}
+
+func (p *pendingState) add(c *change) {
+	p.head = c.head(p.head.Epoch)
+	maps.Copy(p.sums, c.sums)
+	for _, s := range c.sequences {
+		p.sequences[s.GetTableId()] = s.Value
+	}
+	for _, t := range c.tables {
+		for _, r := range t.GetRows() {
+			version := c.version
+			if r.Value == nil {
+				version = 0
+			}
+			p.rowVersions[rowRef(t.GetTableId(), r.GetKey())] = version
+		}
+	}
+	p.bytes += len(c.record)
+}
+
+// request is a transaction on its way.
+type request struct {
+	ctx   context.Context
+	tx    *Transaction
+	state atomic.Int32 // stateQueued, then stateTaken or stateAbandoned
+	alone bool         // the writer found that it needs its own group
+	done  chan outcome // of capacity 1
+}
+
+const (
+	stateQueued int32 = iota
+	stateTaken
+	stateAbandoned
+)
+
+type outcome struct {
+	commit *Commit
+	err    error
+}
+
+// member is a transaction of the present group that has run.
+type member struct {
+	r      *request
+	change *change // nil if it changed nothing
+	commit *Commit
+	err    error
+}
+
+// loop runs groups until the queue is closed to it.
+func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
+	var group []*request
+	for {
+		select {
+		case first := <-queue:
+			group = append(group[:0], first)
+		case <-stop:
+			refuse(queue)
+			return
+		}
+		for len(group) < maxGroup && len(queue) > 0 {
+			group = append(group, <-queue)
+		}
+		for rest := group; len(rest) > 0; {
+			rest = w.group(rest)
+		}
+	}
+}
+
+func refuse(queue <-chan *request) {
+	for {
+		select {
+		case r := <-queue:
+			r.done <- outcome{err: notServed(ErrClosed)}
+		default:
+			return
+		}
+	}
+}
+
+// group runs transactions as one group, commits it, answers, and returns those that are still to run. Nobody is answered
+// before the group is durable: what one saw may be undone with another.
+func (w *writer) group(requests []*request) (rest []*request) {
+	if err := w.admit(); err != nil {
+		for _, r := range requests {
+			r.done <- outcome{err: err}
+		}
+		return nil
+	}
+	started := time.Now()
+	if err := w.begin(); err != nil {
+		w.fail(requests, err)
+		return nil
+	}
+	var members []member
+	for i, r := range requests {
+		if r.alone && i > 0 || i > 0 && (time.Since(started) > groupBudget || w.pending.bytes > maxGroupBytes) {
+			rest = append(rest, requests[i:]...)
+			break
+		}
+		if !r.state.CompareAndSwap(stateQueued, stateTaken) && r.state.Load() == stateAbandoned {
+			continue // its caller has gone and was told that nothing was done
+		}
+		if key := r.tx.Key; key.Key != "" && w.pending.keys[key] {
+			rest = append(rest, r) // the same key in one group: the second one repeats the first one's answer
+			continue
+		}
+		m, lost := w.one(r, len(members) > 0)
+		if lost {
+			return w.undone(members, m, append(rest, requests[i+1:]...))
+		}
+		if errors.Is(m.err, errNeedsAlone) {
+			r.alone = true
+			rest = append(rest, r)
+			continue
+		}
+		members = append(members, m)
+		if key := r.tx.Key; key.Key != "" {
+			w.pending.keys[key] = true
+		}
+		if r.alone {
+			rest = append(rest, requests[i+1:]...)
+			break
+		}
+	}
+	w.commit(members, started)
+	return rest
+}
+
+// undone sorts a group whose SQLite transaction is gone because of one of them (OR ROLLBACK, RAISE(ROLLBACK), an
+// interrupted write): the others run again, and then the culprit alone, unless its caller ended it.
+func (w *writer) undone(members []member, culprit member, rest []*request) []*request {
+	w.db.metrics.groupsUndone.Inc()
+	again := make([]*request, 0, len(members)+len(rest)+1)
+	for _, m := range members {
+		again = append(again, m.r)
+	}
+	again = append(again, rest...)
+	if culprit.r.alone || culprit.r.ctx.Err() != nil {
+		culprit.r.done <- outcome{err: culprit.err}
+		return again
+	}
+	culprit.r.alone = true
+	return append(again, culprit.r)
+}
+
+// admit refuses writes when the log has failed or the disk is nearly full.
+func (w *writer) admit() error {
+	if err := w.db.Problem(); err != nil {
+		return notServed(err)
+	}
+	if err := w.log.Failed(); err != nil {
+		return notServed(err)
+	}
+	if !w.log.CheckDisk() {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is nearly full: writes are refused").
+			WithRetryAfter(10 * time.Second)
+	}
+	return nil
+}
+
+func (w *writer) begin() error {
+	w.pending = pendingState{
+		w: w, head: w.head, sums: make(map[uint32]rowSum), sequences: make(map[uint32]*int64),
+		rowVersions: make(map[string]uint64), keys: make(map[changelog.IdempotencyKey]bool),
+	}
+	return w.run("BEGIN IMMEDIATE")
+}
+
+// one runs one transaction inside the group. lost means that the whole SQLite transaction is gone.
+func (w *writer) one(r *request, shared bool) (m member, lost bool) {
+	m.r = r
+	if m.commit, m.err = w.replay(r.tx); m.commit != nil || m.err != nil {
+		return m, false
+	}
+	begun := time.Now()
+	x := &execution{
+		w: w, ctx: r.ctx, version: w.pending.head.Version + 1, alone: r.alone, shared: shared, begun: begun,
+	}
+	w.capture.reset()
+	results, c, err := w.savepoint(x, r.tx)
+	if w.conn.Autocommit() {
+		if err == nil {
+			err = notServed(fmt.Errorf("transaction ended by itself"))
+		}
+		m.err = err
+		return m, true
+	}
+	if err != nil {
+		if undo := errors.Join(w.run("ROLLBACK TO ns"), w.run("RELEASE ns")); undo != nil {
+			m.err = notServed(undo)
+			return m, true
+		}
+		m.err = err
+		return m, false
+	}
+	m.commit = &Commit{
+		Results: results, Head: w.pending.head, RowsRead: x.rowsRead, RowsWritten: w.capture.written,
+		Elapsed: time.Since(begun),
+	}
+	if c != nil {
+		w.pending.add(c)
+		m.change, m.commit.Version, m.commit.Head = c, c.version, w.pending.head
+	}
+	return m, false
+}
+
+// savepoint runs the transaction's operations between SAVEPOINT and RELEASE.
+func (w *writer) savepoint(x *execution, tx *Transaction) ([]*datav1.ResultSet, *change, error) {
+	// last_insert_rowid() and changes() must not tell of another client's transaction.
+	w.conn.SetLastInsertRowid(0)
+	if err := w.run("UPDATE main." + metaTable + " SET version = version WHERE 0"); err != nil {
+		return nil, nil, err
+	}
+	if err := w.run("SAVEPOINT ns"); err != nil {
+		return nil, nil, err
+	}
+	if tx.DeferForeignKeys {
+		x.deferKeys = true
+		if err := w.run("PRAGMA defer_foreign_keys = ON"); err != nil {
+			return nil, nil, err
+		}
+	}
+	results, err := x.operations(tx)
+	var c *change
+	if err == nil && !w.conn.Autocommit() {
+		c, err = x.finish(tx)
+	}
+	if x.deferKeys && !w.conn.Autocommit() {
+		err = errors.Join(err, w.run("PRAGMA defer_foreign_keys = OFF"))
+	}
+	if err == nil && !w.conn.Autocommit() {
+		err = w.run("RELEASE ns")
+	}
+	return results, c, err
+}
+
+// replay answers a transaction whose idempotency key is known; commit is nil where it is new.
+func (w *writer) replay(tx *Transaction) (*Commit, error) {
+	if tx.Key.Key == "" {
+		return nil, nil
+	}
+	o, err := w.log.Outcome(w.id, tx.Key)
+	if errors.Is(err, changelog.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if o.RequestHash != tx.RequestHash {
+		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_IDEMPOTENCY_KEY_REUSED,
+			"another request was made under this idempotency key")
+	}
+	c := &Commit{Version: o.Version, Head: w.pending.head, Replayed: true}
+	if o.HasAnswer {
+		var stored datav1.TransactResponse
+		if err := proto.Unmarshal(o.Answer, &stored); err != nil {
+			return nil, fmt.Errorf("%w: stored answer: %w", changelog.ErrCorrupt, err)
+		}
+		c.Results = stored.GetResults()
+	}
+	return c, nil
+}
+
+// commit makes the group durable and answers it: log append with one fsync, SQLite COMMIT, publish, answer.
+func (w *writer) commit(members []member, started time.Time) {
+	changes, err := w.append(members)
+	if err != nil {
+		// What reached the log is unknown: only its next opening can tell.
+		w.stop(fmt.Errorf("log append: %w", err))
+		w.answer(members, notServed(err))
+		return
+	}
+	w.db.failpoint("after-append")
+	err = w.run("COMMIT")
+	w.db.failpoint("after-commit")
+	if err != nil {
+		// The log has it, so it is done: bring SQLite up to the log and go on.
+		w.db.logger.Error("commit failed after the log append; replaying", slog.Any("error", err))
+		err = w.recover()
+	} else if changes > 0 {
+		w.accept(members)
+	}
+	if err != nil {
+		w.stop(fmt.Errorf("recovery after a failed commit: %w", err))
+		w.answer(members, notServed(err))
+		return
+	}
+	if changes > 0 {
+		w.log.Publish(w.id, w.head)
+		w.db.metrics.group(changes, w.pending.bytes, time.Since(started))
+		w.db.committed()
+	}
+	w.db.failpoint("before-answer")
+	w.answer(members, nil)
+}
+
+// append writes the group's records to the log and its version to SQLite.
+func (w *writer) append(members []member) (changes int, err error) {
+	b := w.log.NewBatch(w.id)
+	defer func() { err = errors.Join(err, b.Close()) }()
+	keyed := 0
+	for _, m := range members {
+		if m.change != nil {
+			changes++
+			if err := m.change.appendTo(b); err != nil {
+				return 0, err
+			}
+		}
+		if key := m.r.tx.Key; key.Key != "" && m.err == nil && !m.commit.Replayed {
+			keyed++
+			if err := b.Outcome(key, w.outcome(m), w.pending.head.Version); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if changes > 0 {
+		if err := w.saveHead(w.pending.head, lastCatalog(members)); err != nil {
+			return 0, err
+		}
+	}
+	w.db.failpoint("before-append")
+	if changes+keyed == 0 {
+		return 0, nil
+	}
+	return changes, b.Commit()
+}
+
+func (w *writer) outcome(m member) changelog.Outcome {
+	o := changelog.Outcome{Version: m.commit.Version, RequestHash: m.r.tx.RequestHash, Time: w.now()}
+	answer, err := proto.Marshal(&datav1.TransactResponse{Results: m.commit.Results, Version: m.commit.Version})
+	if err == nil && len(answer) <= changelog.MaxStoredAnswer {
+		o.HasAnswer, o.Answer = true, answer
+	}
+	return o
+}
+
+func lastCatalog(members []member) *catalog.Catalog {
+	for _, m := range members {
+		if m.change != nil && m.change.catalog != nil {
+			return m.change.catalog // alone in its group
+		}
+	}
+	return nil
+}
+
+// accept takes over what the group did.
+func (w *writer) accept(members []member) {
+	w.head = w.pending.head
+	maps.Copy(w.sums, w.pending.sums)
+	for id, s := range w.pending.sequences {
+		if s == nil {
+			delete(w.sequences, id)
+		} else {
+			w.sequences[id] = *s
+		}
+	}
+	for _, m := range members {
+		if m.change == nil || m.change.catalog == nil {
+			continue
+		}
+		for _, id := range m.change.dropped {
+			delete(w.sums, id)
+			delete(w.sequences, id)
+		}
+		if err := w.useCatalog(m.change.catalog, m.change.roots); err != nil {
+			w.stop(err) // unreachable: the same catalog passed when its rows were read
+		}
+	}
+}
+
+func (w *writer) answer(members []member, err error) {
+	for _, m := range members {
+		switch {
+		case m.err != nil && err == nil:
+			m.r.done <- outcome{err: m.err}
+		case err != nil:
+			m.r.done <- outcome{err: err}
+		default:
+			m.r.done <- outcome{commit: m.commit}
+		}
+	}
+}
+
+// fail answers requests when SQLite cannot even begin.
+func (w *writer) fail(requests []*request, err error) {
+	w.stop(err)
+	for _, r := range requests {
+		r.done <- outcome{err: notServed(err)}
+	}
+}
+
+// stop ends the database's service: it cannot vouch for what it has.
+func (w *writer) stop(err error) {
+	w.db.logger.Error("database stopped", slog.Any("error", err))
+	w.db.problem.CompareAndSwap(nil, &err)
+	w.log.Unpublish(w.id)
+}
+
+func notServed(err error) error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STORE_FAILED, "the database is not served: its store failed").
+		WithRetryAfter(time.Second).Because(err)
+}
+
+func (w *writer) meshVersion() uint64 { return w.db.meshVersion() }
+
+// saveHead writes the group's last version into SQLite, within the group's transaction.
+func (w *writer) saveHead(h changelog.Head, c *catalog.Catalog) error {
+	err := w.run("UPDATE main."+metaTable+" SET version = ?1, epoch = ?2, checksum = ?3",
+		value.Integer(int64(h.Version)), value.Integer(int64(h.Epoch)), value.Blob(h.Checksum[:]))
+	if err != nil || c == nil {
+		return err
+	}
+	encoded, err := proto.Marshal(c.ToProto())
+	if err != nil {
+		return err
+	}
+	return w.run("UPDATE main."+catalogTable+" SET version = ?1, catalog = ?2",
+		value.Integer(int64(c.Version)), value.Blob(encoded))
+}
