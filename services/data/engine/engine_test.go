@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,7 +22,13 @@ import (
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(crashEnv) != "" {
+		crashChild()
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const testID = 100
 

@@ -90,6 +90,7 @@ func (p *readerPool) close() error {
 
 // View is a read transaction: everything it answers is of one version. It is for one goroutine.
 type View struct {
+	db   *DB
 	r    *reader
 	head changelog.Head
 }
@@ -112,7 +113,7 @@ func (db *DB) View(ctx context.Context, f func(*View) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.run("ROLLBACK")) }()
-	v := &View{r: r}
+	v := &View{db: db, r: r}
 	if err := v.begin(ctx, db); err != nil {
 		return err
 	}

@@ -106,6 +106,9 @@ func (t *schemaTable) readColumns(s *session) (primary []int, err error) {
 				c.Generated = catalog.GeneratedStored
 			}
 			c.Affinity = catalog.AffinityOf(c.DeclaredType)
+			if t.Strict && strings.EqualFold(c.DeclaredType, "ANY") {
+				c.Affinity = catalog.AffinityBlob // ANY of a STRICT table converts nothing
+			}
 			if place := int(st.ColumnInt64(4)); place > 0 {
 				keyPlaces[place] = len(t.Columns)
 			}
@@ -186,8 +189,8 @@ func (t *schemaTable) readIndexes(s *session, primary []int) error {
 		if l.primary {
 			key = parts
 		}
-		// A partial index lacks rows and an expression cannot be computed here: a replica does without them.
-		if l.partial || !plain || l.primary && t.WithoutRowid {
+		// A partial index lacks rows, an expression or a virtual column cannot be computed there: a replica does without.
+		if l.partial || !plain || l.primary && t.WithoutRowid || t.anyVirtual(parts) {
 			continue
 		}
 		t.Indexes = append(t.Indexes, catalog.Index{Name: l.name, Unique: l.unique, Primary: l.primary, Parts: parts})
@@ -215,6 +218,15 @@ func (t *schemaTable) allNotNull(columns []int) bool {
 		}
 	}
 	return true
+}
+
+func (t *schemaTable) anyVirtual(parts []catalog.KeyPart) bool {
+	for _, part := range parts {
+		if part.Column >= 0 && t.Columns[part.Column].Generated == catalog.GeneratedVirtual {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *schemaTable) dropPrimaryIndex() {

@@ -1,0 +1,199 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"connectrpc.com/connect"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/sqlsplit"
+	"github.com/nearside-dev/nearside/services/data/changelog"
+	"github.com/nearside-dev/nearside/services/data/engine"
+	"github.com/nearside-dev/nearside/services/data/registry"
+)
+
+// mayOnlyRead reports whether a statement is worth asking a read connection about.
+func mayOnlyRead(sql string) bool {
+	switch sqlsplit.Kind(sql) {
+	case "SELECT", "VALUES", "WITH", "EXPLAIN", "PRAGMA":
+		return true
+	default:
+		return false
+	}
+}
+
+// checkFresh refuses bookmarks that a read of the primary's state h cannot satisfy. All others it does satisfy: the primary
+// has everything it ever answered.
+func (s *Service) checkFresh(db *registry.Database, h changelog.Head, c *datav1.Consistency, header http.Header) error {
+	if text := c.GetBookmark(); text != "" {
+		b, err := s.bookmarks.Decode(text)
+		if err != nil {
+			return bookmarkError(err)
+		}
+		if b.DatabaseID != db.ID() {
+			return rpcerr.New(datav1.ErrorReason_ERROR_REASON_BOOKMARK_WRONG_DATABASE,
+				"the bookmark is not one of database %s", db.Name)
+		}
+		return reached(b, h)
+	}
+	if c.GetLevel() == datav1.Consistency_LEVEL_AT_LEAST && header.Get(rpcheader.Bookmark) == "" {
+		return rpcerr.InvalidField("consistency.bookmark", "is required with LEVEL_AT_LEAST")
+	}
+	if header.Get(rpcheader.Bookmark) == "" {
+		return nil
+	}
+	all, err := s.bookmarks.DecodeList(header.Get(rpcheader.Bookmark), rpcheader.MaxBookmarks)
+	if err != nil {
+		return bookmarkError(err)
+	}
+	for _, b := range all {
+		if b.DatabaseID == db.ID() {
+			if err := reached(b, h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func reached(b bookmark.Bookmark, h changelog.Head) error {
+	if b.Epoch > h.Epoch || b.Epoch == h.Epoch && b.Version > h.Version {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_BOOKMARK_AHEAD,
+			"the bookmark names version %d, the primary has %d", b.Version, h.Version).
+			With("version", strconv.FormatUint(b.Version, 10)).
+			With("present_version", strconv.FormatUint(h.Version, 10))
+	}
+	return nil
+}
+
+func bookmarkError(err error) error {
+	if errors.Is(err, bookmark.ErrForged) {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_BOOKMARK_FORGED, "the bookmark was not made by this mesh")
+	}
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_BOOKMARK_MALFORMED, "not a bookmark: %w", err)
+}
+
+// collector gathers an answer that is not streamed.
+type collector struct {
+	result datav1.ResultSet
+	size   int
+}
+
+func (c *collector) Columns(columns []*datav1.Column) error {
+	c.result.Columns = columns
+	return nil
+}
+
+func (c *collector) Row(row *datav1.Row, size int) error {
+	if c.size += size; c.size > engine.MaxResultBytes {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
+			"the answer is larger than %d bytes: use QueryStream", engine.MaxResultBytes).
+			With("limit", strconv.Itoa(engine.MaxResultBytes))
+	}
+	c.result.Rows = append(c.result.Rows, row)
+	return nil
+}
+
+// query runs a statement in a view.
+func (s *Service) query(db *registry.Database, v *engine.View, st *datav1.Statement) (*datav1.ResultSet, *datav1.Answer, error) {
+	var c collector
+	stats, err := v.Query(st, &c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &c.result, s.readAnswer(db, v, stats), nil
+}
+
+func (s *Service) readAnswer(db *registry.Database, v *engine.View, stats engine.QueryStats) *datav1.Answer {
+	a := s.answer(db.ID(), v.Head())
+	a.SqlMs, a.RowsRead = milliseconds(stats.Elapsed), stats.RowsRead
+	return a
+}
+
+// view calls f with a view that is as fresh as the caller wants.
+func (s *Service) view(
+	ctx context.Context, database string, c *datav1.Consistency, h http.Header,
+	f func(*registry.Database, *engine.View) error,
+) error {
+	db, err := s.registry.Database(database)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	defer cancel()
+	return db.View(ctx, func(v *engine.View) error {
+		if err := s.checkFresh(db, v.Head(), c, h); err != nil {
+			return err
+		}
+		return f(db, v)
+	})
+}
+
+// Query implements DataService.
+func (s *Service) Query(
+	ctx context.Context, req *connect.Request[datav1.QueryRequest],
+) (*connect.Response[datav1.QueryResponse], error) {
+	msg := &datav1.QueryResponse{}
+	err := s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
+		func(db *registry.Database, v *engine.View) (err error) {
+			msg.Result, msg.Answer, err = s.query(db, v, req.Msg.GetStatement())
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	return respond(msg, msg.Answer), nil
+}
+
+// pieceBytes is about how large the pieces of a streamed answer are.
+const pieceBytes = 64 << 10
+
+// streamer sends an answer in pieces. The caller's flow control holds the read back: nothing is queued.
+type streamer struct {
+	stream *connect.ServerStream[datav1.QueryStreamResponse]
+	first  *datav1.Answer
+	rows   []*datav1.Row
+	size   int
+}
+
+func (s *streamer) Columns(columns []*datav1.Column) error {
+	return s.stream.Send(&datav1.QueryStreamResponse{Columns: columns, Answer: s.first})
+}
+
+func (s *streamer) Row(row *datav1.Row, size int) error {
+	s.rows = append(s.rows, row)
+	if s.size += size; s.size < pieceBytes {
+		return nil
+	}
+	return s.flush(nil)
+}
+
+func (s *streamer) flush(a *datav1.Answer) error {
+	err := s.stream.Send(&datav1.QueryStreamResponse{Rows: s.rows, Answer: a})
+	s.rows, s.size = nil, 0
+	return err
+}
+
+// QueryStream implements DataService.
+func (s *Service) QueryStream(
+	ctx context.Context, req *connect.Request[datav1.QueryStreamRequest],
+	stream *connect.ServerStream[datav1.QueryStreamResponse],
+) error {
+	return s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
+		func(db *registry.Database, v *engine.View) error {
+			first := s.answer(db.ID(), v.Head())
+			rpcheader.SetAnswer(stream.ResponseHeader(), first)
+			sink := &streamer{stream: stream, first: first}
+			stats, err := v.Query(req.Msg.GetStatement(), sink)
+			if err != nil {
+				return err
+			}
+			return sink.flush(s.readAnswer(db, v, stats))
+		})
+}

@@ -1,0 +1,233 @@
+// Package data answers nearside.data.v1.DataService at a primary: it finds the database, checks how fresh the caller wants
+// it, and passes work to the database's engine. Keyed reads are planned by internal/keyread and run as SQL here; a region's
+// replica runs the same plans on its own copy.
+package data
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/services/data/changelog"
+	"github.com/nearside-dev/nearside/services/data/engine"
+	"github.com/nearside-dev/nearside/services/data/registry"
+)
+
+// StatementTimeout is how long a request may run at the primary, whatever its caller's deadline.
+const StatementTimeout = 30 * time.Second
+
+// Service answers DataService.
+type Service struct {
+	// What is not there yet answers unimplemented.
+	datav1connect.UnimplementedDataServiceHandler
+
+	registry  *registry.Registry
+	log       *changelog.Log
+	bookmarks *bookmark.Codec
+	region    string
+}
+
+var _ datav1connect.DataServiceHandler = (*Service)(nil)
+
+// New returns a Service for a primary in a region.
+func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string) *Service {
+	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region}
+}
+
+// answer describes an answer of the primary.
+func (s *Service) answer(db uint32, h changelog.Head) *datav1.Answer {
+	return &datav1.Answer{
+		Bookmark: s.bookmarks.Encode(bookmark.Bookmark{DatabaseID: db, Epoch: h.Epoch, Version: h.Version}),
+		Region:   s.region, Source: datav1.Source_SOURCE_PRIMARY, ServedByPrimary: true,
+	}
+}
+
+func commitAnswer(a *datav1.Answer, c *engine.Commit) *datav1.Answer {
+	a.SqlMs = milliseconds(c.Elapsed)
+	a.RowsRead, a.RowsWritten = c.RowsRead, c.RowsWritten
+	return a
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func respond[T any](msg *T, a *datav1.Answer) *connect.Response[T] {
+	res := connect.NewResponse(msg)
+	rpcheader.SetAnswer(res.Header(), a)
+	return res
+}
+
+// writable finds a database that callers may write.
+func (s *Service) writable(name string) (*registry.Database, error) {
+	if name == meshdb.Name {
+		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "database %s is written by the mesh only", name).
+			With("action", "write "+name)
+	}
+	return s.registry.Database(name)
+}
+
+// transaction makes the engine's transaction of a request.
+func transaction(h http.Header, procedure, key string, req proto.Message, ops ...engine.Operation) (*engine.Transaction, error) {
+	tx := &engine.Transaction{Operations: ops, TraceParent: h.Get(rpcheader.TraceParent)}
+	if len(tx.TraceParent) > 64 {
+		tx.TraceParent = ""
+	}
+	header := h.Get(rpcheader.IdempotencyKey)
+	switch {
+	case key == "":
+		key = header
+	case header != "" && header != key:
+		return nil, rpcerr.InvalidField("idempotency_key", "differs from the header %s", rpcheader.IdempotencyKey)
+	}
+	if key == "" {
+		return tx, nil
+	}
+	if len(key) > 255 {
+		return nil, rpcerr.InvalidField("idempotency_key", "is longer than 255 bytes")
+	}
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	if err != nil {
+		return nil, fmt.Errorf("hash request: %w", err)
+	}
+	tx.Key.Key = key
+	tx.RequestHash = sha256.Sum256(append(append([]byte(procedure), 0), encoded...))
+	return tx, nil
+}
+
+// Execute implements DataService.
+func (s *Service) Execute(
+	ctx context.Context, req *connect.Request[datav1.ExecuteRequest],
+) (*connect.Response[datav1.ExecuteResponse], error) {
+	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	defer cancel()
+	if mayOnlyRead(req.Msg.GetStatement().GetSql()) {
+		res, ok, err := s.executeRead(ctx, req)
+		if ok || err != nil {
+			return res, err
+		}
+	}
+	db, err := s.writable(req.Msg.GetDatabase())
+	if err != nil {
+		return nil, err
+	}
+	hashed := proto.CloneOf(req.Msg)
+	hashed.IdempotencyKey, hashed.Consistency = "", nil
+	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed,
+		engine.StatementOperation(req.Msg.GetStatement()))
+	if err != nil {
+		return nil, err
+	}
+	c, err := db.Transact(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	msg := &datav1.ExecuteResponse{
+		Result: &datav1.ResultSet{}, Answer: commitAnswer(s.answer(db.ID(), c.Head), c), Replayed: c.Replayed,
+	}
+	if len(c.Results) > 0 {
+		msg.Result = c.Results[0]
+	}
+	return respond(msg, msg.Answer), nil
+}
+
+// executeRead answers a statement that only reads; ok is false where it writes or does not compile for reading, which the
+// writer will then say.
+func (s *Service) executeRead(
+	ctx context.Context, req *connect.Request[datav1.ExecuteRequest],
+) (res *connect.Response[datav1.ExecuteResponse], ok bool, err error) {
+	db, err := s.registry.Database(req.Msg.GetDatabase())
+	if err != nil {
+		return nil, false, err
+	}
+	msg := &datav1.ExecuteResponse{}
+	err = db.View(ctx, func(v *engine.View) error {
+		readOnly, err := v.IsReadOnly(req.Msg.GetStatement().GetSql())
+		if err != nil || !readOnly {
+			return nil
+		}
+		ok = true
+		if err := s.checkFresh(db, v.Head(), req.Msg.GetConsistency(), req.Header()); err != nil {
+			return err
+		}
+		msg.Result, msg.Answer, err = s.query(db, v, req.Msg.GetStatement())
+		return err
+	})
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	return respond(msg, msg.Answer), true, nil
+}
+
+// Transact implements DataService.
+func (s *Service) Transact(
+	ctx context.Context, req *connect.Request[datav1.TransactRequest],
+) (*connect.Response[datav1.TransactResponse], error) {
+	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	defer cancel()
+	db, err := s.writable(req.Msg.GetDatabase())
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]engine.Operation, len(req.Msg.GetOperations()))
+	for i, o := range req.Msg.GetOperations() {
+		if ops[i], err = engine.OperationOf(o); err != nil {
+			return nil, err
+		}
+	}
+	hashed := &datav1.TransactRequest{
+		Database: req.Msg.GetDatabase(), Operations: req.Msg.GetOperations(), DeferForeignKeys: req.Msg.GetDeferForeignKeys(),
+	}
+	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
+	if err != nil {
+		return nil, err
+	}
+	tx.DeferForeignKeys = req.Msg.GetDeferForeignKeys()
+	c, err := db.Transact(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	msg := &datav1.TransactResponse{
+		Results: c.Results, Answer: commitAnswer(s.answer(db.ID(), c.Head), c), Replayed: c.Replayed, Version: c.Version,
+	}
+	return respond(msg, msg.Answer), nil
+}
+
+// BatchInsert implements DataService.
+func (s *Service) BatchInsert(
+	ctx context.Context, req *connect.Request[datav1.BatchInsertRequest],
+) (*connect.Response[datav1.BatchInsertResponse], error) {
+	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	defer cancel()
+	db, err := s.writable(req.Msg.GetDatabase())
+	if err != nil {
+		return nil, err
+	}
+	hashed := &datav1.BatchInsertRequest{
+		Database: req.Msg.GetDatabase(), Table: req.Msg.GetTable(), Columns: req.Msg.GetColumns(), Rows: req.Msg.GetRows(),
+		OnConflict: req.Msg.GetOnConflict(),
+	}
+	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed,
+		engine.InsertOperation(req.Msg))
+	if err != nil {
+		return nil, err
+	}
+	c, err := db.Transact(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	msg := &datav1.BatchInsertResponse{Answer: commitAnswer(s.answer(db.ID(), c.Head), c), Replayed: c.Replayed}
+	if len(c.Results) > 0 {
+		msg.RowsAffected = c.Results[0].GetRowsAffected()
+	}
+	return respond(msg, msg.Answer), nil
+}
