@@ -97,7 +97,9 @@ func (q *keyedRead) beyond(parts []catalog.KeyPart, values []value.Value, after,
 		if way != "" {
 			ways = append(ways, conjunction(append(equal[:len(equal):len(equal)], way)))
 		}
-		equal = append(equal, q.expr(part)+" IS "+q.param(values[i]))
+		if i < len(parts)-1 || orEqual { // a parameter that no term uses cannot be bound
+			equal = append(equal, q.expr(part)+" IS "+q.param(values[i]))
+		}
 	}
 	if orEqual {
 		ways = append(ways, conjunction(equal))

@@ -59,11 +59,13 @@ type Registry struct {
 
 	mu     sync.RWMutex
 	byName map[string]*Database
+	ids    map[uint32]bool // of the databases above
+	newest uint32          // the largest id ever in ids
 }
 
 // Open opens _mesh, which it creates if need be, and every database that it names.
 func Open(ctx context.Context, c Config) (r *Registry, err error) {
-	r = &Registry{config: c, byName: make(map[string]*Database)}
+	r = &Registry{config: c, byName: make(map[string]*Database), ids: make(map[uint32]bool)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
@@ -83,6 +85,7 @@ func Open(ctx context.Context, c Config) (r *Registry, err error) {
 		return r, err
 	}
 	for _, d := range databases {
+		r.ids[d.id], r.newest = true, max(r.newest, d.id)
 		if err := r.open(d); err != nil {
 			// The others can still be served; this one answers what is wrong with it.
 			c.Logger.Error("database cannot be served", slog.String("database", d.Name), slog.Any("error", err))
@@ -119,6 +122,7 @@ func (r *Registry) open(d row) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.byName[d.Name] = &d.Database
+	r.ids[d.id], r.newest = true, max(r.newest, d.id)
 	return nil
 }
 
@@ -239,6 +243,14 @@ func (r *Registry) Database(name string) (*Database, error) {
 	return d, nil
 }
 
+// Exists reports whether there is a database of an id. Ids only grow: one beyond all known is about to be opened, because a
+// region may learn of its row before its engine is there.
+func (r *Registry) Exists(id uint32) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return id == meshdb.DatabaseID || r.ids[id] || id > r.newest
+}
+
 // Databases returns all databases by name, _mesh left out.
 func (r *Registry) Databases() []*Database {
 	r.mu.RLock()
@@ -306,6 +318,7 @@ func (r *Registry) Delete(ctx context.Context, name string) (*engine.Commit, err
 	}
 	r.mu.Lock()
 	delete(r.byName, name)
+	delete(r.ids, d.ID())
 	r.mu.Unlock()
 	r.migrating.Delete(d.ID())
 	if err := errors.Join(d.Remove(), r.config.Log.Drop(d.ID())); err != nil {

@@ -1,0 +1,257 @@
+// Package primary assembles the primary role: the commit log, the databases, and the listener that answers data and
+// replication. Everything that the role needs is opened here, in plain sight, and closed in the opposite order.
+package primary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/httpclient"
+	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/server"
+	"github.com/nearside-dev/nearside/internal/telemetry"
+	"github.com/nearside-dev/nearside/services/control"
+	"github.com/nearside-dev/nearside/services/data"
+	"github.com/nearside-dev/nearside/services/data/changelog"
+	"github.com/nearside-dev/nearside/services/data/engine"
+	"github.com/nearside-dev/nearside/services/data/registry"
+	"github.com/nearside-dev/nearside/services/replication"
+)
+
+// Config is a primary's. Dir, Listen and Logger are required.
+type Config struct {
+	Dir            string // all of its files
+	Listen         string // host:port of the listener for sidecars and callers
+	AdminListen    string // host:port of the admin listener; default the port of Listen + 1000 on the same host
+	Region         string // where it is; default "primary"
+	InsecureListen bool   // allow addresses that other machines can reach
+	Logger         *slog.Logger
+
+	// Failpoint is called at the named places of the commit path, by crash tests; nil otherwise.
+	Failpoint func(place string)
+}
+
+// Validate returns everything that is wrong with c.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("dir: is required"))
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
+	}
+	if c.Logger == nil {
+		errs = append(errs, errors.New("logger: is required"))
+	}
+	return errors.Join(errs...)
+}
+
+// Primary is a running primary.
+type Primary struct {
+	url    string
+	health *server.Health
+	fatal  chan error
+
+	running context.Context // ends with Close, and with it the goroutines
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+	closers []func(context.Context) error // in order of opening
+}
+
+// Start opens the stores, recovers what a crash left, and serves. It returns when the listener answers.
+func Start(ctx context.Context, c Config) (_ *Primary, err error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("primary: %w", err)
+	}
+	if c.Region == "" {
+		c.Region = "primary"
+	}
+	c.Logger = c.Logger.With(slog.String("role", "primary"))
+	p := &Primary{health: server.NewHealth("starting"), fatal: make(chan error, 1)}
+	p.running, p.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("primary: %w", errors.Join(err, p.Close(ctx)))
+		}
+	}()
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(unlock)
+	id, err := loadIdentity(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	bookmarks, err := bookmark.New(id.BookmarkKey[:])
+	if err != nil {
+		return nil, err
+	}
+	metrics := telemetry.NewRegistry()
+	log, err := changelog.Open(filepath.Join(c.Dir, "log"), changelog.Options{Logger: c.Logger, OnFatal: p.fail})
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(log.Close)
+	databases, err := registry.Open(ctx, registry.Config{
+		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Failpoint: c.Failpoint,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(databases.Close)
+	p.startJanitor(databases, c.Logger)
+
+	options, err := server.HandlerOptions(c.Logger, metrics)
+	if err != nil {
+		return nil, err
+	}
+	replicator := replication.New(log, replication.Config{
+		MeshID: id.MeshID, BookmarkKey: id.BookmarkKey[:], PrimaryRegion: c.Region, Logger: c.Logger,
+		Exists: databases.Exists,
+		OnHello: func(ctx context.Context, region, url string) error {
+			return databases.RegisterRegion(ctx, meshdb.Region{Name: region, URL: url, IsPrimary: region == c.Region})
+		},
+	})
+	peers := httpclient.NewUnary()
+	p.onClose(func() error {
+		peers.CloseIdleConnections()
+		return nil
+	})
+	mux := http.NewServeMux()
+	mux.Handle(datav1connect.NewDataServiceHandler(data.New(databases, log, bookmarks, c.Region), options...))
+	mux.Handle(controlv1connect.NewStatusServiceHandler(
+		control.NewStatusService(databases, peers), options...))
+	mux.Handle(replicator.Handler(options...))
+	server.MountHealth(mux, p.health, []string{
+		datav1connect.DataServiceName, controlv1connect.StatusServiceName, replicationv1connect.ReplicationServiceName,
+	}, options...)
+	if err := p.serve(ctx, c, mux, metrics); err != nil {
+		return nil, err
+	}
+	p.onClose(func() error {
+		replicator.Close() // its streams would hold the listener open
+		return nil
+	})
+	p.health.SetReady()
+	c.Logger.Info("primary ready", slog.String("url", p.url), slog.Int("databases", len(databases.Databases())))
+	return p, nil
+}
+
+// serve opens the listeners: the admin one first, so that the other one answering means that all do.
+func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics *prometheus.Registry) error {
+	ln, err := server.Listen(ctx, c.Listen, c.InsecureListen)
+	if err != nil {
+		return err
+	}
+	p.url = "http://" + ln.Addr().String()
+	admin := c.AdminListen
+	if admin == "" {
+		if admin, err = server.AdminAddr(ln.Addr().String()); err != nil {
+			return errors.Join(err, ln.Close())
+		}
+	}
+	adminLn, err := server.Listen(ctx, admin, c.InsecureListen)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	adminServer, err := server.Start(adminLn, server.AdminHandler(p.health, metrics), server.Config{
+		Name: "admin", Logger: c.Logger, Registerer: metrics,
+	})
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	p.closers = append(p.closers, adminServer.Close)
+	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, mainServer.Close)
+	for _, s := range []*server.Server{adminServer, mainServer} {
+		p.done.Go(func() {
+			select {
+			case err := <-s.Failed():
+				p.fail(err)
+			case <-p.running.Done():
+			}
+		})
+	}
+	return nil
+}
+
+// janitorInterval is how often old idempotency keys are looked for.
+const janitorInterval = time.Minute
+
+func (p *Primary) startJanitor(databases *registry.Registry, logger *slog.Logger) {
+	p.done.Go(func() {
+		tick := time.NewTicker(janitorInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case now := <-tick.C:
+				if err := databases.ExpireKeys(now); err != nil {
+					logger.Warn("expire idempotency keys", slog.Any("error", err))
+				}
+			case <-p.running.Done():
+				return
+			}
+		}
+	})
+}
+
+// fail ends the role: its owner hears of it on Fatal and closes it.
+func (p *Primary) fail(err error) {
+	p.health.SetNotReady(err.Error())
+	select {
+	case p.fatal <- err:
+	default: // the first one is enough
+	}
+}
+
+// URL is the base URL of the listener.
+func (p *Primary) URL() string { return p.url }
+
+// Ready returns nil when the primary serves, else why not.
+func (p *Primary) Ready() error {
+	if ready, reason := p.health.Ready(); !ready {
+		return errors.New(reason)
+	}
+	return nil
+}
+
+// Fatal receives an error when the role cannot go on. Its owner must Close it and may start it again.
+func (p *Primary) Fatal() <-chan error { return p.fatal }
+
+func (p *Primary) onClose(f func() error) {
+	p.closers = append(p.closers, func(context.Context) error { return f() })
+}
+
+// Close stops serving, lets requests end until ctx does, and closes the stores.
+func (p *Primary) Close(ctx context.Context) error {
+	p.health.SetNotReady("stopping")
+	p.cancel()
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i](ctx))
+		p.closers = p.closers[:i]
+	}
+	p.done.Wait()
+	return errors.Join(errs...)
+}
