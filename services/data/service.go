@@ -151,11 +151,9 @@ func (s *Service) executeRead(
 	}
 	msg := &datav1.ExecuteResponse{}
 	err = db.View(ctx, func(v *engine.View) error {
-		readOnly, err := v.IsReadOnly(req.Msg.GetStatement().GetSql())
-		if err != nil || !readOnly {
+		if ok = v.IsReadOnly(req.Msg.GetStatement().GetSql()); !ok {
 			return nil
 		}
-		ok = true
 		if err := s.checkFresh(db, v.Head(), req.Msg.GetConsistency(), req.Header()); err != nil {
 			return err
 		}

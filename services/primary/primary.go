@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,7 +67,7 @@ type Primary struct {
 	health *server.Health
 	fatal  chan error
 
-	running context.Context // ends with Close, and with it the goroutines
+	running context.Context //nolint:containedctx // ends with Close, and with it the goroutines
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 	closers []func(context.Context) error // in order of opening
@@ -172,6 +173,7 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	//nolint:contextcheck // a server outlives the call that starts it
 	adminServer, err := server.Start(adminLn, server.AdminHandler(p.health, metrics), server.Config{
 		Name: "admin", Logger: c.Logger, Registerer: metrics,
 	})
@@ -179,6 +181,7 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
+	//nolint:contextcheck // as above
 	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
 	if err != nil {
 		return err
@@ -248,10 +251,10 @@ func (p *Primary) Close(ctx context.Context) error {
 	p.health.SetNotReady("stopping")
 	p.cancel()
 	var errs []error
-	for i := len(p.closers) - 1; i >= 0; i-- {
-		errs = append(errs, p.closers[i](ctx))
-		p.closers = p.closers[:i]
+	for _, closer := range slices.Backward(p.closers) {
+		errs = append(errs, closer(ctx))
 	}
+	p.closers = nil
 	p.done.Wait()
 	return errors.Join(errs...)
 }

@@ -170,7 +170,7 @@ func TestQueryStreamSendsAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()
 	next, pieces := int64(1), 0
 	var last *datav1.QueryStreamResponse
 	for stream.Receive() {

@@ -164,7 +164,7 @@ func (l *Log) Outcome(database uint32, key IdempotencyKey) (Outcome, error) {
 
 // ExpireOutcomes forgets idempotency keys that are both older than before and made at or below a version, at most limit
 // of them, and returns how many it forgot.
-func (l *Log) ExpireOutcomes(database uint32, before time.Time, version uint64, limit int) (int, error) {
+func (l *Log) ExpireOutcomes(database uint32, before time.Time, version uint64, limit int) (n int, err error) {
 	iter, err := l.db.NewIter(&pebble.IterOptions{
 		LowerBound: versionKey(spaceKeyOrder, database, 0),
 		UpperBound: versionKey(spaceKeyOrder, database, version+1),
@@ -173,8 +173,7 @@ func (l *Log) ExpireOutcomes(database uint32, before time.Time, version uint64, 
 		return 0, fmt.Errorf("read idempotency keys: %w", err)
 	}
 	batch := l.db.NewBatch()
-	defer batch.Close()
-	n := 0
+	defer func() { err = errors.Join(err, batch.Close()) }()
 	for ok := iter.First(); ok && n < limit; ok = iter.Next() {
 		place := iter.Key()[13:]
 		var o Outcome

@@ -90,10 +90,10 @@ func Open(dir string, o Options) (*Log, error) {
 
 // Close closes the store. A failed store is left as it is: what it could not write is not worth a wait.
 func (l *Log) Close() error {
-	if l.logger.Failed() != nil {
-		return nil
+	if l.logger.Failed() == nil {
+		return l.db.Close()
 	}
-	return l.db.Close()
+	return nil
 }
 
 // Failed returns the error that stopped the store, wrapped in ErrFailed, or nil.
@@ -319,10 +319,10 @@ func (l *Log) SetMeta(name string, value []byte) error {
 }
 
 // Drop deletes everything of a database.
-func (l *Log) Drop(database uint32) error {
+func (l *Log) Drop(database uint32) (err error) {
 	l.Unpublish(database)
 	b := l.db.NewBatch()
-	defer b.Close()
+	defer func() { err = errors.Join(err, b.Close()) }()
 	for _, space := range []byte{spaceRecord, spaceRow, spaceSum, spaceKey, spaceKeyOrder, spaceMigration} {
 		lower, upper := appendDatabaseKey(nil, space, database), appendDatabaseKey(nil, space, database+1)
 		if err := b.DeleteRange(lower, upper, nil); err != nil {

@@ -90,14 +90,6 @@ func (f *fixture) try(sql string, params ...value.Value) (*Commit, error) {
 	return f.db.Transact(context.Background(), &Transaction{Operations: []Operation{SQL(sql, params...)}})
 }
 
-func (f *fixture) tryAll(sqls ...string) (*Commit, error) {
-	tx := &Transaction{}
-	for _, s := range sqls {
-		tx.Operations = append(tx.Operations, SQL(s))
-	}
-	return f.db.Transact(context.Background(), tx)
-}
-
 type rowsSink struct{ rows []string }
 
 func (s *rowsSink) Columns([]*datav1.Column) error { return nil }

@@ -35,8 +35,8 @@ func statementError(err error) error {
 	switch e.Code {
 	case sqlite.CodeConstraint:
 		out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_CONSTRAINT_FAILED, "%w", err).With("sqlite_code", e.Name())
-		switch e.Extended {
-		case sqlite.CodeConstraintUnique, sqlite.CodeConstraintPrimaryKey, sqlite.CodeConstraintRowID:
+		if x := e.Extended; x == sqlite.CodeConstraintUnique || x == sqlite.CodeConstraintPrimaryKey ||
+			x == sqlite.CodeConstraintRowID {
 			out = out.WithCode(connect.CodeAlreadyExists)
 		}
 		return out

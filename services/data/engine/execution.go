@@ -15,10 +15,10 @@ import (
 // execution is one run of one transaction inside a group.
 type execution struct {
 	w       *writer
-	ctx     context.Context
-	version uint64 // the version that it will make
-	alone   bool   // its group has no other
-	shared  bool   // others of its group already ran and wait for it
+	ctx     context.Context //nolint:containedctx // an execution is one call
+	version uint64          // the version that it will make
+	alone   bool            // its group has no other
+	shared  bool            // others of its group already ran and wait for it
 	begun   time.Time
 
 	stopped     stopReason

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,7 +32,7 @@ func (v *View) Get(p *keyread.GetPlan) (row rowcodec.Row, version uint64, ok boo
 	}
 	q := newKeyedRead(p.Table)
 	for i, part := range p.Parts {
-		q.term("%s = %s", q.expr(part), q.param(p.Values[i]))
+		q.termf("%s = %s", q.expr(part), q.param(p.Values[i]))
 	}
 	err = v.keyed(q, func(r rowcodec.Row, n uint64) bool {
 		row, version, ok = r, n, true
@@ -44,7 +45,7 @@ func (v *View) Get(p *keyread.GetPlan) (row rowcodec.Row, version uint64, ok boo
 func (v *View) List(p *keyread.ListPlan, f func(row rowcodec.Row, version uint64) bool) error {
 	q := newKeyedRead(p.Table)
 	for i, x := range p.Prefix {
-		q.term("%s IS %s", q.expr(p.Order[i]), q.param(x))
+		q.termf("%s IS %s", q.expr(p.Order[i]), q.param(x))
 	}
 	rest := p.Order[len(p.Prefix):]
 	if p.Start != nil {
@@ -72,7 +73,7 @@ func newKeyedRead(t *catalog.Table) *keyedRead {
 	return &keyedRead{table: t, rowid: rowidName(t)}
 }
 
-func (q *keyedRead) term(format string, args ...any) {
+func (q *keyedRead) termf(format string, args ...any) {
 	q.terms = append(q.terms, fmt.Sprintf(format, args...))
 }
 
@@ -95,7 +96,7 @@ func (q *keyedRead) beyond(parts []catalog.KeyPart, values []value.Value, after,
 	for i, part := range parts {
 		way := q.past(part, values[i], after != part.Desc)
 		if way != "" {
-			ways = append(ways, conjunction(append(equal[:len(equal):len(equal)], way)))
+			ways = append(ways, conjunction(append(slices.Clip(equal), way)))
 		}
 		if i < len(parts)-1 || orEqual { // a parameter that no term uses cannot be bound
 			equal = append(equal, q.expr(part)+" IS "+q.param(values[i]))

@@ -64,6 +64,7 @@ func (o insertOperation) run(x *execution) (*datav1.ResultSet, error) {
 	}
 	sql := insertSQL(t.table, columns)
 	switch o.req.GetOnConflict() {
+	case datav1.BatchInsertRequest_ON_CONFLICT_UNSPECIFIED:
 	case datav1.BatchInsertRequest_ON_CONFLICT_IGNORE:
 		sql += " ON CONFLICT DO NOTHING"
 	case datav1.BatchInsertRequest_ON_CONFLICT_UPDATE:

@@ -90,7 +90,7 @@ func (o updateOperation) run(x *execution) (*datav1.ResultSet, error) {
 		params[i] = o.GetSet()[name]
 	}
 	sql := "UPDATE main." + quote(t.table.Name) + " SET " + strings.Join(sets, ", ") + " WHERE " + where
-	return x.statement(&datav1.Statement{Sql: sql, Parameters: append(params, keyParams...)})
+	return x.statement(&datav1.Statement{Sql: sql, Parameters: slices.Concat(params, keyParams)})
 }
 
 type deleteOperation struct{ *datav1.Delete }

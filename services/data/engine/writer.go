@@ -104,7 +104,7 @@ func (p *pendingState) add(c *change) {
 
 // request is a transaction on its way.
 type request struct {
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // a request is one call
 	tx    *Transaction
 	state atomic.Int32 // stateQueued, then stateTaken or stateAbandoned
 	alone bool         // the writer found that it needs its own group

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nearside-dev/nearside/internal/cli"
+	"github.com/nearside-dev/nearside/internal/cli/supervise"
+	"github.com/nearside-dev/nearside/internal/config"
+	"github.com/nearside-dev/nearside/services/primary"
+	"github.com/nearside-dev/nearside/sidecar"
+)
+
+// closeTimeout is how long requests may take to end when the process is told to stop.
+const closeTimeout = 10 * time.Second
+
+func primaryCommand(app *cli.App) *cobra.Command {
+	c, logs := config.DefaultPrimary(), config.DefaultLog()
+	cmd := &cobra.Command{
+		Use:     "primary",
+		Short:   "Run a primary",
+		Long:    "Run a primary: the one place that writes, and the log that all regions follow.",
+		Example: "  nearside primary --listen 127.0.0.1:7070 --dir /var/lib/nearside/primary",
+		Args:    cobra.NoArgs,
+		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
+			if err := validate(&c, &logs); err != nil {
+				return err
+			}
+			admin, err := config.Shift(c.Listen, config.AdminPortOffset)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			return runRole(cmd.Context(), app, c.Listen, admin, func(ctx context.Context) (supervise.Role, error) {
+				return primary.Start(ctx, primary.Config{
+					Dir: c.Dir, Listen: c.Listen, AdminListen: admin, Region: c.Region, InsecureListen: c.InsecureListen,
+					Logger: newLogger(app.Stderr, logs),
+				})
+			})
+		}),
+	}
+	c.Register(config.NewSet(cmd.Flags()))
+	logs.Register(config.NewSet(cmd.Flags()))
+	return cmd
+}
+
+func sidecarCommand(app *cli.App) *cobra.Command {
+	c, logs := config.DefaultSidecar(), config.DefaultLog()
+	cmd := &cobra.Command{
+		Use:     "sidecar",
+		Short:   "Run a region's sidecar",
+		Long:    "Run a region's sidecar: its gateway and its replica of the data.",
+		Example: "  nearside sidecar --region eu-west-1 --primary http://10.0.0.1:7070 --listen 127.0.0.1:8081 --dir /var/lib/nearside/eu",
+		Args:    cobra.NoArgs,
+		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
+			if err := validate(&c, &logs); err != nil {
+				return err
+			}
+			admin, err := config.Shift(c.Listen, config.AdminPortOffset)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			return runRole(cmd.Context(), app, c.Listen, admin, func(ctx context.Context) (supervise.Role, error) {
+				return sidecar.Start(ctx, sidecar.Config{
+					Region: c.Region, PrimaryURL: c.Primary, Listen: c.Listen, AdminListen: admin, Dir: c.Folder(),
+					InsecureListen: c.InsecureListen, AdvertiseURL: c.AdvertiseURL, Logger: newLogger(app.Stderr, logs),
+				})
+			})
+		}),
+	}
+	c.Register(config.NewSet(cmd.Flags()))
+	logs.Register(config.NewSet(cmd.Flags()))
+	return cmd
+}
+
+// validate checks a command's settings; what is wrong with them is wrong use.
+func validate(parts ...interface{ Validate() error }) error {
+	var errs []error
+	for _, part := range parts {
+		errs = append(errs, part.Validate())
+	}
+	return cli.Usage(errors.Join(errs...))
+}
+
+// runRole runs one role until a signal or its own end.
+func runRole(ctx context.Context, app *cli.App, listen, admin string, start supervise.StartFunc) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	role, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	if err := announceRole(app, "http://"+listen, "http://"+admin); err != nil {
+		return err
+	}
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-role.Fatal():
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	return errors.Join(failed, role.Close(closing))
+}
+
+func announceRole(app *cli.App, url, adminURL string) error {
+	if app.JSON {
+		return app.WriteJSON(map[string]string{"url": url, "adminUrl": adminURL})
+	}
+	_, err := fmt.Fprintf(app.Stdout, "listening on %s, admin on %s\n", url, adminURL)
+	return err
+}
+
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM. The second one ends the process at once.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// newLogger returns the logger that the settings describe.
+func newLogger(w io.Writer, c config.Log) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.SlogLevel()}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"github.com/nearside-dev/nearside/internal/config"
+)
+
+// run runs the command line and returns its exit code and what it wrote.
+func run(t *testing.T, environ []string, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Main(t.Context(), System{Stdin: stdin, Stdout: &out, Stderr: &errs, Environ: environ}, args)
+	return code, out.String(), errs.String()
+}
+
+// nowhere is a URL that nothing listens on: a listener that is closed.
+func nowhere(t *testing.T) string {
+	s := httptest.NewServer(http.NotFoundHandler())
+	s.Close()
+	return s.URL
+}
+
+func TestExitCodes(t *testing.T) {
+	away := []string{"NEARSIDE_URL=" + nowhere(t)}
+	for _, test := range []struct {
+		name    string
+		environ []string
+		args    string // separated by |
+		code    int
+		stderr  string // a part of it
+	}{
+		{name: "nothing", code: 2, stderr: "command"},
+		{name: "unknown", args: "frobnicate", code: 2, stderr: `unknown command "frobnicate"`},
+		{name: "later: export", args: "export|--db|x", code: 2, stderr: `unknown command "export"`},
+		{name: "later: bench", args: "bench", code: 2, stderr: `unknown command "bench"`},
+		{name: "later: token", args: "token|create", code: 2, stderr: `unknown command "token"`},
+		{name: "later: watch help", args: "watch|--help", code: 2, stderr: `unknown command "watch"`},
+		{name: "later: db fork", args: "db|fork", code: 2, stderr: `unknown command "fork" for "nearside db"`},
+		{name: "half a command", args: "db", code: 2, stderr: "nearside db"},
+		{name: "help", args: "--help"},
+		{name: "help of a command", args: "sql|--help"},
+		{name: "version", args: "version"},
+		{name: "version flag", args: "--version"},
+		{name: "unknown flag", args: "sql|--frob|SELECT 1", code: 2, stderr: "--frob"},
+		{name: "bad value", args: "sql|--timeout|soon|SELECT 1", code: 2, stderr: `"soon" for "--timeout"`},
+		{name: "bad URL", args: "sql|--url|ftp://x|SELECT 1", code: 2, stderr: `--url "ftp://x"`},
+		{name: "two statements", args: "sql|SELECT|1", code: 2, stderr: "quotes"},
+		{name: "no statement", args: "sql|-- nothing", code: 2, stderr: "no statement"},
+		{name: "two consistencies", args: "sql|--primary|--at-least|b|SELECT 1", code: 2, stderr: "at-least"},
+		{name: "delete without yes", args: "db|delete|x", code: 2, stderr: "--yes"},
+		{name: "create without name", args: "db|create", code: 2, stderr: "accepts 1 arg"},
+		{name: "import without file", args: "import", code: 2, stderr: "accepts 1 arg"},
+		{name: "batch of none", args: "import|--batch-statements|0|x.sql", code: 2, stderr: "--batch-statements 0"},
+		{name: "unknown variable", environ: []string{"NEARSIDE_ULR=x"}, args: "version", code: 2, stderr: "NEARSIDE_ULR"},
+		{name: "bad variable", environ: []string{"NEARSIDE_TIMEOUT=x"}, args: "status", code: 2, stderr: "NEARSIDE_TIMEOUT"},
+		{name: "no config", args: "version|--config|/does/not/exist", code: 2, stderr: "/does/not/exist"},
+
+		{name: "unreachable: status", environ: away, args: "status", code: 1, stderr: "unavailable"},
+		{name: "unreachable: sql", environ: away, args: "sql|SELECT 1", code: 1, stderr: "unavailable"},
+		{name: "unreachable: db", environ: away, args: "db|list", code: 1, stderr: "unavailable"},
+		{name: "no file", environ: away, args: "import|/does/not/exist", code: 1, stderr: "/does/not/exist"},
+		{name: "no folder", environ: away, args: "migrate|/does/not/exist", code: 1, stderr: "/does/not/exist"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var args []string
+			if test.args != "" {
+				args = strings.Split(test.args, "|")
+			}
+			code, stdout, stderr := run(t, test.environ, strings.NewReader(""), args...)
+			if code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			if !strings.Contains(stderr, test.stderr) {
+				t.Errorf("standard error %q lacks %q", stderr, test.stderr)
+			}
+			if code != 0 && stdout != "" {
+				t.Errorf("standard output %q", stdout)
+			}
+			if code == 2 && !strings.Contains(stderr, "--help' for how it is used") {
+				t.Errorf("standard error %q does not say where help is", stderr)
+			}
+			if code == 0 && stderr != "" {
+				t.Errorf("standard error %q", stderr)
+			}
+		})
+	}
+}
+
+func TestFlagsAnywhere(t *testing.T) {
+	url := nowhere(t)
+	for _, args := range [][]string{
+		{"sql", "--json", "--url", url, "SELECT 1"},
+		{"sql", "SELECT 1", "--url", url, "--json"},
+		{"sql", "--url=" + url, "SELECT 1", "--json"},
+		{"--json", "sql", "SELECT 1", "--url", url},
+		{"--url", url, "--json", "sql", "SELECT 1"},
+	} {
+		code, stdout, stderr := run(t, nil, strings.NewReader(""), args...)
+		var got struct{ Error struct{ Code string } }
+		if err := json.Unmarshal([]byte(stdout), &got); err != nil || got.Error.Code != "unavailable" || code != 1 || stderr == "" {
+			t.Errorf("%q: exit code %d, %q, %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	var token string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token = r.Header.Get("Authorization")
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	admin, err := json.Marshal(map[string]string{"url": server.URL, "token": "from-admin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "admin.json"), admin, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		environ []string
+		args    []string
+		want    string
+	}{
+		{"none", nil, []string{"--url", server.URL}, ""},
+		{"flag", []string{"NEARSIDE_TOKEN=from-env"}, []string{"--url", server.URL, "--token", "from-flag"}, "Bearer from-flag"},
+		{"variable", []string{"NEARSIDE_TOKEN=from-env"}, []string{"--url", server.URL}, "Bearer from-env"},
+		{"folder", nil, []string{"--dir", dir}, "Bearer from-admin"},
+		{"folder by variable", []string{"NEARSIDE_DIR=" + dir}, nil, "Bearer from-admin"},
+		{"variable before folder", []string{"NEARSIDE_TOKEN=from-env"}, []string{"--dir", dir}, "Bearer from-env"},
+		{"folder without file", nil, []string{"--dir", t.TempDir(), "--url", server.URL}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			token = "not called"
+			code, _, stderr := run(t, test.environ, nil, append([]string{"status"}, test.args...)...)
+			if code != 1 || token != test.want {
+				t.Errorf("exit code %d, sent %q, want %q; %s", code, token, test.want, stderr)
+			}
+		})
+	}
+	t.Run("URL before folder's", func(t *testing.T) {
+		token = "not called"
+		if code, _, _ := run(t, nil, nil, "status", "--dir", dir, "--url", nowhere(t)); code != 1 || token != "not called" {
+			t.Errorf("exit code %d, sent %q", code, token)
+		}
+	})
+	t.Run("broken file", func(t *testing.T) {
+		if err := os.WriteFile(filepath.Join(dir, "admin.json"), []byte(`{"token":"s3cret`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, _, stderr := run(t, nil, nil, "status", "--dir", dir)
+		if code != 1 || !strings.Contains(stderr, "admin.json") || strings.Contains(stderr, "s3cret") {
+			t.Errorf("exit code %d, %s", code, stderr)
+		}
+	})
+	t.Run("bad token", func(t *testing.T) {
+		code, _, stderr := run(t, nil, nil, "status", "--token", "s3cret s3cret")
+		if code != 2 || strings.Contains(stderr, "s3cret") {
+			t.Errorf("exit code %d, %s", code, stderr)
+		}
+	})
+}
+
+// TestDefaultsMatchFlags checks that a command without flags gets what package config says are the defaults.
+func TestDefaultsMatchFlags(t *testing.T) {
+	clients := 0
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		if flag := cmd.LocalFlags().Lookup("url"); flag != nil {
+			clients++
+			want := config.DefaultClient()
+			got := map[string]string{}
+			for _, name := range []string{"url", "token", "dir", "timeout"} {
+				got[name] = cmd.LocalFlags().Lookup(name).DefValue
+			}
+			if diff := cmp.Diff(map[string]string{
+				"url": want.URL, "token": want.Token, "dir": want.Dir, "timeout": want.Timeout.String(),
+			}, got); diff != "" {
+				t.Errorf("%s: %s", cmd.CommandPath(), diff)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			visit(sub)
+		}
+	}
+	visit((&App{}).root())
+	if clients != 5 {
+		t.Errorf("%d commands with --url, want sql, db, import, migrate and status", clients)
+	}
+}
+
+func TestPrompt(t *testing.T) {
+	var out bytes.Buffer
+	in := "SELECT 1;\n\nSELECT\n2;\nquit\nSELECT 3;\n"
+	text, err := io.ReadAll(newPrompt(strings.NewReader(in), &out, "demo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "SELECT 1;\n\nSELECT\n2;\n"; string(text) != want {
+		t.Errorf("read %q, want %q", text, want)
+	}
+	if want := "demo> demo> demo>  ...> demo> "; out.String() != want {
+		t.Errorf("asked %q, want %q", out.String(), want)
+	}
+	out.Reset()
+	if text, err := io.ReadAll(newPrompt(strings.NewReader("SELECT 1"), &out, "d")); err != nil || string(text) != "SELECT 1" {
+		t.Errorf("read %q, %v", text, err)
+	}
+	if want := "d> ...> \n"; out.String() != want {
+		t.Errorf("asked %q, want %q", out.String(), want)
+	}
+}
+
+func TestReadMigrations(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"0010_c.sql", "0002_b.sql", "0001_a.sql", "README.md", "0003.SQL"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("-- "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "old.sql"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	migrations, err := readMigrations(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range migrations {
+		got = append(got, m.GetName()+": "+m.GetSql())
+	}
+	want := []string{"0001_a: -- 0001_a.sql", "0002_b: -- 0002_b.sql", "0010_c: -- 0010_c.sql"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := readMigrations(t.TempDir()); err == nil || !strings.Contains(err.Error(), "no *.sql file") {
+		t.Errorf("empty folder: %v", err)
+	}
+}

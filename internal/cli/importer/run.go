@@ -1,0 +1,176 @@
+package importer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/sqlsplit"
+)
+
+// run is one import under way.
+type run struct {
+	client  Transactor
+	opts    Options
+	keys    *keyChain
+	summary Summary
+	batch   batch
+
+	foreignKeysOff bool
+	whole          bool  // batches take as much as a transaction may
+	lastDone       bool  // whether the batch before was done now, not by an earlier import
+	noted          int64 // the end of the last statement that was left out with a note
+}
+
+// batch is the statements of the next transaction.
+type batch struct {
+	statements []sqlsplit.Statement
+	bytes      int
+	schema     bool // statements change the schema
+}
+
+// scan calls f with each statement of in, which is the given part of the input.
+func (r *run) scan(in io.Reader, part segment, f func(sqlsplit.Statement) error) error {
+	scanner := sqlsplit.NewScanner(in, sqlsplit.Options{MaxStatementBytes: MaxStatementBytes})
+	for scanner.Scan() {
+		s := scanner.Statement()
+		s.Offset += part.offset
+		s.EndOffset += part.offset
+		s.Line += part.line
+		s.EndLine += part.line
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+	if tooLong, ok := errors.AsType[*sqlsplit.TooLongError](scanner.Err()); ok {
+		return fmt.Errorf("%s:%d: the statement is longer than %d MiB, or a quote in it is not closed",
+			r.opts.Name, part.line+tooLong.Line, MaxStatementBytes>>20)
+	}
+	if err := scanner.Err(); err != nil {
+		return fmt.Errorf("%s: %w", r.opts.Name, err)
+	}
+	return nil
+}
+
+func (r *run) add(ctx context.Context, s sqlsplit.Statement) error {
+	role := roleOf(s.Text)
+	if role != roleRows && role != roleSchema {
+		return r.leaveOut(ctx, s, role)
+	}
+	if r.opts.Atomic {
+		if r.batch.bytes+len(s.Text) > MaxTransactionBytes || len(r.batch.statements) == MaxOperations {
+			return fmt.Errorf("%s:%d: --atomic takes at most %d MiB and %d statements: import without it",
+				r.opts.Name, s.Line, MaxTransactionBytes>>20, MaxOperations)
+		}
+	} else if r.full(s, role) {
+		if err := r.flush(ctx); err != nil {
+			return err
+		}
+	}
+	r.batch.statements = append(r.batch.statements, s)
+	r.batch.bytes += len(s.Text)
+	r.batch.schema = role == roleSchema
+	return nil
+}
+
+// leaveOut deals with a statement that is not run.
+func (r *run) leaveOut(ctx context.Context, s sqlsplit.Statement, role role) error {
+	if role == roleRollback {
+		return &StatementError{
+			Name: r.opts.Name, Line: s.Line, Statement: s.Text,
+			Err: errors.New("an import cannot go back; what stands before it would have to be left out"),
+		}
+	}
+	r.summary.SkippedStatements++
+	if role == roleTransaction {
+		return nil
+	}
+	if off, ok := foreignKeys(s.Text); ok {
+		return r.setForeignKeys(ctx, off)
+	}
+	if r.opts.OnNote != nil && s.EndOffset > r.noted {
+		r.opts.OnNote(fmt.Sprintf("%s:%d: left out: %s", r.opts.Name, s.Line, abridge(s.Text)))
+	}
+	r.noted = max(r.noted, s.EndOffset)
+	return nil
+}
+
+// full reports whether the batch has to go before s is added. Schema changes are kept apart from rows: they cost the
+// primary a transaction of another kind.
+func (r *run) full(s sqlsplit.Statement, role role) bool {
+	n := len(r.batch.statements)
+	maxStatements, maxBytes := r.opts.BatchStatements, r.opts.BatchBytes
+	if r.whole {
+		maxStatements, maxBytes = MaxOperations, wholeBytes
+	}
+	return n > 0 && (n >= maxStatements || r.batch.bytes+len(s.Text) > maxBytes || r.batch.schema != (role == roleSchema))
+}
+
+// setForeignKeys takes note of a PRAGMA foreign_keys: where the dump turns them off its rows may come before those that
+// they refer to, so that they can only be checked at the end of each transaction.
+func (r *run) setForeignKeys(ctx context.Context, off bool) error {
+	if off == r.foreignKeysOff {
+		return nil
+	}
+	if !r.opts.Atomic {
+		if err := r.flush(ctx); err != nil {
+			return err
+		}
+	}
+	r.foreignKeysOff = off || r.opts.Atomic && r.foreignKeysOff
+	return nil
+}
+
+// flush runs the batch.
+func (r *run) flush(ctx context.Context) error {
+	statements := r.batch.statements
+	if len(statements) == 0 {
+		return nil
+	}
+	// Tables are dropped in the order of their making as a rule, parents first.
+	deferred := r.foreignKeysOff || r.batch.schema
+	request := &datav1.TransactRequest{
+		Database:         r.opts.Database,
+		Operations:       make([]*datav1.Operation, len(statements)),
+		IdempotencyKey:   r.keys.next(statements, deferred),
+		DeferForeignKeys: deferred,
+	}
+	for i, s := range statements {
+		request.Operations[i] = &datav1.Operation{
+			Operation: &datav1.Operation_Statement{Statement: &datav1.Statement{Sql: s.Text}},
+		}
+	}
+	response, err := transact(ctx, r.client, request, r.opts.RetryFor)
+	if err != nil {
+		return r.failure(err)
+	}
+	if response.GetReplayed() && r.lastDone {
+		return fmt.Errorf("%s:%d: %w", r.opts.Name, statements[0].Line, ErrForgotten)
+	}
+	r.lastDone = !response.GetReplayed()
+	r.count(response)
+	r.batch = batch{statements: statements[:0]}
+	if r.opts.OnBatch != nil {
+		r.opts.OnBatch(r.summary)
+	}
+	return nil
+}
+
+func (r *run) count(response *datav1.TransactResponse) {
+	statements := r.batch.statements
+	r.summary.Batches++
+	if response.GetReplayed() {
+		r.summary.SkippedBatches++
+	}
+	r.summary.Statements += int64(len(statements))
+	r.summary.Bytes += int64(r.batch.bytes)
+	r.summary.Bookmark = response.GetAnswer().GetBookmark()
+	for _, result := range response.GetResults() {
+		r.summary.Rows += result.GetRowsAffected()
+	}
+	if len(response.GetResults()) == 0 { // a replay too large to be kept whole
+		r.summary.Rows += int64(response.GetAnswer().GetRowsWritten())
+	}
+}

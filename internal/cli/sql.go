@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/cli/render"
+	"github.com/nearside-dev/nearside/internal/sqlsplit"
+)
+
+func (app *App) sqlCommand() *cobra.Command {
+	var to target
+	var db *string
+	s := &sqlSession{app: app}
+	cmd := &cobra.Command{
+		Use:   "sql [STATEMENT]",
+		Short: "Run SQL statements",
+		Long: `Run the statement given, or those of standard input, separated by semicolons. Each
+is answered as soon as it is done, and sees what the ones before it did.
+
+With --json each answer is one line. A failed statement is {"error":{…}} there,
+the ones after it still run unless --stop-on-error is given, and the exit code
+is 1 at the end.`,
+		Example: `  nearside sql "SELECT * FROM greetings"
+  nearside sql --db shop --url http://127.0.0.1:8081 --json < statements.sql`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return errors.New("sql takes one argument: put the statement into quotes")
+			}
+			return nil
+		},
+		RunE: app.Run(func(cmd *cobra.Command, args []string) error {
+			if err := to.connect(cmd); err != nil {
+				return err
+			}
+			s.target, s.database = &to, *db
+			if len(args) == 0 {
+				return s.stdin(cmd.Context())
+			}
+			return s.argument(cmd.Context(), args[0])
+		}),
+	}
+	to.register(cmd)
+	db = database(cmd)
+	cmd.Flags().StringVar(&s.bookmark, "at-least", "", "read what is at least as fresh as this bookmark")
+	cmd.Flags().BoolVar(&s.primary, "primary", false, "read from the primary")
+	cmd.Flags().BoolVar(&s.stopOnError, "stop-on-error", false, "stop at the first statement that fails")
+	cmd.MarkFlagsMutuallyExclusive("at-least", "primary")
+	return cmd
+}
+
+// sqlSession runs statements one after the other.
+type sqlSession struct {
+	app         *App
+	target      *target
+	database    string
+	primary     bool
+	stopOnError bool
+
+	bookmark    string // reads are at least this fresh: --at-least, then that of the last answer
+	interactive bool
+	numbered    bool // failures name their line
+	statements  int
+	failed      int
+}
+
+// argument runs the statements of the command line. Of a single one the failure is the command's own.
+func (s *sqlSession) argument(ctx context.Context, text string) error {
+	count := 0
+	for scanner := sqlsplit.NewScanner(strings.NewReader(text), sqlsplit.Options{}); scanner.Scan(); {
+		count++
+	}
+	if count == 0 {
+		return usagef("there is no statement in %q", text)
+	}
+	s.numbered = count > 1
+	var last error
+	if err := s.run(ctx, strings.NewReader(text), &last); err != nil {
+		return err
+	}
+	if count == 1 {
+		return last
+	}
+	return s.verdict()
+}
+
+// stdin runs the statements of standard input.
+func (s *sqlSession) stdin(ctx context.Context) error {
+	s.numbered = true
+	in := s.app.Stdin
+	if s.app.StdinTerminal {
+		s.interactive, s.numbered = true, false
+		in = newPrompt(in, s.app.Stdout, s.database)
+	}
+	var last error
+	if err := s.run(ctx, in, &last); err != nil {
+		return err
+	}
+	if s.interactive {
+		return nil
+	}
+	return s.verdict()
+}
+
+// verdict sums up a session of which each statement has been answered.
+func (s *sqlSession) verdict() error {
+	if s.failed == 0 {
+		return nil
+	}
+	return shownError{fmt.Errorf("%d of %d statements failed", s.failed, s.statements)}
+}
+
+// run runs the statements of in. Those that fail are shown, counted, and the last one kept in last; the error is that of
+// reading them or of writing answers.
+func (s *sqlSession) run(ctx context.Context, in io.Reader, last *error) error {
+	scanner := sqlsplit.NewScanner(in, sqlsplit.Options{})
+	for scanner.Scan() {
+		statement := scanner.Statement()
+		s.statements++
+		begun := time.Now()
+		response, err := s.execute(ctx, statement.Text)
+		if err == nil {
+			if err := s.show(response, time.Since(begun)); err != nil {
+				return err
+			}
+			continue
+		}
+		s.failed++
+		if *last, err = s.showError(err, statement.Line); err != nil {
+			return err
+		}
+		if s.stopOnError || ctx.Err() != nil {
+			return nil
+		}
+	}
+	return scanner.Err()
+}
+
+func (s *sqlSession) execute(ctx context.Context, text string) (*datav1.ExecuteResponse, error) {
+	request := &datav1.ExecuteRequest{
+		Database:    s.database,
+		Statement:   &datav1.Statement{Sql: text},
+		Consistency: &datav1.Consistency{},
+	}
+	switch {
+	case s.primary:
+		request.Consistency.Level = datav1.Consistency_LEVEL_PRIMARY
+	case s.bookmark != "":
+		request.Consistency.Level = datav1.Consistency_LEVEL_AT_LEAST
+		request.Consistency.Bookmark = s.bookmark
+	}
+	response, err := s.target.data.Execute(ctx, connect.NewRequest(request))
+	if err != nil {
+		return nil, err
+	}
+	if bookmark := response.Msg.GetAnswer().GetBookmark(); bookmark != "" {
+		s.bookmark = bookmark
+	}
+	return response.Msg, nil
+}
+
+// show writes an answer in one piece, so that it is there before the next statement is read.
+func (s *sqlSession) show(response *datav1.ExecuteResponse, took time.Duration) error {
+	if s.app.JSON {
+		line := append(render.AppendResult(nil, response.GetResult(), response.GetAnswer()), '\n')
+		_, err := s.app.Stdout.Write(line)
+		return err
+	}
+	var b strings.Builder
+	if err := render.ResultTable(&b, response.GetResult()); err != nil {
+		return err
+	}
+	b.WriteString(render.Summary(response.GetResult(), response.GetAnswer(), took))
+	b.WriteString("\n")
+	_, err := io.WriteString(s.app.Stdout, b.String())
+	return err
+}
+
+// showError shows a failed statement where its answer would have been, and returns it as the error of the whole command,
+// should it be the only one.
+func (s *sqlSession) showError(failed error, line int) (last, err error) {
+	f := failureOf(failed)
+	if s.numbered {
+		f.Line = line
+	}
+	switch {
+	case s.app.JSON:
+		return shownError{failed}, s.app.showFailure(f)
+	case s.interactive:
+		s.app.printf(s.app.Stderr, "%v\n", failed)
+	case s.numbered:
+		s.app.printf(s.app.Stderr, "nearside: line %d: %v\n", line, failed)
+	}
+	return failed, nil
+}

@@ -1,0 +1,304 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What the port of a listener is moved by to get the others of its role.
+const (
+	AdminPortOffset   = 1000  // from a listener to its admin listener
+	PrimaryPortOffset = -1010 // from the first gateway of `up` to the primary
+)
+
+// maxRegions bounds the regions of one `up`.
+const maxRegions = 64
+
+// tokenName is the one setting whose value is never shown.
+const tokenName = "token"
+
+var regionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string // debug, info, warn or error; default info
+	Format string // text or json; default text
+}
+
+// DefaultLog returns the defaults.
+func DefaultLog() Log { return Log{Level: "info", Format: "text"} }
+
+// Register registers the settings, with the present values as defaults.
+func (c *Log) Register(s Set) {
+	s.String(&c.Level, "log-level", "what to log: debug, info, warn or error")
+	s.String(&c.Format, "log-format", "how to log: text or json")
+}
+
+// SlogLevel returns the level; info if it is none.
+func (c *Log) SlogLevel() slog.Level {
+	var level slog.Level
+	if level.UnmarshalText([]byte(c.Level)) != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// Validate returns all that is wrong, joined.
+func (c *Log) Validate() error {
+	var errs []error
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Level) {
+		errs = append(errs, invalid("log-level", c.Level, "want debug, info, warn or error"))
+	}
+	if c.Format != "text" && c.Format != "json" {
+		errs = append(errs, invalid("log-format", c.Format, "want text or json"))
+	}
+	return errors.Join(errs...)
+}
+
+// Client says how a command reaches the mesh.
+type Client struct {
+	URL     string        // of a gateway or a primary; default http://127.0.0.1:8080
+	Token   string        // sent as bearer token; default none
+	Dir     string        // folder whose admin.json has URL and token; default none
+	Timeout time.Duration // of one call; default 1m, 0 means none
+}
+
+// DefaultClient returns the defaults.
+func DefaultClient() Client {
+	return Client{URL: "http://127.0.0.1:8080", Timeout: time.Minute}
+}
+
+// Register registers the settings, with the present values as defaults.
+func (c *Client) Register(s Set) {
+	s.String(&c.URL, "url", "gateway or primary to talk to")
+	s.String(&c.Token, tokenName, "token to send")
+	s.String(&c.Dir, "dir", "folder with an admin.json to take URL and token from")
+	s.Duration(&c.Timeout, "timeout", "how long one call may take; 0 means any time")
+}
+
+// Validate returns all that is wrong, joined.
+func (c *Client) Validate() error {
+	var errs []error
+	if err := validURL("url", c.URL); err != nil {
+		errs = append(errs, err)
+	}
+	if strings.ContainsFunc(c.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		errs = append(errs, errors.New("--token: has characters that no token has"))
+	}
+	if c.Timeout < 0 {
+		errs = append(errs, invalid("timeout", c.Timeout.String(), "must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// Up is a mesh in one process.
+type Up struct {
+	Dir            string   // default .nearside
+	ListenHost     string   // default 127.0.0.1
+	Port           int      // of the first region's gateway; default 8080
+	Regions        []string // the first is the primary's
+	InsecureListen bool     // allow a ListenHost that other machines reach; default false
+}
+
+// DefaultUp returns the defaults.
+func DefaultUp() Up {
+	return Up{
+		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
+		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"},
+	}
+}
+
+// Register registers the settings, with the present values as defaults.
+func (c *Up) Register(s Set) {
+	s.String(&c.Dir, "dir", "folder for the data")
+	s.Int(&c.Port, "port", "port of the first gateway; the next ones follow")
+	s.Strings(&c.Regions, "regions", "the regions, the primary's first")
+	s.String(&c.ListenHost, "listen-host", "address to listen on")
+	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+}
+
+const insecureUsage = "allow to listen beyond this machine, without authentication"
+
+// Validate returns all that is wrong, joined.
+func (c *Up) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, invalid("dir", c.Dir, "must not be empty"))
+	}
+	lowest, highest := 1-PrimaryPortOffset, 65536-AdminPortOffset-len(c.Regions)
+	if c.Port < lowest || c.Port > highest {
+		rule := fmt.Sprintf("must be from %d to %d, for the other ports are counted from it", lowest, highest)
+		errs = append(errs, invalid("port", strconv.Itoa(c.Port), rule))
+	}
+	errs = append(errs, validRegions(c.Regions)...)
+	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func validRegions(regions []string) []error {
+	list := strings.Join(regions, ",")
+	if len(regions) == 0 || len(regions) > maxRegions {
+		return []error{invalid("regions", list, fmt.Sprintf("want 1 to %d regions", maxRegions))}
+	}
+	var errs []error
+	for i, r := range regions {
+		switch err := validRegion("regions", r); {
+		case err != nil:
+			errs = append(errs, err)
+		case r == "primary":
+			errs = append(errs, invalid("regions", list, `"primary" is the name of the primary's folder`))
+		case slices.Contains(regions[:i], r):
+			errs = append(errs, invalid("regions", list, fmt.Sprintf("%q is there twice", r)))
+		}
+	}
+	return errs
+}
+
+// Primary is one primary.
+type Primary struct {
+	Listen         string // default 127.0.0.1:7070; the admin listener is 1000 ports higher
+	Dir            string // default .nearside/primary
+	Region         string // default us-east-1
+	InsecureListen bool   // allow a Listen that other machines reach; default false
+}
+
+// DefaultPrimary returns the defaults.
+func DefaultPrimary() Primary {
+	return Primary{Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1"}
+}
+
+// Register registers the settings, with the present values as defaults.
+func (c *Primary) Register(s Set) {
+	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
+	s.String(&c.Dir, "dir", "folder for the data")
+	s.String(&c.Region, "region", "the region this primary is in")
+	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+}
+
+// Validate returns all that is wrong, joined.
+func (c *Primary) Validate() error {
+	return errors.Join(
+		notEmpty("dir", c.Dir),
+		validListen(c.Listen, c.InsecureListen),
+		validRegion("region", c.Region),
+	)
+}
+
+// Sidecar is one region's sidecar.
+type Sidecar struct {
+	Region         string // required
+	Primary        string // URL of the primary; default http://127.0.0.1:7070
+	Listen         string // default 127.0.0.1:8080; the admin listener is 1000 ports higher
+	Dir            string // default .nearside/REGION
+	AdvertiseURL   string // where others reach the gateway; default from Listen
+	InsecureListen bool   // allow a Listen that other machines reach; default false
+}
+
+// DefaultSidecar returns the defaults.
+func DefaultSidecar() Sidecar {
+	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080"}
+}
+
+// Register registers the settings, with the present values as defaults.
+func (c *Sidecar) Register(s Set) {
+	s.String(&c.Region, "region", "the region this sidecar serves (required)")
+	s.String(&c.Primary, "primary", "URL of the primary")
+	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
+	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
+	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
+	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+}
+
+// Folder returns the folder for the replica.
+func (c *Sidecar) Folder() string { return cmp.Or(c.Dir, filepath.Join(".nearside", c.Region)) }
+
+// Validate returns all that is wrong, joined.
+func (c *Sidecar) Validate() error {
+	var advertise error
+	if c.AdvertiseURL != "" {
+		advertise = validURL("advertise-url", c.AdvertiseURL)
+	}
+	return errors.Join(
+		validRegion("region", c.Region),
+		validURL("primary", c.Primary),
+		validListen(c.Listen, c.InsecureListen),
+		advertise,
+	)
+}
+
+// Shift returns the address with its port moved by offset. Port 0, which is any free one, stays 0.
+func Shift(address string, offset int) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", fmt.Errorf("port %q: want a number up to 65535", port)
+	}
+	if n == 0 {
+		return net.JoinHostPort(host, "0"), nil
+	}
+	moved := int(n) + offset
+	if moved < 1 || moved > 65535 {
+		return "", fmt.Errorf("port %d: its neighbour %d is no port", n, moved)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(moved)), nil
+}
+
+func invalid(name, value, rule string) error { return fmt.Errorf("--%s %q: %s", name, value, rule) }
+
+func notEmpty(name, value string) error {
+	if value == "" {
+		return invalid(name, value, "must not be empty")
+	}
+	return nil
+}
+
+func validRegion(name, region string) error {
+	if !regionPattern.MatchString(region) {
+		return invalid(name, region, "a region is a letter or digit and up to 62 more, - and _ among them")
+	}
+	return nil
+}
+
+func validURL(name, text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return invalid(name, text, "want a URL like http://127.0.0.1:8080")
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return invalid(name, u.Redacted(), "must have no user, query or fragment")
+	}
+	return nil
+}
+
+func validListen(address string, insecure bool) error {
+	if _, err := Shift(address, AdminPortOffset); err != nil {
+		return fmt.Errorf("--listen %q: %w", address, err)
+	}
+	host, _, _ := net.SplitHostPort(address) //nolint:errcheck // Shift has checked it
+	return validHost("listen", address, host, insecure)
+}
+
+// validHost refuses what other machines could reach: nothing authenticates callers yet.
+func validHost(name, value, host string, insecure bool) error {
+	ip := net.ParseIP(host)
+	if insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return invalid(name, value, "other machines could reach it, and callers are not authenticated yet: "+
+		"listen on 127.0.0.1, or allow it with --insecure-listen")
+}

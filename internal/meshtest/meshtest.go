@@ -1,0 +1,362 @@
+// Package meshtest starts whole meshes for tests: a primary and its regions in one process, talking over real loopback
+// listeners, and the same as processes of their own that can be killed.
+package meshtest
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/httpclient"
+	"github.com/nearside-dev/nearside/services/primary"
+	"github.com/nearside-dev/nearside/sidecar"
+)
+
+// Options says what mesh to start.
+type Options struct {
+	Regions []string // default us-east-1 and eu-west-1; the first is the primary's
+	// Mount is called for each gateway, for services that run beside the data.
+	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error
+	// Logger defaults to none.
+	Logger *slog.Logger
+}
+
+// Mesh is a running mesh. It is closed with its test.
+type Mesh struct {
+	tb      testing.TB
+	options Options
+	dir     string
+	http    *http.Client
+
+	primary     *primary.Primary
+	primaryAddr string
+	sidecars    map[string]*sidecar.Sidecar
+	urls        map[string]string
+}
+
+// Start starts a mesh in a folder of the test's own and returns when all of it is ready.
+func Start(tb testing.TB, o Options) *Mesh {
+	tb.Helper()
+	if len(o.Regions) == 0 {
+		o.Regions = []string{"us-east-1", "eu-west-1"}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Mesh{
+		tb: tb, options: o, dir: tb.TempDir(), http: httpclient.NewUnary(), primaryAddr: "127.0.0.1:0",
+		sidecars: make(map[string]*sidecar.Sidecar), urls: make(map[string]string),
+	}
+	tb.Cleanup(m.close)
+	m.StartPrimary()
+	for _, region := range o.Regions {
+		m.StartSidecar(region)
+	}
+	m.WaitReady()
+	return m
+}
+
+func (m *Mesh) close() {
+	for region := range m.sidecars {
+		m.StopSidecar(region)
+	}
+	m.StopPrimary()
+	m.http.CloseIdleConnections()
+}
+
+// StartPrimary starts the primary, at the address that it had before if it ran before.
+func (m *Mesh) StartPrimary() {
+	m.tb.Helper()
+	p, err := primary.Start(context.Background(), primary.Config{
+		Dir: filepath.Join(m.dir, "primary"), Listen: m.primaryAddr, Region: m.options.Regions[0], Logger: m.options.Logger,
+	})
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	m.primary, m.primaryAddr = p, strings.TrimPrefix(p.URL(), "http://")
+}
+
+// StopPrimary stops the primary; requests in progress have five seconds.
+func (m *Mesh) StopPrimary() {
+	m.tb.Helper()
+	if m.primary == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := m.primary.Close(ctx); err != nil {
+		m.tb.Error(err)
+	}
+	m.primary = nil
+}
+
+// StartSidecar starts a region, at the address that it had before if it ran before.
+func (m *Mesh) StartSidecar(region string) {
+	m.tb.Helper()
+	listen := "127.0.0.1:0"
+	if url := m.urls[region]; url != "" {
+		listen = strings.TrimPrefix(url, "http://")
+	}
+	s, err := sidecar.Start(context.Background(), sidecar.Config{
+		Region: region, PrimaryURL: "http://" + m.primaryAddr, Listen: listen, Dir: filepath.Join(m.dir, region),
+		Mount: m.options.Mount, Logger: m.options.Logger,
+	})
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	m.sidecars[region], m.urls[region] = s, s.URL()
+}
+
+// StopSidecar stops a region.
+func (m *Mesh) StopSidecar(region string) {
+	m.tb.Helper()
+	s := m.sidecars[region]
+	if s == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		m.tb.Error(err)
+	}
+	m.sidecars[region] = nil
+}
+
+// URL is the base URL of a region's gateway.
+func (m *Mesh) URL(region string) string { return m.urls[region] }
+
+// PrimaryURL is the base URL of the primary's listener.
+func (m *Mesh) PrimaryURL() string { return "http://" + m.primaryAddr }
+
+// HTTP is a client for any of the mesh's listeners.
+func (m *Mesh) HTTP() *http.Client { return m.http }
+
+// Client returns a data client of a region; "" is the primary itself.
+func (m *Mesh) Client(region string, options ...connect.ClientOption) datav1connect.DataServiceClient {
+	url := m.PrimaryURL()
+	if region != "" {
+		url = m.urls[region]
+	}
+	return datav1connect.NewDataServiceClient(m.http, url, options...)
+}
+
+// Bookmarks returns the codec of the mesh's bookmarks, to make some that no node would give.
+func (m *Mesh) Bookmarks() *bookmark.Codec {
+	m.tb.Helper()
+	text, err := os.ReadFile(filepath.Join(m.dir, "primary", "mesh.json"))
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	var identity struct {
+		BookmarkKey string `json:"bookmark_key"`
+	}
+	if err := json.Unmarshal(text, &identity); err != nil {
+		m.tb.Fatal(err)
+	}
+	key, err := hex.DecodeString(identity.BookmarkKey)
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	codec, err := bookmark.New(key)
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	return codec
+}
+
+// WaitReady waits until every region is ready.
+func (m *Mesh) WaitReady() {
+	m.tb.Helper()
+	for region, url := range m.urls {
+		m.Eventually("region "+region+" is ready", func(ctx context.Context) error {
+			return Ready(ctx, m.http, url)
+		})
+	}
+}
+
+// Ready asks a listener whether it is ready.
+func Ready(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("readyz: %s", res.Status)
+	}
+	return nil
+}
+
+// Eventually calls f until it returns nil, for at most 30 seconds.
+func (m *Mesh) Eventually(what string, f func(context.Context) error) {
+	m.tb.Helper()
+	Eventually(m.tb, what, f)
+}
+
+// Eventually calls f until it returns nil, for at most 30 seconds: for what another process or goroutine does in its own
+// time and tells nobody.
+func Eventually(tb testing.TB, what string, f func(context.Context) error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tb.Fatalf("not in time: %s: %v", what, err)
+		}
+	}
+}
+
+// Create makes a database, and waits until every region knows it.
+func (m *Mesh) Create(name string) {
+	m.tb.Helper()
+	_, err := m.Client("").CreateDatabase(context.Background(), connect.NewRequest(&datav1.CreateDatabaseRequest{Name: name}))
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	m.WaitSync(name)
+}
+
+// Exec runs a statement in a region ("" is the primary) and returns the answer.
+func (m *Mesh) Exec(region, database, sql string) *datav1.ExecuteResponse {
+	m.tb.Helper()
+	res, err := m.Client(region).Execute(context.Background(), connect.NewRequest(&datav1.ExecuteRequest{
+		Database: database, Statement: &datav1.Statement{Sql: sql},
+	}))
+	if err != nil {
+		m.tb.Fatalf("%s: %v", sql, err)
+	}
+	return res.Msg
+}
+
+// WaitSync waits until every running region has the primary's present version of a database.
+func (m *Mesh) WaitSync(database string) {
+	m.tb.Helper()
+	WaitSync(m.tb, m.http, m.PrimaryURL(), m.runningURLs(), database)
+}
+
+func (m *Mesh) runningURLs() []string {
+	var urls []string
+	for region, s := range m.sidecars {
+		if s != nil {
+			urls = append(urls, m.urls[region])
+		}
+	}
+	return urls
+}
+
+// WaitSync waits until the gateways at urls have the version of a database that the primary has now.
+func WaitSync(tb testing.TB, client *http.Client, primaryURL string, urls []string, database string) {
+	tb.Helper()
+	res, err := datav1connect.NewDataServiceClient(client, primaryURL).GetDatabase(context.Background(),
+		connect.NewRequest(&datav1.GetDatabaseRequest{Name: database}))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	want := res.Msg.GetDatabase().GetVersion()
+	for _, url := range urls {
+		Eventually(tb, fmt.Sprintf("%s has version %d of %s", url, want, database), func(ctx context.Context) error {
+			region, err := Status(ctx, client, url)
+			if err != nil {
+				return err
+			}
+			for _, d := range region.GetDatabases() {
+				if d.GetName() == database && d.GetVersion() >= want && d.GetProblem() == "" {
+					return nil
+				}
+			}
+			return fmt.Errorf("status: %v", region)
+		})
+	}
+}
+
+// Status returns a region's own state.
+func Status(ctx context.Context, client *http.Client, url string) (*controlv1.GetStatusResponse_Region, error) {
+	res, err := controlv1connect.NewStatusServiceClient(client, url).
+		GetStatus(ctx, connect.NewRequest(&controlv1.GetStatusRequest{LocalOnly: true}))
+	if err != nil {
+		return nil, err
+	}
+	if len(res.Msg.GetRegions()) != 1 {
+		return nil, fmt.Errorf("%d regions", len(res.Msg.GetRegions()))
+	}
+	return res.Msg.GetRegions()[0], nil
+}
+
+// CompareAll compares all rows of all tables of a database in every running region with the primary's, and checks that the
+// regions answered from their replicas. It returns the number of rows.
+func (m *Mesh) CompareAll(database string) int {
+	m.tb.Helper()
+	m.WaitSync(database)
+	return CompareAll(m.tb, m.http, m.PrimaryURL(), m.runningURLs(), database)
+}
+
+// CompareAll is Mesh.CompareAll for gateways at urls.
+func CompareAll(tb testing.TB, client *http.Client, primaryURL string, urls []string, database string) int {
+	tb.Helper()
+	ctx := context.Background()
+	atPrimary := datav1connect.NewDataServiceClient(client, primaryURL)
+	d, err := atPrimary.GetDatabase(ctx, connect.NewRequest(&datav1.GetDatabaseRequest{Name: database}))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	total := 0
+	for _, table := range d.Msg.GetDatabase().GetTables() {
+		want, _ := listAll(tb, atPrimary, database, table.GetName())
+		total += len(want)
+		for _, url := range urls {
+			got, source := listAll(tb, datav1connect.NewDataServiceClient(client, url), database, table.GetName())
+			if source != datav1.Source_SOURCE_REPLICA {
+				tb.Errorf("%s: table %s answered by %v", url, table.GetName(), source)
+			}
+			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+				tb.Errorf("%s: table %s (-primary +region):\n%.2000s", url, table.GetName(), diff)
+			}
+		}
+	}
+	return total
+}
+
+func listAll(tb testing.TB, client datav1connect.DataServiceClient, database, table string) ([]*datav1.Row, datav1.Source) {
+	tb.Helper()
+	var rows []*datav1.Row
+	req := &datav1.ListRequest{Database: database, Table: table, PageSize: 10_000}
+	for {
+		res, err := client.List(context.Background(), connect.NewRequest(req))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		rows = append(rows, res.Msg.GetRows()...)
+		if req.PageToken = res.Msg.GetNextPageToken(); req.PageToken == "" {
+			return rows, res.Msg.GetAnswer().GetSource()
+		}
+	}
+}

@@ -1,0 +1,192 @@
+package meshtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/nearside-dev/nearside/internal/server"
+)
+
+// Processes is a mesh of processes of the real binary, which can be killed one by one.
+type Processes struct {
+	tb     testing.TB
+	binary string
+	dir    string
+	http   *http.Client
+
+	primaryAddr string
+	addrs       map[string]string // by region
+	running     map[string]*process
+}
+
+type process struct {
+	cmd    *exec.Cmd
+	output bytes.Buffer
+}
+
+const primaryName = "primary"
+
+// Build builds the binary into a folder of the test's own.
+func Build(tb testing.TB) string {
+	tb.Helper()
+	binary := filepath.Join(tb.TempDir(), "nearside")
+	cmd := exec.Command("go", "build", "-o", binary, "github.com/nearside-dev/nearside/cmd/nearside")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// StartProcesses starts a primary and regions as processes and returns when all are ready.
+func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Processes {
+	tb.Helper()
+	ps := &Processes{
+		tb: tb, binary: Build(tb), dir: tb.TempDir(), http: client, primaryAddr: FreeAddr(tb),
+		addrs: make(map[string]string), running: make(map[string]*process),
+	}
+	tb.Cleanup(func() {
+		for name := range ps.running {
+			ps.end(name, syscall.SIGTERM)
+		}
+	})
+	ps.StartPrimary()
+	ps.WaitReady(ps.PrimaryURL())
+	for _, region := range regions {
+		ps.addrs[region] = FreeAddr(tb)
+		ps.StartSidecar(region)
+	}
+	for _, region := range regions {
+		ps.WaitReady(ps.URL(region))
+	}
+	return ps
+}
+
+// FreeAddr returns a loopback address whose port, and the admin port above it, nobody listens on.
+func FreeAddr(tb testing.TB) string {
+	tb.Helper()
+	for range 100 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		addr := ln.Addr().(*net.TCPAddr)
+		admin, adminErr := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(addr.Port+server.AdminPortOffset)))
+		if adminErr == nil {
+			adminErr = admin.Close()
+		}
+		if err := ln.Close(); err != nil {
+			tb.Fatal(err)
+		}
+		if adminErr == nil {
+			return addr.String()
+		}
+	}
+	tb.Fatal("no free pair of ports")
+	return ""
+}
+
+// URL is the base URL of a region.
+func (ps *Processes) URL(region string) string { return "http://" + ps.addrs[region] }
+
+// URLs is the base URLs of all regions.
+func (ps *Processes) URLs() []string {
+	var urls []string
+	for _, addr := range ps.addrs {
+		urls = append(urls, "http://"+addr)
+	}
+	return urls
+}
+
+// PrimaryURL is the base URL of the primary.
+func (ps *Processes) PrimaryURL() string { return "http://" + ps.primaryAddr }
+
+// StartPrimary starts the primary, without waiting for it.
+func (ps *Processes) StartPrimary() {
+	ps.tb.Helper()
+	ps.start(primaryName, "primary", "--listen", ps.primaryAddr, "--dir", filepath.Join(ps.dir, primaryName))
+}
+
+// StartSidecar starts a region, without waiting for it.
+func (ps *Processes) StartSidecar(region string) {
+	ps.tb.Helper()
+	ps.start(region, "sidecar", "--region", region, "--primary", ps.PrimaryURL(), "--listen", ps.addrs[region],
+		"--dir", filepath.Join(ps.dir, region))
+}
+
+// KillPrimary ends the primary with SIGKILL.
+func (ps *Processes) KillPrimary() {
+	ps.tb.Helper()
+	ps.end(primaryName, syscall.SIGKILL)
+}
+
+// KillSidecar ends a region with SIGKILL.
+func (ps *Processes) KillSidecar(region string) {
+	ps.tb.Helper()
+	ps.end(region, syscall.SIGKILL)
+}
+
+// WaitReady waits until a listener is ready.
+func (ps *Processes) WaitReady(url string) {
+	ps.tb.Helper()
+	Eventually(ps.tb, url+" is ready", func(ctx context.Context) error { return Ready(ctx, ps.http, url) })
+}
+
+func (ps *Processes) start(name string, args ...string) {
+	ps.tb.Helper()
+	p := &process{cmd: exec.Command(ps.binary, args...)}
+	out := &lockedWriter{w: &p.output}
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	// A test that dies takes its processes with it.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		ps.tb.Fatal(err)
+	}
+	ps.running[name] = p
+}
+
+func (ps *Processes) end(name string, signal syscall.Signal) {
+	ps.tb.Helper()
+	p := ps.running[name]
+	if p == nil {
+		return
+	}
+	delete(ps.running, name)
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		ps.tb.Errorf("%s ended by itself: %v\n%s", name, err, p.output.String())
+	}
+	err := p.cmd.Wait()
+	if _, killed := errors.AsType[*exec.ExitError](err); err != nil && !(killed && signal == syscall.SIGKILL) {
+		ps.tb.Errorf("%s: %v\n%s", name, err, p.output.String())
+	}
+	if ps.tb.Failed() {
+		ps.tb.Logf("output of %s:\n%.5000s", name, p.output.String())
+	}
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  *bytes.Buffer
+}
+
+// maxOutput bounds what is kept of a process's output.
+const maxOutput = 1 << 20
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.w.Len() < maxOutput {
+		l.w.Write(b)
+	}
+	return len(b), nil
+}

@@ -1,0 +1,137 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxConnections = 8192
+	DefaultMaxBodyBytes   = 72 << 20 // a transaction of 64 MiB and what is around it
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute // longer than httpclient keeps connections, so that it is the client who ends them
+	maxHeaderBytes    = 64 << 10
+	maxStreams        = 1000 // of one HTTP/2 connection
+	pingAfter         = 15 * time.Second
+	pingTimeout       = 15 * time.Second
+)
+
+// Config is one listener's.
+type Config struct {
+	Name           string                // in metrics and logs: gateway, primary, admin
+	MaxConnections int                   // default DefaultMaxConnections; more wait to be accepted
+	MaxBodyBytes   int64                 // default DefaultMaxBodyBytes; streams have a limit on each message instead
+	Logger         *slog.Logger          // required
+	Registerer     prometheus.Registerer // optional
+}
+
+// Server serves one listener from Start to Close.
+type Server struct {
+	http      *http.Server
+	name      string
+	collector prometheus.Collector
+	register  prometheus.Registerer
+
+	drain context.CancelFunc // ends what EndOnDrain wraps
+	abort context.CancelFunc // ends all requests
+
+	closing atomic.Bool
+	done    chan struct{}
+	failed  chan error
+}
+
+// Start serves handler on ln, which it owns from now on, in a goroutine of its own that ends with Close.
+func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error) {
+	limited := newLimitListener(ln, cmp.Or(config.MaxConnections, DefaultMaxConnections))
+	s := &Server{name: config.Name, register: config.Registerer, done: make(chan struct{}), failed: make(chan error, 1)}
+	if config.Registerer != nil {
+		s.collector = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "nearside_server_connections",
+			Help:        "Open connections of a listener.",
+			ConstLabels: prometheus.Labels{"listener": config.Name},
+		}, func() float64 { return float64(limited.open()) })
+		if err := config.Registerer.Register(s.collector); err != nil {
+			return nil, errors.Join(fmt.Errorf("register metrics of listener %s: %w", config.Name, err), ln.Close())
+		}
+	}
+	base, abort := context.WithCancel(context.Background())
+	draining, drain := context.WithCancel(context.Background())
+	s.abort, s.drain = abort, drain
+	base = context.WithValue(base, drainKey{}, draining)
+
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	logger := config.Logger.With(slog.String("listener", config.Name))
+	s.http = &http.Server{
+		Handler:           limitBody(recoverPanics(handler, logger), cmp.Or(config.MaxBodyBytes, DefaultMaxBodyBytes)),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		Protocols:         protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
+		},
+		BaseContext: func(net.Listener) context.Context { return base },
+		ErrorLog:    slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(limited); !s.closing.Load() {
+			s.failed <- fmt.Errorf("listener %s: %w", config.Name, err)
+		}
+	}()
+	return s, nil
+}
+
+// Failed receives one error if the listener ends before Close.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Close stops accepting, ends the streams that EndOnDrain wraps, lets the other requests finish until ctx ends and then cuts
+// them off, which is the error. No goroutine that serves a connection is left, but handlers that ignore their context.
+func (s *Server) Close(ctx context.Context) error {
+	s.closing.Store(true)
+	s.drain()
+	err := s.http.Shutdown(ctx)
+	s.abort()
+	if err != nil {
+		err = fmt.Errorf("close listener %s: requests cut off: %w", s.name, err)
+		err = errors.Join(err, s.http.Close())
+	}
+	<-s.done
+	if s.register != nil {
+		s.register.Unregister(s.collector)
+	}
+	return err
+}
+
+type drainKey struct{}
+
+// EndOnDrain cancels the contexts of next's requests when its server begins to close. It is for streams that end only when
+// their caller goes: without it Close would wait for them as long as it may.
+func EndOnDrain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		draining, ok := r.Context().Value(drainKey{}).(context.Context)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(draining, cancel)()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}

@@ -1,0 +1,79 @@
+// Package telemetry sets up what a process says about itself: structured logs and a registry of metrics.
+package telemetry
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/term"
+)
+
+// NewLogger returns a logger of records of at least the level: text where f is a terminal, else a line of JSON each. Times
+// are in UTC.
+func NewLogger(f *os.File, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
+	if term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(f, options))
+	}
+	return slog.New(slog.NewJSONHandler(f, options))
+}
+
+func inUTC(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
+		a.Value = slog.TimeValue(a.Value.Time().UTC())
+	}
+	return a
+}
+
+// ParseLevel reads debug, info, warn or error, in any case.
+func ParseLevel(s string) (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s)); err != nil {
+		return 0, fmt.Errorf("log level %q is none of debug, info, warn, error", s)
+	}
+	return level, nil
+}
+
+// NewRegistry returns a registry with the metrics of the process, the Go runtime and the build. Roles that share a process
+// have one each.
+func NewRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "nearside_build_info",
+		Help: "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{
+			"version": Version(), "commit": buildSetting("vcs.revision"), "go": buildInfo().GoVersion,
+		},
+	})
+	build.Set(1)
+	// A new registry refuses none of these.
+	registry.MustRegister(
+		build,
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return registry
+}
+
+// Version returns the version that was built: a tag, a pseudo-version or "(devel)".
+func Version() string { return buildInfo().Main.Version }
+
+func buildInfo() *debug.BuildInfo {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info
+	}
+	return &debug.BuildInfo{}
+}
+
+func buildSetting(key string) string {
+	for _, s := range buildInfo().Settings {
+		if s.Key == key {
+			return s.Value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,95 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+
+	"connectrpc.com/connect"
+)
+
+// Config is a sidecar's.
+type Config struct {
+	// Region is the name of the region: letters, digits, '-' and '_', at most 63. Required.
+	Region string
+	// PrimaryURL is the base URL of the primary's listener. Required.
+	PrimaryURL string
+	// Listen is the address of the gateway, host:port. Required.
+	Listen string
+	// AdminListen is the address of the admin listener. Default: the gateway's host, its port + 1000.
+	AdminListen string
+	// Dir is a folder of the sidecar's own. Required.
+	Dir string
+	// InsecureListen allows addresses that other machines can reach.
+	InsecureListen bool
+	// AdvertiseURL is the base URL of the gateway as the other regions reach it. Default: made of the gateway's address.
+	AdvertiseURL string
+
+	// Mount adds services to the gateway, if it is set. They reach data at gatewayURL and serve with the given options.
+	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error
+	// MountedServices are the full names of the services that Mount adds, for health checks and reflection.
+	MountedServices []string
+
+	// Logger is told what an operator should know. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+var regionName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+
+// Validate returns everything that is wrong with c.
+func (c *Config) Validate() error {
+	var errs []error
+	if !regionName.MatchString(c.Region) {
+		errs = append(errs, fmt.Errorf("region: %q is not a name of letters, digits, '-' and '_'", c.Region))
+	}
+	if c.Dir == "" {
+		errs = append(errs, errors.New("dir: is required"))
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
+	}
+	if c.AdminListen != "" {
+		if _, _, err := net.SplitHostPort(c.AdminListen); err != nil {
+			errs = append(errs, fmt.Errorf("admin listen: %w", err))
+		}
+	}
+	if err := checkURL(c.PrimaryURL); err != nil {
+		errs = append(errs, fmt.Errorf("primary: %w", err))
+	}
+	if c.AdvertiseURL != "" {
+		if err := checkURL(c.AdvertiseURL); err != nil {
+			errs = append(errs, fmt.Errorf("advertise URL: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil {
+		return err
+	}
+	if u.Scheme != "http" || u.Host == "" {
+		return fmt.Errorf("%q is not of the form http://HOST:PORT", text)
+	}
+	return nil
+}
+
+// baseURL returns the URL at which this machine reaches a listener.
+func baseURL(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String() // not of TCP, which Listen never returns
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip.To4() == nil {
+			host = "::1"
+		}
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

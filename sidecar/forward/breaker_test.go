@@ -1,0 +1,131 @@
+package forward
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+)
+
+func wantState(t *testing.T, r *region, want string) {
+	t.Helper()
+	if got := r.State(); got != want {
+		t.Fatalf("breaker is %s, want %s", got, want)
+	}
+}
+
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, stub{query: func(context.Context) error { return nil }}.handler(), Options{})
+		wantState(t, r, "closed")
+
+		r.primary.cut.Store(true)
+		for range 2 { // of three attempts each
+			wantReason(t, r.query(t.Context()), unavailable)
+		}
+		wantState(t, r, "open")
+		dials := r.primary.dials.Load()
+		begin := time.Now()
+		wantReason(t, r.query(t.Context()), unavailable)
+		if r.primary.dials.Load() != dials || time.Since(begin) != 0 {
+			t.Error("an open breaker let a call pass, or waited")
+		}
+
+		time.Sleep(breakerTimeout + time.Millisecond)
+		wantState(t, r, "half-open")
+		wantReason(t, r.query(t.Context()), unavailable)
+		wantState(t, r, "open")
+
+		r.primary.cut.Store(false)
+		wantReason(t, r.query(t.Context()), unavailable)
+		time.Sleep(breakerTimeout + time.Millisecond)
+		for range breakerProbes {
+			if err := r.query(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantState(t, r, "closed")
+	})
+}
+
+// The stream from the primary is back: calls go at once.
+func TestReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, stub{query: func(context.Context) error { return nil }}.handler(), Options{})
+		r.primary.cut.Store(true)
+		for range 2 {
+			wantReason(t, r.query(t.Context()), unavailable)
+		}
+		wantState(t, r, "open")
+		r.primary.cut.Store(false)
+		r.Reset()
+		wantState(t, r, "closed")
+		if err := r.query(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWhatDoesNotTrip(t *testing.T) {
+	answer := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
+	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	tests := []struct {
+		name  string
+		query func(context.Context) error
+		alive bool
+		call  func(context.Context) (context.Context, context.CancelFunc)
+		want  string
+	}{
+		{name: "caller's mistake", query: answer(connect.NewError(connect.CodeInvalidArgument, errTest)), want: "closed"},
+		{name: "bug", query: answer(connect.NewError(connect.CodeInternal, errTest)), want: "closed"},
+		{name: "too much", query: answer(connect.NewError(connect.CodeResourceExhausted, errTest)), want: "closed"},
+		{name: "cancelled", query: hang, want: "closed", call: func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Millisecond, cancel)
+			return ctx, cancel
+		}},
+		{name: "deadline", query: hang, want: "closed", call: func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 10*time.Millisecond)
+		}},
+		{name: "silence of one who lives", query: func(context.Context) error { select {} }, alive: true, want: "closed"},
+		{name: "silence", query: nil, want: "open"},
+		{
+			name: "cannot serve", want: "open",
+			query: func(context.Context) error {
+				wire, _ := rpcerr.ToConnect(rpcerr.New(datav1.ErrorReason_ERROR_REASON_STORE_FAILED, "disk"))
+				return wire
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan struct{})
+				defer close(ended)
+				query := tt.query
+				if tt.name == "silence" || tt.alive {
+					query = func(context.Context) error { <-ended; return errTest } // deaf to its deadline
+				}
+				r := newRegion(t, stub{query: query}.handler(), Options{
+					Alive: func() bool { return tt.alive }, Timeout: 100 * time.Millisecond,
+				})
+				for range breakerMinCalls {
+					ctx, cancel := t.Context(), func() {}
+					if tt.call != nil {
+						ctx, cancel = tt.call(ctx)
+					}
+					if err := r.query(ctx); err == nil {
+						t.Fatal("no error")
+					}
+					cancel()
+				}
+				wantState(t, r, tt.want)
+			})
+		})
+	}
+}

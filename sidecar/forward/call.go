@@ -1,0 +1,278 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+)
+
+// passed are the headers of a caller that the primary gets to see.
+var passed = []string{
+	"Authorization", rpcheader.Bookmark, rpcheader.IdempotencyKey, rpcheader.TraceParent, "tracestate",
+}
+
+// effect is what repeating a call does.
+type effect int
+
+const (
+	reads      effect = iota // nothing, and so does the call itself
+	repeatable               // nothing, by the nature of the call or because of its idempotency key
+	writes                   // perhaps something, perhaps an error
+)
+
+// call is one call on its way to the primary.
+type call struct {
+	primary *Primary
+	method  string
+	effect  effect
+	header  http.Header
+	key     string // idempotency key, if the call has one
+	// sent is whether an attempt that got no answer may have reached the primary.
+	sent bool
+}
+
+// newCall begins a call.
+func (p *Primary) newCall(method string, e effect, header http.Header) *call {
+	c := &call{primary: p, method: method, effect: e, header: make(http.Header, len(passed))}
+	for _, name := range passed {
+		if values := header.Values(name); len(values) > 0 {
+			c.header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	return c
+}
+
+// newKeyedCall begins a call that an idempotency key makes repeatable: the one in the message, the caller's header or, where
+// there is neither, a new one.
+func (p *Primary) newKeyedCall(method string, header http.Header, inMessage string) *call {
+	c := p.newCall(method, repeatable, header)
+	c.key = inMessage
+	if c.key == "" {
+		c.key = c.header.Get(rpcheader.IdempotencyKey)
+	}
+	if c.key == "" {
+		c.key = uuid.NewString()
+		c.header.Set(rpcheader.IdempotencyKey, c.key)
+	}
+	return c
+}
+
+// unary passes one call to the primary.
+func unary[Req, Res any](
+	ctx context.Context, c *call, msg *Req,
+	send func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error),
+) (*connect.Response[Res], error) {
+	var res *connect.Response[Res]
+	err := c.run(ctx, func(ctx context.Context) (err error) {
+		req := connect.NewRequest(msg)
+		copyHeader(req.Header(), c.header)
+		res, err = send(ctx, req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := connect.NewResponse(res.Msg)
+	if m, ok := any(res.Msg).(answered); ok {
+		c.primary.rewrite(m)
+		rpcheader.SetAnswer(out.Header(), m.GetAnswer())
+	}
+	return out, nil
+}
+
+// copyHeader sets the headers of an attempt. The idempotency key's is not in canonical form: a net/http transport that finds
+// one repeats requests by itself, and retries are made and counted in one place only.
+func copyHeader(to, from http.Header) {
+	for name, values := range from {
+		if name == canonicalKey {
+			name = rpcheader.IdempotencyKey
+		}
+		to[name] = values
+	}
+}
+
+var canonicalKey = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
+
+type answered interface{ GetAnswer() *datav1.Answer }
+
+// rewrite says in an answer of the primary whose listener answers.
+func (p *Primary) rewrite(m answered) {
+	if a := m.GetAnswer(); a != nil {
+		a.Region = p.region
+		a.ServedByPrimary = true
+	}
+}
+
+// run makes attempts until one is answered, counts the outcome and returns the error for the caller.
+func (c *call) run(ctx context.Context, attempt func(context.Context) error) error {
+	err := c.primary.admit()
+	if err == nil {
+		err = c.attempts(ctx, attempt)
+		c.primary.release()
+	}
+	c.primary.metrics.outcome(c.method, err)
+	return err
+}
+
+func (c *call) attempts(caller context.Context, attempt func(context.Context) error) error {
+	ctx, cancel := c.primary.withDeadline(caller)
+	defer cancel()
+	for n := 0; ; n++ {
+		err := c.once(ctx, attempt)
+		if err == nil {
+			return nil
+		}
+		if caller.Err() != nil {
+			return caller.Err()
+		}
+		if n == maxRetries || !c.retryable(err) || !sleep(ctx, backoff(n)) {
+			return c.final(err)
+		}
+		c.primary.metrics.retries.Inc()
+	}
+}
+
+// once makes one attempt. An error is the primary's own (connect.IsWireError) or says why there was no answer.
+func (c *call) once(ctx context.Context, attempt func(context.Context) error) error {
+	done, err := c.primary.breaker.Load().Allow()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRejected, err)
+	}
+	var wrote atomic.Bool // the trace is called on the transport's goroutines
+	err = attempt(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }}))
+	err, verdict := c.primary.judge(ctx, err)
+	done(verdict)
+	if err != nil && !connect.IsWireError(err) && wrote.Load() {
+		c.sent = true
+	}
+	return err
+}
+
+// errRejected marks what the breaker did not let pass.
+var errRejected = errors.New("breaker")
+
+// judge returns what an attempt's error means, and what it tells the breaker: nil is success.
+func (p *Primary) judge(ctx context.Context, err error) (meaning, verdict error) {
+	switch {
+	case err == nil:
+		return nil, nil
+	case connect.IsWireError(err):
+		// The primary answers. Only where it says that it cannot serve is that held against it, and not where it says that
+		// this region asks too much.
+		switch connect.CodeOf(err) {
+		case connect.CodeUnavailable:
+			return err, err
+		case connect.CodeResourceExhausted, connect.CodeCanceled, connect.CodeDeadlineExceeded:
+			return err, errNotCounted
+		default:
+			return err, nil
+		}
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		if p.alive() {
+			return errNoAnswer, errNotCounted
+		}
+		return errSilent, errSilent
+	case ctx.Err() != nil:
+		return err, errNotCounted
+	default:
+		return err, err // Connect's code says nothing here: a connection reset has that of a cancelled call
+	}
+}
+
+// retryable reports whether another attempt does no harm and may help.
+func (c *call) retryable(err error) bool {
+	if c.effect == writes && c.sent {
+		return false
+	}
+	if connect.IsWireError(err) {
+		if connect.CodeOf(err) != connect.CodeUnavailable || c.effect == writes {
+			return false
+		}
+		e, ok := rpcerr.FromError(err)
+		return !ok || e.RetryAfter() <= retryBackoff
+	}
+	return !errors.Is(err, errRejected) && !errors.Is(err, errNoAnswer)
+}
+
+// final returns the caller's error for the last attempt's.
+func (c *call) final(err error) error {
+	if c.sent && c.effect != reads {
+		// Under the same key the primary's verdict on a later attempt is its verdict on the first one, unless it is none.
+		switch code := connect.CodeOf(err); {
+		case !connect.IsWireError(err), code == connect.CodeUnavailable, code == connect.CodeResourceExhausted,
+			code == connect.CodeDeadlineExceeded, code == connect.CodeCanceled:
+			return c.primary.outcomeUnknown(c.key, err)
+		}
+	}
+	switch {
+	case connect.IsWireError(err):
+		return err
+	case errors.Is(err, errNoAnswer) && !errors.Is(err, errSilent):
+		return context.DeadlineExceeded
+	default:
+		return c.primary.unavailable(err)
+	}
+}
+
+func backoff(n int) time.Duration {
+	d := retryBackoff << n
+	return d/2 + rand.N(d/2)
+}
+
+// sleep waits and reports whether there is still time for anything after that.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// A caller's deadline is split: the primary is told to stop a little before this region gives up waiting for it, and that is
+// a little before the caller gives up, so that each can still say what happened.
+const (
+	deadlineShare  = 50 // of the time that is left, one part for each hop
+	minDeadlineCut = time.Millisecond
+	maxDeadlineCut = 20 * time.Millisecond
+)
+
+func (p *Primary) withDeadline(caller context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := caller.Deadline()
+	if !ok {
+		deadline = time.Now().Add(p.timeout)
+	}
+	cut := min(max(time.Until(deadline)/deadlineShare, minDeadlineCut), maxDeadlineCut)
+	if ok {
+		deadline = deadline.Add(-cut)
+	}
+	ctx, cancel := context.WithDeadline(caller, deadline)
+	return &announced{Context: ctx, deadline: deadline.Add(-cut)}, cancel
+}
+
+// announced is a context that tells the primary an earlier deadline than its own.
+type announced struct {
+	context.Context
+
+	deadline time.Time
+}
+
+// Deadline implements context.Context.
+func (a *announced) Deadline() (time.Time, bool) { return a.deadline, true }

@@ -1,0 +1,164 @@
+// Package forward passes calls from a region to the primary: all writes, SQL, and the reads that the region's replica cannot
+// answer.
+//
+// A call goes through a bound on calls in flight, a deadline, a circuit breaker and, where that is safe, up to two retries.
+// It is safe for reads, and for writes under an idempotency key, which a call without one is given here. What the primary
+// answers, errors too, passes unchanged but for the region; only a primary that does not answer is an error of this package.
+package forward
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sony/gobreaker/v2"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+)
+
+// Defaults.
+const (
+	DefaultMaxInFlight = 1024
+	DefaultTimeout     = 30 * time.Second
+)
+
+const (
+	maxRetries   = 2
+	retryBackoff = 20 * time.Millisecond // before the first retry; twice as long before the second
+
+	breakerTimeout     = 500 * time.Millisecond // open, before a call may try again
+	breakerProbes      = 3                      // calls that may try at a time, and must succeed to close it
+	breakerConsecutive = 5                      // failures in a row that open it
+	breakerMinCalls    = 20                     // in the window, before their ratio counts
+	breakerWindow      = 10 * time.Second
+	breakerBucket      = time.Second
+
+	overloadedRetryAfter = 100 * time.Millisecond
+)
+
+// Options configures a Primary.
+type Options struct {
+	// Region is the region whose listener answers.
+	Region string
+	// URL is the base URL of the primary.
+	URL string
+	// HTTPClient makes the calls. The caller closes its connections.
+	HTTPClient *http.Client
+	// Alive reports whether the primary is known to live, apart from the calls made here. Only while it is not, calls that
+	// run into their deadline count against the primary: otherwise the deadline may have been too short. Default: never.
+	Alive func() bool
+	// MaxInFlight is how many calls there may be; default DefaultMaxInFlight. More are refused with OVERLOADED.
+	MaxInFlight int
+	// Timeout is the deadline of calls that come without one, of streams up to their first message; default DefaultTimeout.
+	Timeout time.Duration
+	// Registerer takes the metrics; default none.
+	Registerer prometheus.Registerer
+}
+
+// Primary is the primary as a region sees it. It answers all methods of DataService but Watch and WatchQuery, which are
+// unimplemented. It may be used concurrently.
+type Primary struct {
+	datav1connect.UnimplementedDataServiceHandler
+
+	region  string
+	client  datav1connect.DataServiceClient
+	alive   func() bool
+	timeout time.Duration
+	slots   chan struct{}
+	metrics *metrics
+	breaker atomic.Pointer[breaker]
+}
+
+var _ datav1connect.DataServiceHandler = (*Primary)(nil)
+
+type breaker = gobreaker.TwoStepCircuitBreaker[struct{}]
+
+// New returns a Primary. The error is a metric's that the registerer has already.
+func New(o Options) (*Primary, error) {
+	p := &Primary{
+		region: o.Region,
+		// Between nodes compression costs more time than it saves.
+		client:  datav1connect.NewDataServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
+		alive:   o.Alive,
+		timeout: cmp.Or(o.Timeout, DefaultTimeout),
+		slots:   make(chan struct{}, cmp.Or(o.MaxInFlight, DefaultMaxInFlight)),
+	}
+	if p.alive == nil {
+		p.alive = func() bool { return false }
+	}
+	var err error
+	if p.metrics, err = newMetrics(p, o.Registerer); err != nil {
+		return nil, err
+	}
+	p.Reset()
+	return p, nil
+}
+
+// Reset closes the breaker. Whoever knows that the primary is back calls it.
+func (p *Primary) Reset() {
+	p.breaker.Store(gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:         "primary",
+		MaxRequests:  breakerProbes,
+		Interval:     breakerWindow,
+		BucketPeriod: breakerBucket,
+		Timeout:      breakerTimeout,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= breakerConsecutive ||
+				c.Requests >= breakerMinCalls && c.TotalFailures*2 >= c.Requests
+		},
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				p.metrics.breakerOpened.Inc()
+			}
+		},
+		IsSuccessful: func(err error) bool { return err == nil },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errNotCounted) },
+	}))
+}
+
+// State returns the breaker's state: closed, half-open or open.
+func (p *Primary) State() string { return p.breaker.Load().State().String() }
+
+// admit takes a place among the calls in flight, to be released.
+func (p *Primary) admit() error {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED,
+			"region %s has %d calls to the primary in flight", p.region, cap(p.slots)).WithRetryAfter(overloadedRetryAfter)
+	}
+}
+
+func (p *Primary) release() { <-p.slots }
+
+func (p *Primary) unavailable(cause error) error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_PRIMARY_UNAVAILABLE, "the primary cannot be reached from region %s: %w",
+		p.region, cause).WithRetryAfter(breakerTimeout)
+}
+
+func (p *Primary) outcomeUnknown(key string, cause error) error {
+	e := rpcerr.New(datav1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
+		"the primary did not say whether it did this: %w", cause).WithRetryAfter(breakerTimeout)
+	if key != "" {
+		e = e.With("idempotency_key", key)
+	}
+	return e
+}
+
+var (
+	// errNotCounted marks what says nothing about the primary.
+	errNotCounted = errors.New("not counted")
+	// errNoAnswer marks a call that the primary did not answer in time.
+	errNoAnswer = errors.New("no answer in time")
+)
+
+// errSilent is errNoAnswer of a primary that is not known to live.
+var errSilent = fmt.Errorf("%w, and no sign of life", errNoAnswer)

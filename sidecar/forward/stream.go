@@ -1,0 +1,96 @@
+package forward
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+)
+
+// QueryStream implements datav1connect.DataServiceHandler. Attempts are made up to the first message; after it the answer has
+// begun, and what ends it is its end.
+func (p *Primary) QueryStream(
+	ctx context.Context, req *connect.Request[datav1.QueryStreamRequest],
+	out *connect.ServerStream[datav1.QueryStreamResponse],
+) error {
+	c := p.newCall("QueryStream", reads, req.Header())
+	err := p.admit()
+	if err == nil {
+		err = c.stream(ctx, req.Msg, out)
+		p.release()
+	}
+	p.metrics.outcome(c.method, err)
+	return err
+}
+
+func (c *call) stream(
+	caller context.Context, msg *datav1.QueryStreamRequest, out *connect.ServerStream[datav1.QueryStreamResponse],
+) error {
+	var in *connect.ServerStreamForClient[datav1.QueryStreamResponse]
+	var more bool
+	end := func() {}
+	err := c.attempts(caller, func(first context.Context) (err error) {
+		in, more, end, err = c.open(caller, first, msg)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		end() // or Close would read all that is left
+		_ = in.Close()
+	}()
+	for ; more; more = in.Receive() {
+		piece := in.Msg()
+		c.primary.rewrite(piece)
+		rpcheader.SetAnswer(out.ResponseHeader(), piece.GetAnswer())
+		if err := out.Send(piece); err != nil {
+			return err
+		}
+	}
+	switch err := in.Err(); {
+	case err == nil, connect.IsWireError(err):
+		return err
+	case caller.Err() != nil:
+		return caller.Err()
+	default:
+		return c.primary.unavailable(err)
+	}
+}
+
+// open begins a stream and waits for its first message; more is false if it has none. The stream lives until end is called or
+// the caller goes; first bounds only the wait.
+func (c *call) open(caller, first context.Context, msg *datav1.QueryStreamRequest) (
+	in *connect.ServerStreamForClient[datav1.QueryStreamResponse], more bool, end func(), err error,
+) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(first))
+	leaveCaller := context.AfterFunc(caller, cancel)
+	leaveFirst := context.AfterFunc(first, cancel)
+	end = func() {
+		leaveCaller()
+		leaveFirst()
+		cancel()
+	}
+	if _, ok := caller.Deadline(); ok {
+		deadline, _ := first.Deadline()
+		ctx = &announced{Context: ctx, deadline: deadline}
+	}
+	req := connect.NewRequest(msg)
+	copyHeader(req.Header(), c.header)
+	if in, err = c.primary.client.QueryStream(ctx, req); err == nil {
+		if more = in.Receive(); !more {
+			err = in.Err()
+		}
+	}
+	if err != nil {
+		end()
+		if in != nil {
+			_ = in.Close()
+		}
+		return nil, false, nil, err
+	}
+	leaveFirst()
+	return in, more, end, nil
+}

@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
+	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/server"
+	"github.com/nearside-dev/nearside/internal/status"
+	"github.com/nearside-dev/nearside/sidecar/forward"
+	"github.com/nearside-dev/nearside/sidecar/readpath"
+	"github.com/nearside-dev/nearside/sidecar/replica"
+)
+
+// Status answers StatusService for the mesh as a region sees it. All fields are required.
+type Status struct {
+	Region     string
+	URL        string // of this gateway
+	Store      *replica.Store
+	Directory  *readpath.Directory
+	Primary    *forward.Primary
+	Health     *server.Health
+	Connected  func() bool  // whether the stream from the primary is up
+	HTTPClient *http.Client // asks the other regions
+}
+
+var _ controlv1connect.StatusServiceHandler = (*Status)(nil)
+
+// GetStatus implements controlv1connect.StatusServiceHandler. A region that does not know the others yet answers for itself
+// only.
+func (s *Status) GetStatus(
+	ctx context.Context, req *connect.Request[controlv1.GetStatusRequest],
+) (*connect.Response[controlv1.GetStatusResponse], error) {
+	regions, err := s.Directory.Regions()
+	own := s.own(regions)
+	if err != nil && own.Reason == "" {
+		own.Reason = "other regions are not known: " + err.Error()
+	}
+	if req.Msg.GetLocalOnly() || err != nil {
+		return connect.NewResponse(&controlv1.GetStatusResponse{Regions: []*controlv1.GetStatusResponse_Region{own}}), nil
+	}
+	return connect.NewResponse(status.Gather(ctx, s.HTTPClient, regions, own)), nil
+}
+
+func (s *Status) own(regions []meshdb.Region) *controlv1.GetStatusResponse_Region {
+	own := &controlv1.GetStatusResponse_Region{
+		Name: s.Region, Url: s.URL, Breaker: s.Primary.State(), Connected: s.Connected(),
+	}
+	own.Ready, own.Reason = s.Health.Ready()
+	if id, ok := s.Store.Identity(); ok {
+		own.Primary = id.PrimaryRegion == s.Region
+	}
+	for _, r := range regions {
+		if r.Name == s.Region {
+			own.Primary = r.IsPrimary
+		}
+	}
+	databases, err := s.Directory.Databases()
+	if err != nil {
+		return own // not ready, and the reason is there
+	}
+	for _, d := range databases {
+		if d.Placed() {
+			own.Databases = append(own.Databases, s.database(d))
+		}
+	}
+	return own
+}
+
+func (s *Status) database(d *readpath.Database) *controlv1.GetStatusResponse_Database {
+	out := &controlv1.GetStatusResponse_Database{Name: d.Name(), StalenessMs: math.MaxUint32}
+	c, ok := s.Store.Database(d.ID())
+	if !ok {
+		out.Problem = replica.ErrSyncing.Error()
+		return out
+	}
+	_, out.Version = c.Applied()
+	_, target := c.Target()
+	out.Lag = target - min(target, out.Version)
+	out.StalenessMs = readpath.Milliseconds(c.Staleness(time.Now()))
+	if err := c.Problem(); err != nil {
+		out.Problem = err.Error()
+	}
+	return out
+}

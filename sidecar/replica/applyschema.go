@@ -1,0 +1,211 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"google.golang.org/protobuf/proto"
+
+	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rowcodec"
+)
+
+// buildBytes is how large the batches get that an index is built with.
+const buildBytes = 4 << 20
+
+// catalogChange is what a new catalog means for the stored keys.
+type catalogChange struct {
+	catalog *catalog.Catalog
+	build   []tableIndex // new indexes of tables that are there already
+	remove  []tableIndex
+	drop    []uint32 // tables
+}
+
+type tableIndex struct {
+	table *catalog.Table
+	index *catalog.Index
+}
+
+// planCatalog compares a record's catalog with the present one.
+func (g *group) planCatalog(r *replicationv1.CommitRecord) (catalogChange, error) {
+	cat, err := catalog.FromProto(r.Catalog)
+	if err != nil {
+		return catalogChange{}, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	if err := checkIDs(cat); err != nil {
+		return catalogChange{}, err
+	}
+	change := catalogChange{catalog: cat}
+	for _, t := range cat.Tables {
+		old := g.catalog.TableByID(t.ID)
+		if old == nil {
+			continue
+		}
+		for i := range t.Indexes {
+			ix := &t.Indexes[i]
+			switch before := indexByID(old, ix.ID); {
+			case before == nil:
+				change.build = append(change.build, tableIndex{t, ix})
+			case !slices.Equal(before.Parts, ix.Parts):
+				return catalogChange{}, fmt.Errorf("%w: index %s has other columns under its old id", ErrRecord, ix.Name)
+			}
+		}
+		for i := range old.Indexes {
+			if indexByID(t, old.Indexes[i].ID) == nil {
+				change.remove = append(change.remove, tableIndex{old, &old.Indexes[i]})
+			}
+		}
+	}
+	if g.catalog != nil {
+		for _, old := range g.catalog.Tables {
+			if cat.TableByID(old.ID) == nil {
+				change.drop = append(change.drop, old.ID)
+			}
+		}
+	}
+	return change, nil
+}
+
+// checkIDs refuses ids that are there twice or have no place in the keys: 0 stands for rows, and the greatest has no
+// successor to bound its range.
+func checkIDs(cat *catalog.Catalog) error {
+	tables, indexes := make(map[uint32]bool), make(map[uint32]bool)
+	add := func(seen map[uint32]bool, id uint32, name string) error {
+		if id == 0 || id == math.MaxUint32 || seen[id] {
+			return fmt.Errorf("%w: id %d of %s", ErrRecord, id, name)
+		}
+		seen[id] = true
+		return nil
+	}
+	for _, t := range cat.Tables {
+		if err := add(tables, t.ID, t.Name); err != nil {
+			return err
+		}
+		for _, ix := range t.Indexes {
+			if err := add(indexes, ix.ID, ix.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func indexByID(t *catalog.Table, id uint32) *catalog.Index {
+	for i := range t.Indexes {
+		if t.Indexes[i].ID == id {
+			return &t.Indexes[i]
+		}
+	}
+	return nil
+}
+
+// changeCatalog puts a new catalog and what it removes into the batch.
+func (g *group) changeCatalog(r *replicationv1.CommitRecord, change catalogChange) error {
+	d := g.database
+	b, err := proto.Marshal(r.Catalog)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	if err := g.batch.Set(catalogKey(d.id), b, nil); err != nil {
+		return err
+	}
+	for _, old := range change.remove {
+		lower, upper := indexRange(d.id, g.next.generation, old.table.ID, old.index.ID)
+		if err := g.batch.DeleteRange(lower, upper, nil); err != nil {
+			return err
+		}
+	}
+	for _, id := range change.drop {
+		if err := g.dropTable(id); err != nil {
+			return err
+		}
+	}
+	g.catalog = change.catalog
+	g.next.catalogVersion = r.Version
+	g.next.catalog = new(atomic.Pointer[catalog.Catalog])
+	g.next.catalog.Store(change.catalog)
+	return nil
+}
+
+// dropTable deletes a table's rows, index entries and sum.
+func (g *group) dropTable(id uint32) error {
+	lower, upper := tableRange(g.database.id, g.next.generation, id)
+	if err := g.batch.DeleteRange(lower, upper, nil); err != nil {
+		return err
+	}
+	delete(g.sums, id)
+	return g.batch.Delete(sumKey(g.database.id, id), nil)
+}
+
+// buildIndexes fills new indexes from the rows of their tables. A table may have more rows than a batch can hold, so this
+// goes ahead of the record that declares the indexes, in batches of its own: the entries are of an index that no published
+// catalog has, so nobody reads them, and what a crash leaves is deleted before the next attempt. For that the group so far
+// must be visible first.
+func (g *group) buildIndexes(build []tableIndex) error {
+	if g.records > 0 {
+		if err := g.commit(); err != nil {
+			return err
+		}
+		if err := g.batch.Close(); err != nil {
+			return err
+		}
+		g.begin()
+	}
+	for _, b := range build {
+		if err := g.buildIndex(b.table, b.index); err != nil {
+			return fmt.Errorf("build index %s: %w", b.index.Name, err)
+		}
+	}
+	return nil
+}
+
+func (g *group) buildIndex(t *catalog.Table, ix *catalog.Index) error {
+	s, d := g.store, g.database
+	lower, upper := indexRange(d.id, g.next.generation, t.ID, rowsIndex)
+	iter, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	batch := s.db.NewBatch()
+	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
+	lower, upper = indexRange(d.id, g.next.generation, t.ID, ix.ID)
+	err = batch.DeleteRange(lower, upper, nil)
+	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
+		if err = g.buildEntry(batch, t, ix, iter); err == nil && batch.Len() >= buildBytes {
+			err = s.commit(batch)
+			batch = renew(s, batch)
+		}
+	}
+	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+		return err
+	}
+	return s.commit(batch)
+}
+
+// renew replaces a committed batch with an empty one.
+func renew(s *Store, b *pebble.Batch) *pebble.Batch {
+	_ = b.Close() // gives memory back; there is nothing to lose
+	return s.db.NewBatch()
+}
+
+func (g *group) buildEntry(b *pebble.Batch, t *catalog.Table, ix *catalog.Index, iter *pebble.Iterator) error {
+	stored, err := iter.ValueAndErr()
+	if err != nil {
+		return err
+	}
+	value, _, err := splitRow(stored)
+	if err != nil {
+		return err
+	}
+	rowKey := iter.Key()[dataPrefixSize:]
+	if err := rowcodec.DecodeRowInto(&g.newRow, t, rowKey, value); err != nil {
+		return fmt.Errorf("%w: stored row: %w", ErrCorrupt, err)
+	}
+	g.newIndexKey = g.appendEntry(g.newIndexKey[:0], t, ix, g.newRow, rowKey)
+	return b.Set(g.newIndexKey, nil, nil)
+}
