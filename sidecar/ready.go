@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nearside-dev/nearside/internal/meshdb"
 )
@@ -31,17 +30,10 @@ func (s *Sidecar) WaitReady(ctx context.Context) error {
 
 // onHeartbeat is called by the follower and does not block.
 func (s *Sidecar) onHeartbeat() {
-	now := time.Now()
-	s.heard.Store(&now)
 	select {
 	case s.progress <- struct{}{}:
 	default:
 	}
-}
-
-func (s *Sidecar) primaryAlive() bool {
-	heard := s.heard.Load()
-	return heard != nil && time.Since(*heard) < aliveFor
 }
 
 // awaitReady makes the sidecar ready once its copies are complete. From then on it stays so: it can answer from them, and

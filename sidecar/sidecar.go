@@ -32,9 +32,6 @@ import (
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
 
-// aliveFor is how long after a heartbeat the primary counts as alive; there are ten a second.
-const aliveFor = time.Second
-
 // Sidecar is a running sidecar.
 type Sidecar struct {
 	config    Config
@@ -45,9 +42,8 @@ type Sidecar struct {
 	directory *readpath.Directory
 	health    *server.Health
 
-	heard    atomic.Pointer[time.Time] // when the last heartbeat came
-	progress chan struct{}             // has an element when the copies may have come further
-	ready    chan struct{}             // closed when the sidecar is ready for the first time
+	progress chan struct{} // has an element when the copies may have come further
+	ready    chan struct{} // closed when the sidecar is ready for the first time
 	fatal    chan error
 
 	final struct {
@@ -119,6 +115,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 		replicationv1connect.NewReplicationServiceClient(stream, c.PrimaryURL, connect.WithAcceptCompression("gzip", nil, nil)),
 		replica.FollowerConfig{
 			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset, OnHeartbeat: s.onHeartbeat,
+			Redial: stream.CloseIdleConnections,
 		})
 	handler, err := s.handler(metrics, gateway.NewData(primary, path), &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,

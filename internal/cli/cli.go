@@ -110,6 +110,17 @@ flag's name), else they have their default.`,
 	root.SetVersionTemplate("nearside {{.Version}}\n")
 	root.PersistentFlags().StringVar(&app.configFile, "config", "", "YAML file with settings ["+config.FileVariable+"]")
 	config.NewSet(root.PersistentFlags()).Bool(&app.JSON, "json", "answer in JSON, for programs")
+	root.SetHelpCommand(&cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show how a command is used",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return fmt.Errorf("unknown command %q", strings.Join(args, " "))
+			}
+			return found.Help()
+		},
+	})
 	root.AddCommand(
 		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.migrateCommand(), app.statusCommand(),
 		app.versionCommand(),

@@ -51,6 +51,8 @@ func TestExitCodes(t *testing.T) {
 		{name: "half a command", args: "db", code: 2, stderr: "nearside db"},
 		{name: "help", args: "--help"},
 		{name: "help of a command", args: "sql|--help"},
+		{name: "help first", args: "help|db|create"},
+		{name: "help of nothing", args: "help|watch", code: 2, stderr: `unknown command "watch"`},
 		{name: "version", args: "version"},
 		{name: "version flag", args: "--version"},
 		{name: "unknown flag", args: "sql|--frob|SELECT 1", code: 2, stderr: "--frob"},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -145,6 +146,10 @@ func (s *sqlSession) run(ctx context.Context, in io.Reader, last *error) error {
 }
 
 func (s *sqlSession) execute(ctx context.Context, text string) (*datav1.ExecuteResponse, error) {
+	if !utf8.ValidString(text) {
+		return nil, connect.NewError(connect.CodeInvalidArgument,
+			errors.New("the statement is not valid UTF-8: write other bytes as x'…' or CAST(x'…' AS TEXT)"))
+	}
 	request := &datav1.ExecuteRequest{
 		Database:    s.database,
 		Statement:   &datav1.Statement{Sql: text},

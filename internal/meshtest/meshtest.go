@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
@@ -337,9 +339,11 @@ func CompareAll(tb testing.TB, client *http.Client, primaryURL string, urls []st
 			if source != datav1.Source_SOURCE_REPLICA {
 				tb.Errorf("%s: table %s answered by %v", url, table.GetName(), source)
 			}
-			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-				tb.Errorf("%s: table %s (-primary +region):\n%.2000s", url, table.GetName(), diff)
+			if slices.EqualFunc(want, got, func(a, b *datav1.Row) bool { return proto.Equal(a, b) }) {
+				continue // a difference is made only where there is one: it takes long
 			}
+			diff := cmp.Diff(want, got, protocmp.Transform())
+			tb.Errorf("%s: table %s (-primary +region):\n%.2000s", url, table.GetName(), diff)
 		}
 	}
 	return total

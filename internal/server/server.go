@@ -49,6 +49,7 @@ type Server struct {
 	abort context.CancelFunc // ends all requests
 
 	closing atomic.Bool
+	fresh   freshConns
 	done    chan struct{}
 	failed  chan error
 }
@@ -86,6 +87,7 @@ func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error
 			MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
 		},
 		BaseContext: func(net.Listener) context.Context { return base },
+		ConnState:   s.fresh.note,
 		ErrorLog:    slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 	go func() {
@@ -105,7 +107,9 @@ func (s *Server) Failed() <-chan error { return s.failed }
 func (s *Server) Close(ctx context.Context) error {
 	s.closing.Store(true)
 	s.drain()
+	grace := time.AfterFunc(freshGrace, s.fresh.close)
 	err := s.http.Shutdown(ctx)
+	grace.Stop()
 	s.abort()
 	if err != nil {
 		err = fmt.Errorf("close listener %s: requests cut off: %w", s.name, err)

@@ -414,3 +414,25 @@ func TestAdmin(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseDoesNotWaitForUnusedConnections opens a connection and sends nothing: the server ends it long before Shutdown's
+// five seconds would, which a deadline of two shows.
+func TestCloseDoesNotWaitForUnusedConnections(t *testing.T) {
+	s, url := start(t, http.NotFoundHandler(), Config{Name: "t"})
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	res, err := http.Get(url) // accepted after the other one
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -20,8 +20,6 @@ import (
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
-func asWire(err error, wire **connect.Error) bool { return errors.As(err, wire) }
-
 func sameOrder(t *testing.T, got, want *businessv1.Order) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
@@ -153,8 +151,8 @@ func testAnswersSayWhereTheyAreFrom(t *testing.T, mesh []region) {
 		t.Errorf("sent %q, got %q back", foreign, own)
 	}
 	_, err := mesh[0].orders().GetOrder(t.Context(), connect.NewRequest(&businessv1.GetOrderRequest{Id: "nothing"}))
-	wire := new(connect.Error)
-	if !asWire(err, &wire) {
+	wire, ok := errors.AsType[*connect.Error](err)
+	if !ok {
 		t.Fatal(err)
 	}
 	wantFreshness(t, wire.Meta())

@@ -2,6 +2,7 @@ package business
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -84,7 +85,7 @@ func testUserLife(t *testing.T, mesh []region) {
 	}
 	_, err = there.GetUser(t.Context(), connect.NewRequest(&businessv1.GetUserRequest{Id: user.GetId()}))
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND, "resource", "user", "id", user.GetId())
-	if wire := new(connect.Error); !asWire(err, &wire) || wire.Meta().Get(rpcheader.Bookmark) == "" {
+	if wire, ok := errors.AsType[*connect.Error](err); !ok || wire.Meta().Get(rpcheader.Bookmark) == "" {
 		t.Errorf("the answer that there is no such user has no bookmark: %v", err)
 	}
 	wantAudit(t, mesh[0], user.GetId(), "create", "update", "delete")

@@ -75,11 +75,11 @@ func TestWhatDoesNotTrip(t *testing.T) {
 	answer := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
 	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	tests := []struct {
-		name  string
-		query func(context.Context) error
-		alive bool
-		call  func(context.Context) (context.Context, context.CancelFunc)
-		want  string
+		name   string
+		query  func(context.Context) error
+		silent bool
+		call   func(context.Context) (context.Context, context.CancelFunc)
+		want   string
 	}{
 		{name: "caller's mistake", query: answer(connect.NewError(connect.CodeInvalidArgument, errTest)), want: "closed"},
 		{name: "bug", query: answer(connect.NewError(connect.CodeInternal, errTest)), want: "closed"},
@@ -92,8 +92,8 @@ func TestWhatDoesNotTrip(t *testing.T) {
 		{name: "deadline", query: hang, want: "closed", call: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, 10*time.Millisecond)
 		}},
-		{name: "silence of one who lives", query: func(context.Context) error { select {} }, alive: true, want: "closed"},
-		{name: "silence", query: nil, want: "open"},
+		{name: "silence of one who is heard", query: nil, want: "closed"},
+		{name: "silence", query: nil, silent: true, want: "open"},
 		{
 			name: "cannot serve", want: "open",
 			query: func(context.Context) error {
@@ -108,11 +108,11 @@ func TestWhatDoesNotTrip(t *testing.T) {
 				ended := make(chan struct{})
 				defer close(ended)
 				query := tt.query
-				if tt.name == "silence" || tt.alive {
+				if query == nil {
 					query = func(context.Context) error { <-ended; return errTest } // deaf to its deadline
 				}
 				r := newRegion(t, stub{query: query}.handler(), Options{
-					Alive: func() bool { return tt.alive }, Timeout: 100 * time.Millisecond,
+					Connected: func() bool { return !tt.silent }, Timeout: 100 * time.Millisecond,
 				})
 				for range breakerMinCalls {
 					ctx, cancel := t.Context(), func() {}

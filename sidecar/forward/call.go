@@ -150,6 +150,9 @@ func (c *call) once(ctx context.Context, attempt func(context.Context) error) er
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRejected, err)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer c.primary.listen(ctx, cancel).Stop()
 	var wrote atomic.Bool // the trace is called on the transport's goroutines
 	err = attempt(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }}))
 	err, verdict := c.primary.judge(ctx, err)
@@ -160,6 +163,29 @@ func (c *call) once(ctx context.Context, attempt func(context.Context) error) er
 	return err
 }
 
+// listen cancels an attempt with errSilent when the primary has not been heard for too long. It looks again until the
+// attempt's context ends.
+func (p *Primary) listen(ctx context.Context, cancel context.CancelCauseFunc) *time.Timer {
+	var timer *time.Timer
+	begun := make(chan struct{}) // closed when timer is set
+	heard := time.Now()
+	timer = time.AfterFunc(silenceInterval, func() {
+		<-begun
+		if p.connected() {
+			heard = time.Now()
+		}
+		switch {
+		case ctx.Err() != nil:
+		case time.Since(heard) >= silenceLimit:
+			cancel(errSilent)
+		default:
+			timer.Reset(silenceInterval)
+		}
+	})
+	close(begun)
+	return timer
+}
+
 // errRejected marks what the breaker did not let pass.
 var errRejected = errors.New("breaker")
 
@@ -167,8 +193,10 @@ var errRejected = errors.New("breaker")
 func (p *Primary) judge(ctx context.Context, err error) (meaning, verdict error) {
 	switch {
 	case err == nil:
+		p.silent.Store(false)
 		return nil, nil
 	case connect.IsWireError(err):
+		p.silent.Store(false)
 		// The primary answers. Only where it says that it cannot serve is that held against it, and not where it says that
 		// this region asks too much.
 		switch connect.CodeOf(err) {
@@ -179,11 +207,12 @@ func (p *Primary) judge(ctx context.Context, err error) (meaning, verdict error)
 		default:
 			return err, nil
 		}
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		if p.alive() {
-			return errNoAnswer, errNotCounted
-		}
+	case errors.Is(context.Cause(ctx), errSilent),
+		errors.Is(ctx.Err(), context.DeadlineExceeded) && !p.connected():
+		p.silent.Store(true)
 		return errSilent, errSilent
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return errNoAnswer, errNotCounted
 	case ctx.Err() != nil:
 		return err, errNotCounted
 	default:

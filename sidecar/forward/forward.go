@@ -40,6 +40,9 @@ const (
 	breakerWindow      = 10 * time.Second
 	breakerBucket      = time.Second
 
+	silenceLimit    = 2 * time.Second // not connected, before a call without an answer is given up
+	silenceInterval = 250 * time.Millisecond
+
 	overloadedRetryAfter = 100 * time.Millisecond
 )
 
@@ -51,9 +54,10 @@ type Options struct {
 	URL string
 	// HTTPClient makes the calls. The caller closes its connections.
 	HTTPClient *http.Client
-	// Alive reports whether the primary is known to live, apart from the calls made here. Only while it is not, calls that
-	// run into their deadline count against the primary: otherwise the deadline may have been too short. Default: never.
-	Alive func() bool
+	// Connected reports whether the primary is heard by other means than the calls made here. A call without an answer is
+	// given up when it has not been for a while; as long as it is, a call that runs into its deadline does not count against
+	// the primary, because the deadline may have been too short. Default: always.
+	Connected func() bool
 	// MaxInFlight is how many calls there may be; default DefaultMaxInFlight. More are refused with OVERLOADED.
 	MaxInFlight int
 	// Timeout is the deadline of calls that come without one, of streams up to their first message; default DefaultTimeout.
@@ -67,13 +71,15 @@ type Options struct {
 type Primary struct {
 	datav1connect.UnimplementedDataServiceHandler
 
-	region  string
-	client  datav1connect.DataServiceClient
-	alive   func() bool
-	timeout time.Duration
-	slots   chan struct{}
-	metrics *metrics
+	region    string
+	client    datav1connect.DataServiceClient
+	connected func() bool
+	timeout   time.Duration
+	slots     chan struct{}
+	metrics   *metrics
+
 	breaker atomic.Pointer[breaker]
+	silent  atomic.Bool // a call was given up because the primary is not heard, and none was answered since
 }
 
 var _ datav1connect.DataServiceHandler = (*Primary)(nil)
@@ -85,13 +91,13 @@ func New(o Options) (*Primary, error) {
 	p := &Primary{
 		region: o.Region,
 		// Between nodes compression costs more time than it saves.
-		client:  datav1connect.NewDataServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
-		alive:   o.Alive,
-		timeout: cmp.Or(o.Timeout, DefaultTimeout),
-		slots:   make(chan struct{}, cmp.Or(o.MaxInFlight, DefaultMaxInFlight)),
+		client:    datav1connect.NewDataServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
+		connected: o.Connected,
+		timeout:   cmp.Or(o.Timeout, DefaultTimeout),
+		slots:     make(chan struct{}, cmp.Or(o.MaxInFlight, DefaultMaxInFlight)),
 	}
-	if p.alive == nil {
-		p.alive = func() bool { return false }
+	if p.connected == nil {
+		p.connected = func() bool { return true }
 	}
 	var err error
 	if p.metrics, err = newMetrics(p, o.Registerer); err != nil {
@@ -103,6 +109,7 @@ func New(o Options) (*Primary, error) {
 
 // Reset closes the breaker. Whoever knows that the primary is back calls it.
 func (p *Primary) Reset() {
+	p.silent.Store(false)
 	p.breaker.Store(gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:         "primary",
 		MaxRequests:  breakerProbes,
@@ -110,7 +117,7 @@ func (p *Primary) Reset() {
 		BucketPeriod: breakerBucket,
 		Timeout:      breakerTimeout,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.ConsecutiveFailures >= breakerConsecutive ||
+			return p.silent.Load() || c.ConsecutiveFailures >= breakerConsecutive ||
 				c.Requests >= breakerMinCalls && c.TotalFailures*2 >= c.Requests
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
@@ -160,5 +167,5 @@ var (
 	errNoAnswer = errors.New("no answer in time")
 )
 
-// errSilent is errNoAnswer of a primary that is not known to live.
+// errSilent is errNoAnswer of a primary that is not heard by other means either.
 var errSilent = fmt.Errorf("%w, and no sign of life", errNoAnswer)

@@ -179,7 +179,7 @@ func TestNobodyListens(t *testing.T) {
 // Packets vanish: the caller is told before its own deadline.
 func TestBlackHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegion(t, stub{}.handler(), Options{})
+		r := newRegion(t, stub{}.handler(), Options{Connected: func() bool { return false }})
 		r.primary.dark.Store(true)
 		defer r.primary.Close()
 		for _, tt := range []struct {
@@ -187,16 +187,55 @@ func TestBlackHole(t *testing.T) {
 			want rpcerr.Reason
 		}{{r.query, unavailable}, {r.executeWith, outcomeUnknown}} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			r.Reset()
 			wantReason(t, tt.call(ctx), tt.want)
 			if ctx.Err() != nil {
 				t.Errorf("%v came too late", tt.want)
 			}
 			cancel()
 		}
+		r.Reset()
+		for _, want := range []time.Duration{silenceLimit, 0} { // the first one opens the breaker
+			begin := time.Now()
+			wantReason(t, r.query(t.Context()), unavailable)
+			if took := time.Since(begin); took != want {
+				t.Errorf("without a deadline it took %v, want %v", took, want)
+			}
+		}
+	})
+}
+
+// A long call is waited for as long as the primary is heard.
+func TestLongCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heard := true
 		begin := time.Now()
+		r := newRegion(t, stub{query: func(context.Context) error { time.Sleep(20 * time.Second); return nil }}.handler(),
+			Options{Connected: func() bool { return heard && time.Since(begin)%time.Second < 900*time.Millisecond }})
+		if err := r.query(t.Context()); err != nil {
+			t.Error(err)
+		}
+		// From here on it is not: there is no answer to wait for.
+		heard = false
+		begin = time.Now()
 		wantReason(t, r.query(t.Context()), unavailable)
+		if took := time.Since(begin); took != silenceLimit {
+			t.Errorf("gave up after %v", took)
+		}
+	})
+}
+
+func TestDefaultTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, stub{}.handler(), Options{})
+		r.primary.dark.Store(true)
+		defer r.primary.Close()
+		begin := time.Now()
+		if err := r.query(t.Context()); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+			t.Error(err)
+		}
 		if took := time.Since(begin); took != DefaultTimeout {
-			t.Errorf("without a deadline it took %v", took)
+			t.Errorf("it took %v", took)
 		}
 	})
 }

@@ -70,7 +70,7 @@ func (r *replicaReader) answer(ctx context.Context, read *Read, f func(*view) er
 		return false, err
 	}
 	if why == "" {
-		err = errors.Join(f(v), v.snap.Close())
+		err = v.use(f)
 		if why = whyPassed(err); why == "" {
 			return err == nil, err
 		}

@@ -34,6 +34,12 @@ type view struct {
 	row rowcodec.Row // the row that was read last
 }
 
+// use calls f and closes the view.
+func (v *view) use(f func(*view) error) (err error) {
+	defer func() { err = errors.Join(err, v.snap.Close()) }()
+	return f(v)
+}
+
 func (v *view) answer(rowsRead int) *datav1.Answer {
 	return &datav1.Answer{
 		Bookmark:    v.database.bookmark(v.codec, v.snap.Epoch(), v.snap.Version()),

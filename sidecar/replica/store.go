@@ -13,7 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/nearside-dev/nearside/internal/meshdb"
-	"github.com/nearside-dev/nearside/sidecar/replica/failstop"
+	"github.com/nearside-dev/nearside/internal/failstop"
 )
 
 // Store holds the copies of all databases of a sidecar. Its methods are safe for concurrent use.

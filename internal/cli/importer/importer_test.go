@@ -1,10 +1,12 @@
 package importer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -16,6 +18,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/value"
 )
 
 // recorder answers transactions as a primary that remembers keys would, and keeps them.
@@ -218,9 +221,15 @@ func TestErrors(t *testing.T) {
 	}{
 		{name: "rollback", in: "INSERT 1;\nROLLBACK; -- due to errors", want: "dump.sql:2: an import cannot go back"},
 		{
-			name: "too long", in: "INSERT 1;\nINSERT '" + strings.Repeat("x", MaxStatementBytes) + "'",
-			want: "dump.sql:2: the statement is longer than 1 MiB",
+			name: "too long", in: "INSERT 1;\nINSERT " + strings.Repeat("x", MaxStatementBytes),
+			want: "dump.sql:2: the statement is longer than 1 MiB: in INSERT xxx",
 		},
+		{
+			name: "not closed", in: "INSERT 1;\nINSERT '" + strings.Repeat("x", MaxTransactionBytes),
+			want: "dump.sql:2: the statement is longer than 64 MiB, or a quote in it is not closed",
+		},
+		{name: "not UTF-8", in: "\nINSERT \xff", want: "dump.sql:2: the statement is not valid UTF-8: in INSERT \ufffd"},
+		{name: "schema not UTF-8", in: "CREATE TABLE a (x DEFAULT '\xff')", want: "dump.sql:1: the statement is not valid UTF-8"},
 		{
 			name: "too many for one transaction", in: "\n" + strings.Repeat("X;\n", MaxOperations+1),
 			opts: func(o *Options) { o.Atomic = true }, want: "dump.sql:100002: --atomic takes at most 64 MiB",
@@ -319,6 +328,48 @@ func TestRetry(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestLift(t *testing.T) {
+	long := strings.Repeat("it''s ", MaxStatementBytes/6+1)
+	for _, test := range []struct {
+		name, in, sql string
+		parameters    []value.Value
+	}{
+		{name: "nothing to do", in: "INSERT INTO a VALUES('x')", sql: "INSERT INTO a VALUES('x')"},
+		{
+			name: "long text", in: "INSERT INTO a VALUES(1,'" + long + "','x') -- '", sql: "INSERT INTO a VALUES(1,?,'x') -- '",
+			parameters: []value.Value{value.Text(strings.ReplaceAll(long, "''", "'"))},
+		},
+		{
+			name: "long blob", in: "INSERT INTO [?] VALUES(X'" + strings.Repeat("0aFf", MaxStatementBytes/4) + "')",
+			sql: "INSERT INTO [?] VALUES(?)", parameters: []value.Value{value.Blob(bytes.Repeat([]byte{10, 255}, MaxStatementBytes/4))},
+		},
+		{
+			name: "not UTF-8", in: "INSERT INTO a VALUES('x','\xff''')", sql: "INSERT INTO a VALUES('x',?)",
+			parameters: []value.Value{value.TextBytes([]byte("\xff'"))},
+		},
+		{name: "many short ones", in: "INSERT INTO a VALUES" + strings.Repeat("('0123456789012345678901234567890123456789'),", 25_000) + "(1)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := statementOf(test.in, roleRows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.GetSql()) > MaxStatementBytes {
+				t.Errorf("still %d bytes", len(got.GetSql()))
+			}
+			if test.sql == "" {
+				return
+			}
+			if diff := cmp.Diff(test.sql, got.GetSql()); diff != "" {
+				t.Error(diff)
+			}
+			if !slices.EqualFunc(test.parameters, value.FromProtos(got.GetParameters()), value.Equal) {
+				t.Errorf("%d other parameters", len(got.GetParameters()))
+			}
+		})
+	}
 }
 
 func TestForeignKeys(t *testing.T) {

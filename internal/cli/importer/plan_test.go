@@ -10,6 +10,7 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -189,7 +190,11 @@ func FuzzPlan(f *testing.F) {
 			s := scanner.Statement().Text
 			switch roleOf(s) {
 			case roleRows, roleSchema:
-				want = append(want, s)
+				statement, err := statementOf(s, roleOf(s))
+				if err != nil {
+					return
+				}
+				want = append(want, statement.GetSql())
 			case roleRollback:
 				return
 			}
@@ -216,4 +221,50 @@ func FuzzPlan(f *testing.F) {
 			t.Errorf("piped: %q, want %q", piped.batches(), r.batches())
 		}
 	})
+}
+
+// FuzzTokens checks that tokens follow each other, and that lifting literals changes no other token.
+func FuzzTokens(f *testing.F) {
+	f.Add("INSERT INTO \"a\" VALUES(x'00ff', 'it''s', 1.5e3) -- x")
+	f.Add("a'x'b?X'0' [b /* c */ `d``e` 'open")
+	f.Add("-'long text'-/'long text'*/")
+	f.Add("'\xff''' x''")
+	f.Fuzz(func(t *testing.T, text string) {
+		all := tokensOf(t, text)
+		lifted := lift(text, 4)
+		rest := tokensOf(t, lifted.GetSql())
+		if len(all) != len(rest) {
+			t.Fatalf("%q became %q", text, lifted.GetSql())
+		}
+		parameters := lifted.GetParameters()
+		for i, token := range all {
+			if token.text == rest[i].text {
+				continue
+			}
+			v, ok := literal(token)
+			if !ok || rest[i].text != "?" || len(parameters) == 0 || !proto.Equal(v, parameters[0]) {
+				t.Fatalf("%q became %q", text, lifted.GetSql())
+			}
+			parameters = parameters[1:]
+		}
+		if len(parameters) > 0 {
+			t.Errorf("%d parameters too many for %q", len(parameters), lifted.GetSql())
+		}
+	})
+}
+
+func tokensOf(t *testing.T, text string) (list []token) {
+	end := 0
+	for all := (&tokens{text: text}); ; {
+		next, ok := all.next()
+		if !ok {
+			return list
+		}
+		if next.start < end || next.end <= next.start || text[next.start:next.end] != next.text {
+			t.Fatalf("token %+v behind %d in %q", next, end, text)
+		}
+		next.name()
+		end = next.end
+		list = append(list, next)
+	}
 }

@@ -33,7 +33,7 @@ type batch struct {
 
 // scan calls f with each statement of in, which is the given part of the input.
 func (r *run) scan(in io.Reader, part segment, f func(sqlsplit.Statement) error) error {
-	scanner := sqlsplit.NewScanner(in, sqlsplit.Options{MaxStatementBytes: MaxStatementBytes})
+	scanner := sqlsplit.NewScanner(in, sqlsplit.Options{MaxStatementBytes: MaxTransactionBytes})
 	for scanner.Scan() {
 		s := scanner.Statement()
 		s.Offset += part.offset
@@ -46,7 +46,7 @@ func (r *run) scan(in io.Reader, part segment, f func(sqlsplit.Statement) error)
 	}
 	if tooLong, ok := errors.AsType[*sqlsplit.TooLongError](scanner.Err()); ok {
 		return fmt.Errorf("%s:%d: the statement is longer than %d MiB, or a quote in it is not closed",
-			r.opts.Name, part.line+tooLong.Line, MaxStatementBytes>>20)
+			r.opts.Name, part.line+tooLong.Line, MaxTransactionBytes>>20)
 	}
 	if err := scanner.Err(); err != nil {
 		return fmt.Errorf("%s: %w", r.opts.Name, err)
@@ -138,9 +138,11 @@ func (r *run) flush(ctx context.Context) error {
 		DeferForeignKeys: deferred,
 	}
 	for i, s := range statements {
-		request.Operations[i] = &datav1.Operation{
-			Operation: &datav1.Operation_Statement{Statement: &datav1.Statement{Sql: s.Text}},
+		statement, err := statementOf(s.Text, roleOf(s.Text))
+		if err != nil {
+			return &StatementError{Name: r.opts.Name, Line: s.Line, Statement: s.Text, Err: err}
 		}
+		request.Operations[i] = &datav1.Operation{Operation: &datav1.Operation_Statement{Statement: statement}}
 	}
 	response, err := transact(ctx, r.client, request, r.opts.RetryFor)
 	if err != nil {

@@ -78,24 +78,30 @@ func (s *Supervisor) Close(ctx context.Context) error {
 	var errs []error
 	for _, k := range slices.Backward(s.roles) {
 		k.stop <- ctx
-		if err := k.ended(ctx); err != nil {
+		if err := wait(ctx, k.done); err != nil {
 			errs = append(errs, fmt.Errorf("close %s: %w", k.name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// End closes a role, and gives up on one that does not end even when ctx has: the error says so.
+func End(ctx context.Context, role Role) error {
+	done := make(chan error, 1)
+	go func() { done <- role.Close(ctx) }()
+	return wait(ctx, done)
+}
+
 var errStuck = errors.New("does not end")
 
-// ended waits for the role's end.
-func (k *kept) ended(ctx context.Context) error {
+func wait(ctx context.Context, done <-chan error) error {
 	select {
-	case err := <-k.done:
+	case err := <-done:
 		return err
 	case <-ctx.Done():
 	}
 	select {
-	case err := <-k.done:
+	case err := <-done:
 		return err
 	case <-time.After(closeGrace):
 		return errStuck
@@ -109,7 +115,7 @@ func (k *kept) run(ctx context.Context, role Role) error {
 	for {
 		select {
 		case stop := <-k.stop:
-			return role.Close(stop)
+			return End(stop, role)
 		case err := <-role.Fatal():
 			k.logger.Error("role failed", slog.Any("error", err))
 		}
@@ -139,7 +145,7 @@ func (k *kept) run(ctx context.Context, role Role) error {
 func (k *kept) closeFailed(ctx context.Context, role Role) {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
-	if err := role.Close(ctx); err != nil {
+	if err := End(ctx, role); err != nil {
 		k.logger.Warn("failed role does not close cleanly", slog.Any("error", err))
 	}
 }

@@ -147,7 +147,7 @@ func (b *Batch) Commit() error {
 	if err := b.batch.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("append to log: %w", err)
 	}
-	return b.log.Failed() // Pebble reports success after a fatal error that our logger survived
+	return b.log.Failed() // Pebble is told that a frozen disk took the write
 }
 
 // Close releases the batch.

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
-	"github.com/nearside-dev/nearside/internal/pebblelog"
+	"github.com/nearside-dev/nearside/internal/failstop"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 )
 
@@ -35,8 +35,8 @@ type Options struct {
 // goroutine per database, the writer.
 type Log struct {
 	db     *pebble.DB
-	logger *pebblelog.Logger
-	fs     vfs.FS
+	logger *slog.Logger
+	disk   *failstop.FS // freezes at the first failed write: Pebble itself would end the process, or never stop trying
 	dir    string
 	now    func() time.Time
 
@@ -68,12 +68,18 @@ func Open(dir string, o Options) (*Log, error) {
 		return nil, fmt.Errorf("create log folder %s: %w", dir, err)
 	}
 	l := &Log{
-		logger: pebblelog.New(o.Logger, o.OnFatal), fs: o.FS, dir: dir, now: o.Clock, diskReserve: o.DiskReserve,
+		logger: o.Logger, dir: dir, now: o.Clock, diskReserve: o.DiskReserve,
 	}
+	l.disk = failstop.New(o.FS, func(err error) {
+		o.Logger.Error("log store failed", slog.Any("error", err))
+		if o.OnFatal != nil {
+			o.OnFatal(fmt.Errorf("%w: %w", ErrFailed, err))
+		}
+	})
 	l.published.heads = make(map[uint32]Head)
 	l.published.watchers = make(map[*Watcher]struct{})
 	options := &pebble.Options{
-		FS: o.FS, Logger: l.logger, CacheSize: o.CacheBytes, MemTableSize: 16 << 20,
+		FS: l.disk, Logger: storeLogger{l}, CacheSize: o.CacheBytes, MemTableSize: 16 << 20,
 		FormatMajorVersion: pebble.FormatNewest,
 	}
 	// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
@@ -85,20 +91,34 @@ func Open(dir string, o Options) (*Log, error) {
 		return nil, fmt.Errorf("open log %s: %w", dir, err)
 	}
 	l.db = db
+	l.disk.Arm()
 	return l, nil
 }
 
-// Close closes the store. A failed store is left as it is: what it could not write is not worth a wait.
+// storeLogger is Pebble's logger. The default one ends the process at a fatal error.
+type storeLogger struct{ l *Log }
+
+func (s storeLogger) Infof(format string, args ...any) {
+	s.l.logger.Debug(fmt.Sprintf(format, args...))
+}
+
+func (s storeLogger) Errorf(format string, args ...any) {
+	s.l.logger.Error(fmt.Sprintf(format, args...))
+}
+
+func (s storeLogger) Fatalf(format string, args ...any) { s.l.disk.Fail(fmt.Errorf(format, args...)) }
+
+// Close closes the store. What Pebble says of a failed one means nothing: its disk is frozen as a crash would leave it.
 func (l *Log) Close() error {
-	if l.logger.Failed() == nil {
-		return l.db.Close()
+	if err := l.db.Close(); l.disk.Failed() == nil {
+		return err
 	}
 	return nil
 }
 
 // Failed returns the error that stopped the store, wrapped in ErrFailed, or nil.
 func (l *Log) Failed() error {
-	if err := l.logger.Failed(); err != nil {
+	if err := l.disk.Failed(); err != nil {
 		return fmt.Errorf("%w: %w", ErrFailed, err)
 	}
 	return nil
@@ -298,7 +318,7 @@ func (l *Log) TableSums(database uint32) (map[uint32]TableSum, error) {
 func (l *Log) CheckDisk() bool {
 	now := l.now().UnixNano()
 	if last := l.diskCheckedAt.Load(); now-last >= int64(time.Second) && l.diskCheckedAt.CompareAndSwap(last, now) {
-		usage, err := l.fs.GetDiskUsage(l.dir)
+		usage, err := l.disk.GetDiskUsage(l.dir)
 		// A file system that cannot tell (in memory, in tests) has no reserve to keep.
 		l.diskFull.Store(err == nil && usage.AvailBytes < l.diskReserve)
 	}

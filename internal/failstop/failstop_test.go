@@ -35,8 +35,7 @@ func TestUnarmedErrorsPassThrough(t *testing.T) {
 }
 
 func TestMissingFileIsNoFailure(t *testing.T) {
-	inner, _, _ := disk()
-	fs := New(inner, func(err error) { t.Errorf("told of %v", err) })
+	fs := New(vfs.NewMem(), func(err error) { t.Errorf("told of %v", err) })
 	fs.Arm()
 	if err := fs.Remove("nothing"); err == nil {
 		t.Error("removed what is not there")
