@@ -14,8 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,8 +93,10 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 		stream.CloseIdleConnections()
 		return nil
 	})
+	var follower *replica.Follower // made below: it and primary tell each other about the connection
 	primary, err := forward.New(forward.Options{
-		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Alive: s.primaryAlive, Registerer: metrics,
+		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics,
+		Connected: func() bool { return follower.Connected() },
 	})
 	if err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err != nil {
 		return nil, err
 	}
-	follower := replica.NewFollower(s.store,
+	follower = replica.NewFollower(s.store,
 		replicationv1connect.NewReplicationServiceClient(stream, c.PrimaryURL, connect.WithAcceptCompression("gzip", nil, nil)),
 		replica.FollowerConfig{
 			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset, OnHeartbeat: s.onHeartbeat,

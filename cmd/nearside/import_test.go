@@ -173,6 +173,22 @@ func TestImportDump(t *testing.T) {
 	}
 }
 
+// TestImportLargeValues imports statements that are longer than one may be, and text that is not UTF-8.
+func TestImportLargeValues(t *testing.T) {
+	s := shell{t, startPrimary(t)}
+	s.must("import", "--db", "large", writeDump(t, "CREATE TABLE files (name TEXT, body);\n"+
+		"INSERT INTO files VALUES ('blob', x'"+strings.Repeat("00ff", 1<<20)+"');\n"+
+		"INSERT INTO files VALUES ('text', '"+strings.Repeat("it''s ", 1<<19)+"');\n"+
+		"INSERT INTO files VALUES ('bytes', 'a\xff');\n"))
+	got := s.rows("large", "SELECT name, typeof(body), length(CAST(body AS BLOB)) FROM files")
+	if want := `[["blob","blob",2097152],["text","text",2621440],["bytes","text",2]]`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := s.rows("large", "SELECT body FROM files WHERE name = 'bytes'"); got != `[[{"base64":"Yf8="}]]` {
+		t.Errorf("got %s", got)
+	}
+}
+
 // TestImportChinook imports the sample database of many tutorials, if it is there.
 func TestImportChinook(t *testing.T) {
 	path := filepath.Join("..", "..", "..", "shared", "data", "chinook.sql")

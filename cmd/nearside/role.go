@@ -108,7 +108,7 @@ func runRole(ctx context.Context, app *cli.App, listen, admin string, start supe
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	return errors.Join(failed, role.Close(closing))
+	return errors.Join(failed, supervise.End(closing, role))
 }
 
 func announceRole(app *cli.App, url, adminURL string) error {

@@ -155,6 +155,7 @@ func TestSQLInput(t *testing.T) {
 		{name: "good", in: "SELECT 1; SELECT 2;", lines: 2},
 		{name: "goes on", in: "SELECT 1; SELEC 2; SELECT 3", code: 1, lines: 3, stderr: "nearside: 1 of 3 statements failed\n"},
 		{name: "stops", in: "SELECT 1; SELEC 2; SELECT 3", args: []string{"--stop-on-error"}, code: 1, lines: 2, stderr: "nearside: 1 of 2 statements failed\n"},
+		{name: "not UTF-8", in: "SELECT '\xff';", code: 1, lines: 1, stderr: "nearside: 1 of 1 statements failed\n"},
 		{name: "argument", args: []string{"SELECT 1; SELEC 2; SELECT 3"}, code: 1, lines: 3, stderr: "nearside: 1 of 3 statements failed\n"},
 		{name: "no database", args: []string{"--db", "none", "SELECT 1"}, code: 1, lines: 1, stderr: "nearside: not_found: "},
 	} {

@@ -194,14 +194,14 @@ func (u *up) announce(took time.Duration) error {
 	}
 	flag := ""
 	if u.url(0) != config.DefaultClient().URL {
-		flag = "--url " + u.url(0) + " "
+		flag = " --url " + u.url(0)
 	}
 	last := u.url(len(u.Regions) - 1)
 	_, err := fmt.Fprintf(out, `
 Try in another terminal:
-  nearside sql %[1]s"INSERT INTO greetings (text) VALUES ('Hallo')"
+  nearside sql%[1]s "INSERT INTO greetings (text) VALUES ('Hallo')"
   nearside sql --url %[2]s "SELECT * FROM greetings"
-  nearside status %[1]s
+  nearside status%[1]s
 
 Ctrl-C stops the mesh.
 `, flag, last)

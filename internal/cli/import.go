@@ -35,7 +35,9 @@ the primary remembers the batches (use the same batch limits). With --atomic all
 goes in one transaction of at most 64 MiB.
 
 The dump's own BEGIN and COMMIT, and PRAGMA, ANALYZE and VACUUM, are left out.
-If it turns foreign keys off they are checked at the end of each batch.`,
+One that begins with PRAGMA foreign_keys=OFF, as those of sqlite3's .dump do, may
+have rows before those they refer to: its tables are made first, then filled in
+the order of their references, and keys are checked at the end of each batch.`,
 		Example: "  nearside import --db chinook chinook.sql",
 		Args:    cobra.ExactArgs(1),
 		RunE: app.Run(func(cmd *cobra.Command, args []string) error {

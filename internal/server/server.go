@@ -125,7 +125,8 @@ func (s *Server) Close(ctx context.Context) error {
 type drainKey struct{}
 
 // EndOnDrain cancels the contexts of next's requests when its server begins to close. It is for streams that end only when
-// their caller goes: without it Close would wait for them as long as it may.
+// their caller goes: without it Close would wait for them as long as it may. It does not wake a handler that is waiting for
+// its caller's next message.
 func EndOnDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		draining, ok := r.Context().Value(drainKey{}).(context.Context)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,16 +209,24 @@ func TestBlackHole(t *testing.T) {
 // A long call is waited for as long as the primary is heard.
 func TestLongCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		heard := true
-		begin := time.Now()
-		r := newRegion(t, stub{query: func(context.Context) error { time.Sleep(20 * time.Second); return nil }}.handler(),
-			Options{Connected: func() bool { return heard && time.Since(begin)%time.Second < 900*time.Millisecond }})
+		var gone atomic.Bool
+		origin := time.Now()
+		r := newRegion(t, stub{query: func(ctx context.Context) error {
+			select {
+			case <-time.After(20 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}.handler(), Options{Connected: func() bool {
+			return !gone.Load() && time.Since(origin)%time.Second < 900*time.Millisecond
+		}})
 		if err := r.query(t.Context()); err != nil {
 			t.Error(err)
 		}
 		// From here on it is not: there is no answer to wait for.
-		heard = false
-		begin = time.Now()
+		gone.Store(true)
+		begin := time.Now()
 		wantReason(t, r.query(t.Context()), unavailable)
 		if took := time.Since(begin); took != silenceLimit {
 			t.Errorf("gave up after %v", took)

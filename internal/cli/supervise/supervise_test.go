@@ -24,6 +24,12 @@ func (m *machine) Close(context.Context) error {
 	return m.err
 }
 
+// pass lets time pass in the bubble, and all that happens in it.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 var errBroken = errors.New("broken")
 
 func TestRestart(t *testing.T) {
@@ -57,7 +63,7 @@ func TestRestart(t *testing.T) {
 
 		refused = 8
 		current.fatal <- errBroken
-		time.Sleep(50 * time.Second)
+		pass(50 * time.Second)
 		// 0.1 s after the failure, then twice as long each time, up to 10 s.
 		want := []time.Duration{0, 100, 300, 700, 1500, 3100, 6300, 12700, 22700, 32700}
 		for i := range want {
@@ -70,10 +76,10 @@ func TestRestart(t *testing.T) {
 			t.Errorf("closed %d times, want once", closes)
 		}
 
-		time.Sleep(time.Minute) // it has settled
+		pass(time.Minute) // it has settled
 		starts, begun = nil, time.Now()
 		current.fatal <- errBroken
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if !slices.Equal(starts, []time.Duration{firstPause}) {
 			t.Errorf("started at %v, want %v", starts, firstPause)
 		}
@@ -106,7 +112,7 @@ func TestCloseWhileDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		fatal <- errBroken
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if err := s.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,6 @@ type capture struct {
 
 	written           uint64 // rows changed, by triggers and cascades too
 	inserted          *int64 // the last rowid that the running statement itself inserted
-	sequences         bool   // an AUTOINCREMENT table was inserted into
 	schemaChanged     bool   // a statement of this transaction altered a table
 	touchedAfterAlter bool
 	err               error
@@ -58,7 +57,6 @@ func (w *writer) onChange(u *sqlite.PreUpdate) {
 		return // made by this very transaction: shipped whole at its end
 	}
 	if u.Op == sqlite.OpInsert && !t.access.table.WithoutRowid {
-		c.sequences = c.sequences || t.access.table.Autoincrement
 		if u.Depth() == 0 {
 			rowid := u.NewRowid
 			c.inserted = &rowid

@@ -202,7 +202,13 @@ func (f *fixture) dump() []string {
 	tables := f.query("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '\\_nearside%' ESCAPE '\\'")
 	sort.Strings(tables)
 	for _, name := range tables {
-		out = append(out, f.query("SELECT '"+name+"', rowid, * FROM "+quote(name)+" ORDER BY rowid")...)
+		rowid := "rowid, "
+		if name == "sqlite_sequence" || f.query("SELECT wr FROM pragma_table_list('" + name + "')")[0] == "1" {
+			rowid = "" // there is none, or it means nothing
+		}
+		rows := f.query("SELECT '" + name + "', " + rowid + "* FROM " + quote(name))
+		sort.Strings(rows)
+		out = append(out, rows...)
 	}
 	return append(out, f.query("PRAGMA integrity_check")...)
 }

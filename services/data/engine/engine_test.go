@@ -365,6 +365,50 @@ func TestCancelledCallerHarmsOnlyItself(t *testing.T) {
 	f.want("SELECT count(*), sum(a = 'before') FROM t", "20|0")
 }
 
+// TestStatementsThatBecomeSchemaChanges repeats texts that did nothing when they were first compiled.
+func TestStatementsThatBecomeSchemaChanges(t *testing.T) {
+	f := newFixture(t)
+	drop, create := "DROP TABLE IF EXISTS z", "CREATE TABLE IF NOT EXISTS z (a)"
+	for range 3 {
+		f.exec(drop)
+		if c := f.exec(create); c.Version == 0 {
+			t.Error("the table was made without a commit")
+		}
+		f.exec(create)
+		f.exec("INSERT INTO z VALUES (1)")
+		if c := f.exec(drop); c.Version == 0 {
+			t.Error("the table was dropped without a commit")
+		}
+	}
+	c, err := f.db.Transact(context.Background(), &Transaction{Operations: []Operation{
+		SQL(drop), SQL(create), SQL(drop), SQL(create), SQL("INSERT INTO z VALUES (2)"),
+	}})
+	if err != nil || c.Version == 0 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	f.removeFile()
+	f.want("SELECT a FROM z", "2")
+}
+
+// TestLongTransactionDoesNotHoldUpItsGroup mixes a slow transaction into many short ones: all are done.
+func TestLongTransactionDoesNotHoldUpItsGroup(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			for range 20 {
+				f.exec("INSERT INTO t (a) VALUES ('short')")
+			}
+			if i%16 == 0 {
+				f.exec("INSERT INTO t (a) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) SELECT 'long' FROM n")
+			}
+		})
+	}
+	wg.Wait()
+	f.want("SELECT a, count(*) FROM t GROUP BY a ORDER BY a", "long|400000", "short|1280")
+}
+
 func TestTypedOperations(t *testing.T) {
 	f := newFixture(t)
 	f.exec("CREATE TABLE t (id TEXT PRIMARY KEY, a, b DEFAULT 5)")

@@ -132,8 +132,17 @@ func (x *execution) runPrepared(p *prepared, st *datav1.Statement) (rs *datav1.R
 		}
 	}
 	x.w.capture.inserted = nil
+	x.w.guard.take()
 	if rs, err = x.step(p); err != nil {
 		return nil, err
+	}
+	// SQLite compiles a statement anew where the schema has changed since, and then it may do something else: a DROP TABLE IF
+	// EXISTS that found no table before finds one now.
+	if again := x.w.guard.take(); again.schema && !p.footprint.schema {
+		if !x.alone {
+			return nil, errNeedsAlone
+		}
+		x.note(again)
 	}
 	if !p.readOnly && !p.footprint.schema {
 		rs.RowsAffected = x.w.conn.Changes()
@@ -238,7 +247,7 @@ func (x *execution) finish(tx *Transaction) (*change, error) {
 	if err := c.addRows(x); err != nil {
 		return nil, err
 	}
-	if w.capture.sequences || x.sequences || x.schema {
+	if x.sequences || x.schema {
 		if err := c.addSequences(x); err != nil {
 			return nil, err
 		}

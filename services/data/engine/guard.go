@@ -14,7 +14,7 @@ type footprint struct {
 	schema    bool     // it changes the schema
 	dropped   []string // tables it drops
 	altered   []string // tables it alters
-	sequences bool     // it writes sqlite_sequence by name
+	sequences bool     // it may change sqlite_sequence: by name, or by an INSERT, even one that ignores its rows
 	deferKeys bool     // it sets PRAGMA defer_foreign_keys
 	denied    string   // the action that was refused
 }
@@ -48,7 +48,10 @@ func (g *guard) authorize(action sqlite.Action, arg1, arg2, _, _ string) sqlite.
 		return sqlite.AuthOK
 	case sqlite.ActionRead:
 		return g.table(arg1, false)
-	case sqlite.ActionInsert, sqlite.ActionUpdate, sqlite.ActionDelete:
+	case sqlite.ActionInsert:
+		g.noted.sequences = true
+		return g.table(arg1, true)
+	case sqlite.ActionUpdate, sqlite.ActionDelete:
 		return g.table(arg1, true)
 	case sqlite.ActionFunction:
 		if deniedFunctions[strings.ToLower(arg2)] {

@@ -242,37 +242,57 @@ func (w *writer) replayRecord(r *replicationv1.CommitRecord) error {
 			return fmt.Errorf("schema: %w", err)
 		}
 	}
-	for _, t := range r.GetTables() {
-		if err := w.replayTable(t); err != nil {
-			return fmt.Errorf("table %d: %w", t.GetTableId(), err)
-		}
-	}
+	sequences := make(map[uint32]*int64, len(r.GetSequences()))
 	for _, s := range r.GetSequences() {
-		t := w.catalog.TableByID(s.GetTableId())
-		if t == nil {
+		if w.catalog.TableByID(s.GetTableId()) == nil {
 			return fmt.Errorf("%w: sequence of table %d", changelog.ErrCorrupt, s.GetTableId())
 		}
-		if err := w.run("DELETE FROM main.sqlite_sequence WHERE name = ?1", value.Text(t.Name)); err != nil {
-			return err
+		sequences[s.GetTableId()] = s.Value
+	}
+	for _, t := range r.GetTables() {
+		table := w.catalog.TableByID(t.GetTableId())
+		if table == nil {
+			return fmt.Errorf("%w: unknown table %d", changelog.ErrCorrupt, t.GetTableId())
 		}
-		if s.Value == nil {
-			continue
+		if _, told := sequences[table.ID]; table.Autoincrement && !told {
+			// Inserting rows moves it, whatever it was that made them: an UPDATE of a rowid does not.
+			var err error
+			if sequences[table.ID], err = w.readSequence(table.Name); err != nil {
+				return err
+			}
 		}
-		err := w.run("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?1, ?2)",
-			value.Text(t.Name), value.Integer(s.GetValue()))
-		if err != nil {
+		if err := w.replayTable(table, t); err != nil {
+			return fmt.Errorf("table %s: %w", table.Name, err)
+		}
+	}
+	for id, seq := range sequences {
+		if err := w.writeSequence(w.catalog.TableByID(id).Name, seq); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// replayTable brings rows to their final state: all deletes before all inserts, so that no order of unique values matters.
-func (w *writer) replayTable(t *replicationv1.TableChange) error {
-	table := w.catalog.TableByID(t.GetTableId())
-	if table == nil {
-		return fmt.Errorf("%w: unknown table", changelog.ErrCorrupt)
+// readSequence returns a table's entry in sqlite_sequence, nil if it has none.
+func (w *writer) readSequence(table string) (seq *int64, err error) {
+	err = w.rows("SELECT seq FROM main.sqlite_sequence WHERE name = ?1", []value.Value{value.Text(table)},
+		func(st *sqlite.Stmt) error {
+			n := st.ColumnInt64(0)
+			seq = &n
+			return nil
+		})
+	return seq, err
+}
+
+func (w *writer) writeSequence(table string, seq *int64) error {
+	if err := w.run("DELETE FROM main.sqlite_sequence WHERE name = ?1", value.Text(table)); err != nil || seq == nil {
+		return err
 	}
+	return w.run("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?1, ?2)", value.Text(table), value.Integer(*seq))
+}
+
+// replayTable brings rows to their final state: all deletes before all inserts, so that no order of unique values matters.
+func (w *writer) replayTable(table *catalog.Table, t *replicationv1.TableChange) error {
 	a := w.tables[strings.ToLower(table.Name)]
 	for _, r := range t.GetRows() {
 		key, err := a.keyFromBytes(r.GetKey())

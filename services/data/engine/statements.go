@@ -111,6 +111,15 @@ func (s *session) compile(sql string) (p *prepared, tail string, err error) {
 	return &prepared{Stmt: stmt, footprint: noted, readOnly: stmt.ReadOnly()}, tail, nil
 }
 
+// forgetStatements finalizes all compiled statements.
+func (s *session) forgetStatements() {
+	for _, e := range s.cached {
+		_ = e.Value.(cacheEntry).p.Finalize() // none is running
+	}
+	clear(s.cached)
+	s.recent.Init()
+}
+
 // release ends a statement's run and lets go of what it was bound to; statements that are not kept are finalized.
 func (s *session) release(p *prepared) error {
 	if p.footprint.schema {

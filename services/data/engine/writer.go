@@ -262,6 +262,9 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	}
 	w.capture.reset()
 	results, c, err := w.savepoint(x, r.tx)
+	if x.schema {
+		w.forgetStatements() // what was noted of them when they were compiled may be wrong now
+	}
 	if w.conn.Autocommit() {
 		if err == nil {
 			err = notServed(fmt.Errorf("transaction ended by itself"))
