@@ -484,3 +484,13 @@ func BenchmarkTransact(b *testing.B) {
 		})
 	}
 }
+
+func TestTooLargeIsRefusedWhole(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
+	_, err := f.try(fmt.Sprintf("INSERT INTO t (a) VALUES (1), (zeroblob(%d))", MaxTransactionBytes))
+	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE)
+	_, err = f.try(fmt.Sprintf("SELECT zeroblob(%d)", MaxResultBytes+1))
+	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE)
+	f.want("SELECT count(*) FROM t", "0")
+}
