@@ -126,13 +126,14 @@ func (l *Log) Failed() error {
 
 // The key space. Numbers are big-endian, so keys sort by them.
 const (
-	spaceRecord    = 'r' // database, version → CommitRecord
-	spaceRow       = 'v' // database, table, row key → version of the row's last change
-	spaceSum       = 's' // database, table → set-sum and row count
-	spaceKey       = 'i' // database, principal, 0, idempotency key → Outcome
-	spaceKeyOrder  = 'x' // database, version → the idempotency key's place, for expiry
-	spaceMigration = 'g' // database, ordinal → applied migration
-	spaceMeta      = 'm' // name → value
+	spaceRecord     = 'r' // database, version → CommitRecord
+	spaceRow        = 'v' // database, table, row key → version of the row's last change
+	spaceSum        = 's' // database, table → set-sum and row count
+	spaceKey        = 'i' // database, principal, 0, idempotency key → Outcome
+	spaceBriefOrder = 'y' // the same, of keys that a node made for its own repeats
+	spaceKeyOrder   = 'x' // database, version → the idempotency key's place, for expiry
+	spaceMigration  = 'g' // database, ordinal → applied migration
+	spaceMeta       = 'm' // name → value
 )
 
 func appendDatabaseKey(dst []byte, space byte, database uint32) []byte {
@@ -343,7 +344,7 @@ func (l *Log) Drop(database uint32) (err error) {
 	l.Unpublish(database)
 	b := l.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	for _, space := range []byte{spaceRecord, spaceRow, spaceSum, spaceKey, spaceKeyOrder, spaceMigration} {
+	for _, space := range []byte{spaceRecord, spaceRow, spaceSum, spaceKey, spaceKeyOrder, spaceBriefOrder, spaceMigration} {
 		lower, upper := appendDatabaseKey(nil, space, database), appendDatabaseKey(nil, space, database+1)
 		if err := b.DeleteRange(lower, upper, nil); err != nil {
 			return fmt.Errorf("drop log of database %d: %w", database, err)

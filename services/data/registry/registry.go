@@ -362,29 +362,46 @@ func (r *Registry) Regions(ctx context.Context) ([]meshdb.Region, error) {
 	return regions, err
 }
 
+// An idempotency key is kept until it is both KeyAge old and KeyVersions commits back; one that a node made for its own
+// repeats until it is BriefKeyAge old.
+const (
+	KeyAge      = 24 * time.Hour
+	KeyVersions = 10_000
+	BriefKeyAge = 10 * time.Minute
+
+	expireBatch   = 10_000
+	expireBatches = 200 // of one database at a time
+)
+
 // ExpireKeys forgets idempotency keys that are old, in every database.
 func (r *Registry) ExpireKeys(now time.Time) error {
+	log := r.config.Log
 	var errs []error
 	for _, d := range r.Databases() {
 		if d.DB == nil {
 			continue
 		}
-		h, ok := r.config.Log.Published(d.ID())
-		if !ok || h.Version <= KeyVersions {
-			continue
+		errs = append(errs, repeat(func() (int, error) {
+			return log.ExpireBriefOutcomes(d.ID(), now.Add(-BriefKeyAge), expireBatch)
+		}))
+		if h, ok := log.Published(d.ID()); ok && h.Version > KeyVersions {
+			errs = append(errs, repeat(func() (int, error) {
+				return log.ExpireOutcomes(d.ID(), now.Add(-KeyAge), h.Version-KeyVersions, expireBatch)
+			}))
 		}
-		_, err := r.config.Log.ExpireOutcomes(d.ID(), now.Add(-KeyAge), h.Version-KeyVersions, maxExpired)
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// An idempotency key is kept until it is both KeyAge old and KeyVersions commits back.
-const (
-	KeyAge      = 24 * time.Hour
-	KeyVersions = 10_000
-	maxExpired  = 10_000 // of one database at a time
-)
+// repeat calls f until it does less than a batch.
+func repeat(f func() (int, error)) error {
+	for range expireBatches {
+		if n, err := f(); err != nil || n < expireBatch {
+			return err
+		}
+	}
+	return nil
+}
 
 // Close closes all databases.
 func (r *Registry) Close() error {

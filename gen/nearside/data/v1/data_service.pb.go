@@ -505,7 +505,8 @@ type ExecuteRequest struct {
 	// The statement.
 	Statement *Statement `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
 	// A repeat with the same key and the same request answers what the first one answered and does nothing. The header
-	// idempotency-key does the same. Keys are the caller's own.
+	// idempotency-key does the same. Keys are the caller's own; they are kept for at least 24 hours. Those that begin with
+	// '~' are the mesh's and kept for ten minutes.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// How fresh the answer of a statement that only reads must be.
 	Consistency   *Consistency `protobuf:"bytes,4,opt,name=consistency,proto3" json:"consistency,omitempty"`
