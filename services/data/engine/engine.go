@@ -22,11 +22,13 @@ import (
 type Transaction struct {
 	Operations       []Operation
 	DeferForeignKeys bool
-	Key              changelog.IdempotencyKey // Key.Key is empty for none
-	RequestHash      [32]byte                 // with a key: what the request was
-	Actor            string
-	TraceParent      string
-	Migration        *Migration // noted in the log with the commit
+	// UncheckedForeignKeys neither checks foreign keys nor runs their actions.
+	UncheckedForeignKeys bool
+	Key                  changelog.IdempotencyKey // Key.Key is empty for none
+	RequestHash          [32]byte                 // with a key: what the request was
+	Actor                string
+	TraceParent          string
+	Migration            *Migration // noted in the log with the commit
 }
 
 // Migration names a step of the schema's history.

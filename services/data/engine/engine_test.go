@@ -485,6 +485,33 @@ func BenchmarkTransact(b *testing.B) {
 	}
 }
 
+// TestUncheckedForeignKeys fills a child before its parent, as dumps do, among transactions that are checked.
+func TestUncheckedForeignKeys(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE p (id INTEGER PRIMARY KEY)")
+	f.exec("CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER NOT NULL REFERENCES p (id) ON DELETE CASCADE)")
+	insert := SQL("INSERT INTO c (p) VALUES (7)")
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			_, err := f.db.Transact(context.Background(), &Transaction{Operations: []Operation{insert}})
+			wantReason(t, err, datav1.ErrorReason_ERROR_REASON_CONSTRAINT_FAILED)
+		})
+		wg.Go(func() {
+			tx := &Transaction{Operations: []Operation{insert}, UncheckedForeignKeys: true}
+			if _, err := f.db.Transact(context.Background(), tx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	f.want("SELECT count(*) FROM c", "20")
+	f.want("SELECT count(*) FROM pragma_foreign_key_check", "20")
+	f.exec("INSERT INTO p VALUES (7)")
+	f.exec("DELETE FROM p") // its action runs: they are on again
+	f.want("SELECT count(*) FROM c", "0")
+}
+
 func TestTooLargeIsRefusedWhole(t *testing.T) {
 	f := newFixture(t)
 	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
