@@ -173,7 +173,6 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	//nolint:contextcheck // a server outlives the call that starts it
 	adminServer, err := server.Start(adminLn, server.AdminHandler(p.health, metrics), server.Config{
 		Name: "admin", Logger: c.Logger, Registerer: metrics,
 	})
@@ -181,7 +180,6 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
-	//nolint:contextcheck // as above
 	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
 	if err != nil {
 		return err
