@@ -112,7 +112,8 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	}
 	p.onClose(log.Close)
 	databases, err := registry.Open(ctx, registry.Config{
-		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Failpoint: c.Failpoint,
+		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics),
+		OnFatal: p.fail, Failpoint: c.Failpoint,
 	})
 	if err != nil {
 		return nil, err

@@ -485,8 +485,11 @@ func (w *writer) fail(requests []*request, err error) {
 // stop ends the database's service: it cannot vouch for what it has.
 func (w *writer) stop(err error) {
 	w.db.logger.Error("database stopped", slog.Any("error", err))
-	w.db.problem.CompareAndSwap(nil, &err)
+	first := w.db.problem.CompareAndSwap(nil, &err)
 	w.log.Unpublish(w.id)
+	if first && w.db.onFatal != nil {
+		w.db.onFatal(fmt.Errorf("database %d: %w", w.id, err))
+	}
 }
 
 func notServed(err error) error {

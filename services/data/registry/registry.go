@@ -30,13 +30,14 @@ import (
 // MaxDatabases is how many databases one primary has at most.
 const MaxDatabases = 10_000
 
-// Config is what a registry is opened with. All fields but the last are required.
+// Config is what a registry is opened with. All fields but the last two are required.
 type Config struct {
 	Dir     string // SQLite files go here
 	Log     *changelog.Log
 	Logger  *slog.Logger
 	Metrics *engine.Metrics
 
+	OnFatal   func(error)        // see engine.Config
 	Failpoint func(place string) // see engine.Config
 }
 
@@ -102,7 +103,7 @@ func (r *Registry) path(id uint32) string {
 func (r *Registry) openEngine(id uint32) (*engine.DB, error) {
 	return engine.Open(engine.Config{
 		ID: id, Path: r.path(id), Log: r.config.Log, Logger: r.config.Logger, Metrics: r.config.Metrics,
-		Failpoint: r.config.Failpoint,
+		OnFatal: r.config.OnFatal, Failpoint: r.config.Failpoint,
 	})
 }
 
