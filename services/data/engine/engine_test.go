@@ -467,6 +467,38 @@ func TestTypedOperations(t *testing.T) {
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_PRECONDITION_FAILED)
 }
 
+// TestPutByEveryKindOfKey inserts a row and then overwrites it.
+func TestPutByEveryKindOfKey(t *testing.T) {
+	f := newFixture(t)
+	for name, columns := range map[string]string{
+		"rowid":             "id INTEGER PRIMARY KEY, a",
+		"rowid that counts": "id INTEGER PRIMARY KEY AUTOINCREMENT, a",
+		"integer":           "id INT NOT NULL PRIMARY KEY, a",
+		"without collation": "id TEXT NOT NULL PRIMARY KEY, a",
+		"another collation": "id TEXT COLLATE NOCASE PRIMARY KEY, a",
+		"no rowid":          "a, id INTEGER PRIMARY KEY) WITHOUT ROWID --",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.exec("CREATE TABLE k (" + columns + ")")
+			defer f.exec("DROP TABLE k")
+			for _, a := range []string{"first", "second"} {
+				op, err := OperationOf(&datav1.Operation{Operation: &datav1.Operation_Put{Put: &datav1.Put{
+					Table: "k", Values: map[string]*datav1.Value{
+						"id": value.ToProto(value.Integer(7)), "a": value.ToProto(value.Text(a)),
+					},
+				}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := f.db.Transact(t.Context(), &Transaction{Operations: []Operation{op}}); err != nil {
+					t.Fatal(err)
+				}
+				f.want("SELECT id, a FROM k", "7|"+a)
+			}
+		})
+	}
+}
+
 func BenchmarkTransact(b *testing.B) {
 	for _, clients := range []int{1, 64} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
