@@ -11,9 +11,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"google.golang.org/protobuf/proto"
-
-	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/failstop"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 )
@@ -184,18 +181,6 @@ func (l *Log) Head(database uint32) (Head, error) {
 }
 
 func versionOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
-
-// headOf reads a record's place and checks that it is the expected one.
-func headOf(record []byte, version uint64) (Head, error) {
-	var r replicationv1.CommitRecord
-	if err := proto.Unmarshal(record, &r); err != nil {
-		return Head{}, fmt.Errorf("%w: record of version %d: %w", ErrCorrupt, version, err)
-	}
-	if r.GetVersion() != version {
-		return Head{}, fmt.Errorf("%w: record of version %d stands at %d", ErrCorrupt, r.GetVersion(), version)
-	}
-	return Head{Epoch: r.GetEpoch(), Version: version, Checksum: ChecksumOf(record)}, nil
-}
 
 // At returns the place of one record, or ErrNotFound. Version 0 is the zero Head.
 func (l *Log) At(database uint32, version uint64) (Head, error) {
