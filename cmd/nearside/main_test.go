@@ -36,7 +36,9 @@ func TestMain(m *testing.M) {
 		panic(fmt.Sprintf("%v\n%s", err, out))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
+		if err := os.RemoveAll(dir); err != nil {
+			panic(err)
+		}
 		os.Exit(code)
 	}))
 }

@@ -308,7 +308,7 @@ func validListen(address string, insecure bool) error {
 	if _, err := Shift(address, AdminPortOffset); err != nil {
 		return fmt.Errorf("--listen %q: %w", address, err)
 	}
-	host, _, _ := net.SplitHostPort(address) //nolint:errcheck // Shift has checked it
+	host, _, _ := net.SplitHostPort(address) // Shift has checked it
 	return validHost("listen", address, host, insecure)
 }
 

@@ -117,7 +117,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	p.onClose(log.Close)
 	databases, err := registry.Open(ctx, registry.Config{
 		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Registerer: metrics,
-		MaxOpen: c.MaxOpen, Failpoint: c.Failpoint,
+		MaxOpen: c.MaxOpen, OnFatal: p.fail, Failpoint: c.Failpoint,
 	})
 	if err != nil {
 		return nil, err
@@ -178,7 +178,6 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	//nolint:contextcheck // a server outlives the call that starts it
 	adminServer, err := server.Start(adminLn, server.AdminHandler(p.health, metrics), server.Config{
 		Name: "admin", Logger: c.Logger, Registerer: metrics,
 	})
@@ -186,7 +185,6 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
-	//nolint:contextcheck // as above
 	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
 	if err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/failstop"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 )
 
 // Store holds the copies of all databases of a sidecar. Its methods are safe for concurrent use.

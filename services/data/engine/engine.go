@@ -22,11 +22,13 @@ import (
 type Transaction struct {
 	Operations       []Operation
 	DeferForeignKeys bool
-	Key              changelog.IdempotencyKey // Key.Key is empty for none
-	RequestHash      [32]byte                 // with a key: what the request was
-	Actor            string
-	TraceParent      string
-	Migration        *Migration // noted in the log with the commit
+	// UncheckedForeignKeys neither checks foreign keys nor runs their actions.
+	UncheckedForeignKeys bool
+	Key                  changelog.IdempotencyKey // Key.Key is empty for none
+	RequestHash          [32]byte                 // with a key: what the request was
+	Actor                string
+	TraceParent          string
+	Migration            *Migration // noted in the log with the commit
 }
 
 // Migration names a step of the schema's history.
@@ -47,7 +49,7 @@ type Commit struct {
 	Elapsed     time.Duration // inside SQLite
 }
 
-// Config is what a database is opened with. All fields but the last two are required.
+// Config is what a database is opened with. Clock and what follows may be left out.
 type Config struct {
 	ID      uint32
 	Path    string // the SQLite file; its folder is made
@@ -56,6 +58,8 @@ type Config struct {
 	Metrics *Metrics
 
 	Clock func() time.Time // default time.Now
+	// OnFatal is told once when the database stops because its store failed; nil for nobody. It must not wait.
+	OnFatal func(error)
 	// Failpoint is called at the named places of the commit path by crash tests; nil otherwise.
 	Failpoint func(place string)
 }
@@ -68,6 +72,7 @@ type DB struct {
 	logger  *slog.Logger
 	metrics *Metrics
 	fail    func(place string)
+	onFatal func(error)
 
 	readers *readerPool
 	queue   chan *request
@@ -93,7 +98,7 @@ func Open(c Config) (*DB, error) {
 	}
 	db := &DB{
 		id: c.ID, path: c.Path, log: c.Log, logger: c.Logger.With(slog.Uint64("database_id", uint64(c.ID))),
-		metrics: c.Metrics, fail: c.Failpoint, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
+		metrics: c.Metrics, fail: c.Failpoint, onFatal: c.OnFatal, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
 	}
 	conn, err := openConn(c.Path, sqlite.ReadWrite|sqlite.Create)
 	if err != nil {
