@@ -127,6 +127,7 @@ func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
 		AdminListen:    u.address(config.PrimaryPortOffset + config.AdminPortOffset),
 		Region:         u.Regions[0],
 		InsecureListen: u.InsecureListen,
+		MaxOpen:        u.MaxOpen,
 		Logger:         u.logger,
 	})
 }

@@ -40,6 +40,7 @@ type Config struct {
 	AdminListen    string // host:port of the admin listener; default the port of Listen + 1000 on the same host
 	Region         string // where it is; default "primary"
 	InsecureListen bool   // allow addresses that other machines can reach
+	MaxOpen        int    // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
 	Logger         *slog.Logger
 
 	// Failpoint is called at the named places of the commit path, by crash tests; nil otherwise.
@@ -57,6 +58,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Logger == nil {
 		errs = append(errs, errors.New("logger: is required"))
+	}
+	if c.MaxOpen < 0 {
+		errs = append(errs, errors.New("max open databases: must not be negative"))
 	}
 	return errors.Join(errs...)
 }
@@ -112,8 +116,8 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	}
 	p.onClose(log.Close)
 	databases, err := registry.Open(ctx, registry.Config{
-		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics),
-		OnFatal: p.fail, Failpoint: c.Failpoint,
+		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Registerer: metrics,
+		MaxOpen: c.MaxOpen, OnFatal: p.fail, Failpoint: c.Failpoint,
 	})
 	if err != nil {
 		return nil, err

@@ -176,7 +176,8 @@ func (db *DB) enqueue(r *request) error {
 	}
 }
 
-// Close stops the writer after its present group, waits for readers to end, and closes the file.
+// Close stops the writer after its present group, waits for readers to end, and closes the file. The log stays published: its
+// readers do not need the file.
 func (db *DB) Close() error {
 	db.closing.Lock()
 	if db.closed.Swap(true) {
@@ -186,15 +187,14 @@ func (db *DB) Close() error {
 	db.closing.Unlock()
 	close(db.stop)
 	db.done.Wait()
-	db.log.Unpublish(db.id)
 	return errors.Join(db.readers.close(), db.writer.close())
 }
 
-// Remove closes the database and deletes its files.
-func (db *DB) Remove() error {
-	errs := []error{db.Close()}
+// RemoveFiles deletes a database's files, which must not be open. Missing ones are no error.
+func RemoveFiles(path string) error {
+	var errs []error
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(db.path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

@@ -214,7 +214,7 @@ func TestRebuildFromLog(t *testing.T) {
 // removeFile reopens the database after deleting its SQLite file.
 func (f *fixture) removeFile() {
 	f.t.Helper()
-	if err := f.db.Remove(); err != nil {
+	if err := errors.Join(f.db.Close(), RemoveFiles(f.path())); err != nil {
 		f.t.Fatal(err)
 	}
 	var err error
