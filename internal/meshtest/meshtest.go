@@ -141,6 +141,9 @@ func (m *Mesh) StopSidecar(region string) {
 	m.sidecars[region] = nil
 }
 
+// Dir is the folder of all the mesh's files.
+func (m *Mesh) Dir() string { return m.dir }
+
 // URL is the base URL of a region's gateway.
 func (m *Mesh) URL(region string) string { return m.urls[region] }
 
