@@ -19,9 +19,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
@@ -87,13 +90,21 @@ func Open(ctx context.Context, c Config) (r *Registry, err error) {
 	}
 	for _, d := range databases {
 		r.ids[d.id], r.newest = true, max(r.newest, d.id)
-		if err := r.open(d); err != nil {
+		if err := r.open(d); isFull(err) {
+			return r, fmt.Errorf("open database %s: %w", d.Name, err) // there may be room when the role is started again
+		} else if err != nil {
 			// The others can still be served; this one answers what is wrong with it.
 			c.Logger.Error("database cannot be served", slog.String("database", d.Name), slog.Any("error", err))
 			r.byName[d.Name] = &d.Database
 		}
 	}
 	return r, nil
+}
+
+// isFull reports whether an error is that the disk is full.
+func isFull(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code == sqlite.CodeFull || errors.Is(err, unix.ENOSPC)
 }
 
 func (r *Registry) path(id uint32) string {
@@ -338,11 +349,18 @@ func (r *Registry) LockMigrations(database uint32) (unlock func()) {
 
 // RegisterRegion writes a region's row, if it is not there as it should be.
 func (r *Registry) RegisterRegion(ctx context.Context, region meshdb.Region) error {
+	known, err := r.Regions(ctx)
+	if err != nil {
+		return fmt.Errorf("register region %s: %w", region.Name, err)
+	}
+	if slices.Contains(known, region) {
+		return nil // which it must be while the disk has no room for writes
+	}
 	primary := int64(0)
 	if region.IsPrimary {
 		primary = 1
 	}
-	_, err := r.mesh.Transact(ctx, &engine.Transaction{Operations: []engine.Operation{engine.SQL(
+	_, err = r.mesh.Transact(ctx, &engine.Transaction{Operations: []engine.Operation{engine.SQL(
 		`INSERT INTO regions (name, url, is_primary, registered_at) VALUES (?1, ?2, ?3, ?4)
 		ON CONFLICT (name) DO UPDATE SET url = excluded.url, is_primary = excluded.is_primary,
 			registered_at = excluded.registered_at
