@@ -12,8 +12,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/failstop"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 )
 
 // Store holds the copies of all databases of a sidecar. Its methods are safe for concurrent use.
@@ -33,6 +33,7 @@ type Store struct {
 	closing chan struct{} // closed when Close is called
 
 	identity atomic.Pointer[Identity]
+	marked   atomic.Bool // MarkDiverged was called since the follower looked
 
 	mu          sync.RWMutex // guards what follows
 	databases   map[uint32]*Database
