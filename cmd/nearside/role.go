@@ -42,7 +42,7 @@ func primaryCommand(app *cli.App) *cobra.Command {
 			return runRole(cmd.Context(), app, c.Listen, admin, func(ctx context.Context) (supervise.Role, error) {
 				return primary.Start(ctx, primary.Config{
 					Dir: c.Dir, Listen: c.Listen, AdminListen: admin, Region: c.Region, InsecureListen: c.InsecureListen,
-					Logger: newLogger(app.Stderr, logs),
+					MaxOpen: c.MaxOpen, Logger: newLogger(app.Stderr, logs),
 				})
 			})
 		}),

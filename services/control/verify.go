@@ -102,10 +102,6 @@ func (s *VerifyService) databases(name string) ([]*registry.Database, error) {
 // check compares the rows of a database's file with the log's sums, and deep the log with its checksums.
 func (s *VerifyService) check(ctx context.Context, d *registry.Database, deep bool) *controlv1.VerifyResult {
 	r := &controlv1.VerifyResult{Region: s.region, Primary: true, Database: d.Name}
-	if d.DB == nil {
-		r.Error = "the database could not be opened: see the primary's log"
-		return r
-	}
 	var findings verify.Findings
 	var head changelog.Head
 	err := d.ViewWithSums(ctx, func(v *engine.View, sums map[uint32]changelog.TableSum) error {
