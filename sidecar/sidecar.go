@@ -24,10 +24,12 @@ import (
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/telemetry"
+	internalverify "github.com/nearside-dev/nearside/internal/verify"
 	"github.com/nearside-dev/nearside/sidecar/forward"
 	"github.com/nearside-dev/nearside/sidecar/gateway"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/replica"
+	"github.com/nearside-dev/nearside/sidecar/verify"
 )
 
 // Sidecar is a running sidecar.
@@ -117,7 +119,15 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset, OnHeartbeat: s.onHeartbeat,
 			Redial: stream.CloseIdleConnections,
 		})
-	handler, err := s.handler(metrics, gateway.NewData(primary, path), &gateway.Status{
+	recorder, err := internalverify.NewRecorder(s.logger, metrics)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close(), adminLn.Close())
+	}
+	verifier := verify.New(verify.Options{
+		Region: c.Region, PrimaryURL: c.PrimaryURL, Store: s.store, Directory: s.directory, HTTPClient: calls, Streams: stream,
+		Recorder: recorder,
+	})
+	handler, err := s.handler(metrics, gateway.NewData(primary, path), verifier, &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,
 		Health: s.health, Connected: follower.Connected, HTTPClient: calls,
 	})
@@ -154,7 +164,8 @@ func (s *Sidecar) listen(ctx context.Context) (ln, adminLn net.Listener, err err
 
 // handler returns what the gateway's listener answers.
 func (s *Sidecar) handler(
-	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, status controlv1connect.StatusServiceHandler,
+	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, verifier controlv1connect.VerifyServiceHandler,
+	status controlv1connect.StatusServiceHandler,
 ) (http.Handler, error) {
 	options, err := server.HandlerOptions(s.logger, metrics)
 	if err != nil {
@@ -163,7 +174,11 @@ func (s *Sidecar) handler(
 	mux := http.NewServeMux()
 	mux.Handle(datav1connect.NewDataServiceHandler(data, options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(status, options...))
-	services := []string{datav1connect.DataServiceName, controlv1connect.StatusServiceName}
+	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(verifier, options...)
+	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))
+	services := []string{
+		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
+	}
 	server.MountHealth(mux, s.health, append(services, s.config.MountedServices...), options...)
 	if s.config.Mount != nil {
 		if err := s.config.Mount(mux, s.url, options...); err != nil {

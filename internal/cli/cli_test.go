@@ -200,8 +200,8 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 5 {
-		t.Errorf("%d commands with --url, want sql, db, import, migrate and status", clients)
+	if clients != 6 {
+		t.Errorf("%d commands with --url, want sql, db, import, migrate, status and verify", clients)
 	}
 }
 

@@ -31,6 +31,7 @@ type target struct {
 
 	data   datav1connect.DataServiceClient
 	status controlv1connect.StatusServiceClient
+	verify controlv1connect.VerifyServiceClient
 }
 
 // register adds the settings of a client command.
@@ -54,6 +55,7 @@ func (t *target) connect(cmd *cobra.Command) error {
 	)
 	t.data = datav1connect.NewDataServiceClient(client, t.URL, options)
 	t.status = controlv1connect.NewStatusServiceClient(client, t.URL, options)
+	t.verify = controlv1connect.NewVerifyServiceClient(client, t.URL, options)
 	return nil
 }
 

@@ -172,6 +172,14 @@ func (m *Mesh) URL(region string) string { return m.urls[region] }
 // PrimaryURL is the base URL of the primary's listener.
 func (m *Mesh) PrimaryURL() string { return "http://" + m.primaryAddr }
 
+// Dir is the folder of the primary ("") or of a region, to look into or to damage while it is stopped.
+func (m *Mesh) Dir(region string) string {
+	if region == "" {
+		region = "primary"
+	}
+	return filepath.Join(m.dir, region)
+}
+
 // HTTP is a client for any of the mesh's listeners.
 func (m *Mesh) HTTP() *http.Client { return m.http }
 
@@ -350,46 +358,3 @@ func (m *Mesh) CompareAll(database string) int {
 	return CompareAll(m.tb, m.http, m.PrimaryURL(), m.runningURLs(), database)
 }
 
-// CompareAll is Mesh.CompareAll for gateways at urls.
-func CompareAll(tb testing.TB, client *http.Client, primaryURL string, urls []string, database string) int {
-	tb.Helper()
-	ctx := context.Background()
-	atPrimary := datav1connect.NewDataServiceClient(client, primaryURL)
-	d, err := atPrimary.GetDatabase(ctx, connect.NewRequest(&datav1.GetDatabaseRequest{Name: database}))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	total := 0
-	for _, table := range d.Msg.GetDatabase().GetTables() {
-		want, _ := listAll(tb, atPrimary, database, table.GetName())
-		total += len(want)
-		for _, url := range urls {
-			got, source := listAll(tb, datav1connect.NewDataServiceClient(client, url), database, table.GetName())
-			if source != datav1.Source_SOURCE_REPLICA {
-				tb.Errorf("%s: table %s answered by %v", url, table.GetName(), source)
-			}
-			if slices.EqualFunc(want, got, func(a, b *datav1.Row) bool { return proto.Equal(a, b) }) {
-				continue // a difference is made only where there is one: it takes long
-			}
-			diff := cmp.Diff(want, got, protocmp.Transform())
-			tb.Errorf("%s: table %s (-primary +region):\n%.2000s", url, table.GetName(), diff)
-		}
-	}
-	return total
-}
-
-func listAll(tb testing.TB, client datav1connect.DataServiceClient, database, table string) ([]*datav1.Row, datav1.Source) {
-	tb.Helper()
-	var rows []*datav1.Row
-	req := &datav1.ListRequest{Database: database, Table: table, PageSize: 10_000}
-	for {
-		res, err := client.List(context.Background(), connect.NewRequest(req))
-		if err != nil {
-			tb.Fatal(err)
-		}
-		rows = append(rows, res.Msg.GetRows()...)
-		if req.PageToken = res.Msg.GetNextPageToken(); req.PageToken == "" {
-			return rows, res.Msg.GetAnswer().GetSource()
-		}
-	}
-}

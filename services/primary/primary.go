@@ -25,6 +25,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/telemetry"
+	"github.com/nearside-dev/nearside/internal/verify"
 	"github.com/nearside-dev/nearside/services/control"
 	"github.com/nearside-dev/nearside/services/data"
 	"github.com/nearside-dev/nearside/services/data/changelog"
@@ -141,13 +142,21 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		peers.CloseIdleConnections()
 		return nil
 	})
+	recorder, err := verify.NewRecorder(c.Logger, metrics)
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(datav1connect.NewDataServiceHandler(data.New(databases, log, bookmarks, c.Region), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(
 		control.NewStatusService(databases, peers), options...))
+	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(
+		control.NewVerifyService(databases, log, c.Region, peers, recorder), options...)
+	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))
 	mux.Handle(replicator.Handler(options...))
 	server.MountHealth(mux, p.health, []string{
-		datav1connect.DataServiceName, controlv1connect.StatusServiceName, replicationv1connect.ReplicationServiceName,
+		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
+		replicationv1connect.ReplicationServiceName,
 	}, options...)
 	if err := p.serve(ctx, c, mux, metrics); err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ type Store struct {
 	closing chan struct{} // closed when Close is called
 
 	identity atomic.Pointer[Identity]
+	marked   atomic.Bool // MarkDiverged was called since the follower looked
 
 	mu          sync.RWMutex // guards what follows
 	databases   map[uint32]*Database

@@ -175,8 +175,10 @@ func (l *Log) get(key []byte) ([]byte, error) {
 }
 
 // Head returns the place of the last appended record, the zero Head if there is none.
-func (l *Log) Head(database uint32) (Head, error) {
-	iter, err := l.db.NewIter(&pebble.IterOptions{
+func (l *Log) Head(database uint32) (Head, error) { return lastHead(l.db, database) }
+
+func lastHead(r pebble.Reader, database uint32) (Head, error) {
+	iter, err := r.NewIter(&pebble.IterOptions{
 		LowerBound: versionKey(spaceRecord, database, 0),
 		UpperBound: appendDatabaseKey(nil, spaceRecord, database+1),
 	})
@@ -210,62 +212,79 @@ func (l *Log) At(database uint32, version uint64) (Head, error) {
 	return headOf(record, version)
 }
 
-// ChecksumAt returns the checksum and the epoch of one record, or ErrNotFound.
+// ChecksumAt returns the checksum and the epoch of one record, or ErrNotFound. A record that is not what the one after it
+// follows, or what was published, is ErrCorrupt: to say its checksum would make a fork of every honest copy.
 func (l *Log) ChecksumAt(database uint32, version uint64) (Checksum, uint32, error) {
+	published, _ := l.Published(database)
 	head, err := l.At(database, version)
-	return head.Checksum, head.Epoch, err
+	if err != nil || version == 0 {
+		return head.Checksum, head.Epoch, err
+	}
+	next, err := l.get(versionKey(spaceRecord, database, version+1))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Checksum{}, 0, err
+	}
+	if err := fits(version, head.Checksum, next, published); err != nil {
+		return Checksum{}, 0, fmt.Errorf("log of database %d: %w", database, err)
+	}
+	return head.Checksum, head.Epoch, nil
 }
 
 // Read returns the published records after a version, in order: at least one if there is any, then as many as fit into
-// maxBytes. It returns none where the reader has them all.
+// maxBytes. It returns none where the reader has them all. Each record has the checksum that the one after it follows, or
+// that was published; one that has not is ErrCorrupt, and is never returned.
 func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error) {
 	published, ok := l.Published(database)
 	if !ok || published.Version <= after {
 		return nil, nil
 	}
 	if published.Version-after <= fewRecords {
-		if records, ok := l.readFew(database, after, published.Version, maxBytes); ok {
+		if records, ok := l.readFew(database, after, published, maxBytes); ok {
 			return records, nil
 		}
 	}
-	return l.read(database, after, published.Version, maxBytes)
+	return l.read(database, after, published, maxBytes)
 }
 
 // fewRecords is up to where records are looked up one by one, for 2 µs each: an iterator is put in place in every
 // file whose range it is in, and reads a block of each, but a look-up of what is new ends in memory.
 const fewRecords = 32
 
-// readFew is read of records that are likely to be new. It reports false where read has to find out what is wrong.
-func (l *Log) readFew(database uint32, after, last uint64, maxBytes int) (records [][]byte, ok bool) {
+// readFew is read of all records up to the published one, which are likely to be new. It reports false where read has to
+// find out what is wrong, or where they do not fit into maxBytes.
+func (l *Log) readFew(database uint32, after uint64, published Head, maxBytes int) (records [][]byte, ok bool) {
 	size := 0
-	for version := after + 1; version <= last; version++ {
+	for version := after + 1; version <= published.Version; version++ {
 		record, err := l.get(versionKey(spaceRecord, database, version))
 		if err != nil {
 			return nil, false
 		}
-		if size += len(record); len(records) > 0 && size > maxBytes {
-			break
+		if size += len(record); size > maxBytes {
+			return nil, false
+		}
+		if n := len(records); n > 0 && fits(version-1, ChecksumOf(records[n-1]), record, published) != nil {
+			return nil, false
 		}
 		records = append(records, record)
 	}
-	return records, true
+	return records, fits(published.Version, ChecksumOf(records[len(records)-1]), nil, published) == nil
 }
 
 // ReadAppended is Read for recovery: it returns records that are appended but not published too.
 func (l *Log) ReadAppended(database uint32, after uint64, maxBytes int) ([][]byte, error) {
-	return l.read(database, after, ^uint64(0)-1, maxBytes)
+	return l.read(database, after, Head{Version: ^uint64(0) - 2}, maxBytes)
 }
 
-func (l *Log) read(database uint32, after, last uint64, maxBytes int) ([][]byte, error) {
+func (l *Log) read(database uint32, after uint64, last Head, maxBytes int) ([][]byte, error) {
 	iter, err := l.db.NewIter(&pebble.IterOptions{
 		LowerBound: versionKey(spaceRecord, database, after+1),
-		UpperBound: versionKey(spaceRecord, database, last+1),
+		UpperBound: versionKey(spaceRecord, database, last.Version+2), // one more proves the last
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read log: %w", err)
 	}
 	var records [][]byte
-	size, want := 0, after+1
+	size, want, proven := 0, after+1, 0
 	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
 		if got := versionOf(iter.Key()); got != want {
 			err = fmt.Errorf("%w: database %d: version %d follows %d", ErrCorrupt, database, got, want-1)
@@ -275,13 +294,28 @@ func (l *Log) read(database uint32, after, last uint64, maxBytes int) ([][]byte,
 		if record, err = iter.ValueAndErr(); err != nil {
 			break
 		}
-		if len(records) > 0 && size+len(record) > maxBytes {
+		if n := len(records); n > 0 {
+			if err = fits(want-1, ChecksumOf(records[n-1]), record, last); err != nil {
+				break
+			}
+			proven = n
+		}
+		if want > last.Version || len(records) > 0 && size+len(record) > maxBytes {
 			break
 		}
 		records = append(records, append([]byte(nil), record...))
 		size += len(record)
 		want++
 	}
+	if n := len(records); err == nil && n > proven { // none came after the last
+		if err = fits(want-1, ChecksumOf(records[n-1]), nil, last); err == nil {
+			proven = n
+		}
+	}
+	if proven > 0 && errors.Is(err, ErrCorrupt) {
+		err = nil // the next read begins with what is wrong
+	}
+	records = records[:proven]
 	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
 		return nil, fmt.Errorf("read log of database %d after %d: %w", database, after, err)
 	}
@@ -312,7 +346,22 @@ type TableSum struct {
 
 // TableSums returns the sums of a database's tables at the last appended record.
 func (l *Log) TableSums(database uint32) (map[uint32]TableSum, error) {
-	iter, err := l.db.NewIter(&pebble.IterOptions{
+	return tableSums(l.db, database)
+}
+
+// SumsAndHead returns the sums of a database's tables and the place of the record that they are of.
+func (l *Log) SumsAndHead(database uint32) (sums map[uint32]TableSum, head Head, err error) {
+	snapshot := l.db.NewSnapshot()
+	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	if head, err = lastHead(snapshot, database); err != nil {
+		return nil, head, err
+	}
+	sums, err = tableSums(snapshot, database)
+	return sums, head, err
+}
+
+func tableSums(r pebble.Reader, database uint32) (map[uint32]TableSum, error) {
+	iter, err := r.NewIter(&pebble.IterOptions{
 		LowerBound: appendDatabaseKey(nil, spaceSum, database),
 		UpperBound: appendDatabaseKey(nil, spaceSum, database+1),
 	})

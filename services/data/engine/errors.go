@@ -21,6 +21,8 @@ var (
 	ErrAhead = errors.New("database file is ahead of its log")
 	// ErrFork means that file and log are of different histories.
 	ErrFork = errors.New("database file and log are of different histories")
+	// ErrCorruptFile means that the SQLite file contradicts itself.
+	ErrCorruptFile = errors.New("corrupt database file")
 )
 
 // metaOperation is the error metadata that names the operation of a transaction, counted from 0.
@@ -69,6 +71,12 @@ func interruptedError(ctx context.Context) error {
 		return err.WithCode(connect.CodeCanceled)
 	}
 	return err
+}
+
+// IsCorruptFile reports whether an error says that the SQLite file is damaged.
+func IsCorruptFile(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return errors.Is(err, ErrCorruptFile) || ok && (e.Code == sqlite.CodeCorrupt || e.Code == sqlite.CodeNotADB)
 }
 
 func isInterrupt(err error) bool {

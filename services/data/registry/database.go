@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
 )
 
@@ -45,6 +46,16 @@ func (d *Database) View(ctx context.Context, f func(*engine.View) error) error {
 	}
 	defer release()
 	return db.View(ctx, f)
+}
+
+// ViewWithSums is the engine's ViewWithSums, under View's rules.
+func (d *Database) ViewWithSums(ctx context.Context, f func(*engine.View, map[uint32]changelog.TableSum) error) error {
+	db, release, err := d.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return db.ViewWithSums(ctx, f)
 }
 
 func (d *Database) acquire(ctx context.Context) (db *engine.DB, release func(), err error) {
