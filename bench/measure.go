@@ -33,7 +33,7 @@ func (b *bench) measure(ctx context.Context) error {
 	if err := b.startPrimary(ctx); err != nil {
 		return err
 	}
-	b.log("filling the primary with %d rows", b.rows)
+	b.logf("filling the primary with %d rows", b.rows)
 	begin := time.Now()
 	version, err := b.fill(ctx)
 	if err != nil {
@@ -50,7 +50,7 @@ func (b *bench) measure(ctx context.Context) error {
 
 // measureCold starts the first region, which has nothing, and waits until it has everything.
 func (b *bench) measureCold(ctx context.Context, version uint64) (err error) {
-	b.log("a cold sidecar copies them")
+	b.logf("a cold sidecar copies them")
 	if b.tap, err = tap.Start(ctx, b.primary.addr); err != nil {
 		return err
 	}
@@ -90,18 +90,16 @@ func (b *bench) measureReads(ctx context.Context, _ uint64) error {
 	if err != nil {
 		return err
 	}
-	get := func(n *node) func(*load.Client, *rand.Rand) error {
-		return func(c *load.Client, random *rand.Rand) error {
-			return c.Call(datav1connect.DataServiceGetProcedure, b.getRequest(random), nil)
-		}
+	get := func(c *load.Client, random *rand.Rand) error {
+		return c.Call(datav1connect.DataServiceGetProcedure, b.getRequest(random), nil)
 	}
-	if err := b.closed(ctx, measurement{name: echoName(len(answer)), servers: []*node{echo}}, echo, get(echo)); err != nil {
+	if err := b.closed(ctx, measurement{name: echoName(len(answer)), servers: []*node{echo}}, echo, get); err != nil {
 		return err
 	}
 	if err := b.stop(echo); err != nil {
 		return err
 	}
-	if err := b.closed(ctx, measurement{name: "Get by key, sidecar's replica", servers: []*node{region}}, region, get(region)); err != nil {
+	if err := b.closed(ctx, measurement{name: "Get by key, sidecar's replica", servers: []*node{region}}, region, get); err != nil {
 		return err
 	}
 	err = b.closed(ctx, measurement{name: fmt.Sprintf("BatchGet of %d keys, sidecar's replica", batchGetKeys), servers: []*node{region}}, region,
@@ -176,7 +174,7 @@ func (b *bench) measureWrites(ctx context.Context, _ uint64) error {
 // measureLag has three regions follow writes at a steady rate and looks for them in another region than the caller's.
 func (b *bench) measureLag(ctx context.Context, version uint64) error {
 	for _, name := range []string{"us-east-1", "ap-southeast-1"} {
-		b.log("%s copies the rows", name)
+		b.logf("%s copies the rows", name)
 		n, err := b.startRegion(ctx, name, b.primary.addr)
 		if err != nil {
 			return err
@@ -222,7 +220,7 @@ func (b *bench) measureLag(ctx context.Context, version uint64) error {
 			return time.Since(committed), err
 		}
 	}
-	b.log("lag at %d writes/s", b.rate)
+	b.logf("lag at %d writes/s", b.rate)
 	if _, err := load.Paced(ctx, b.duration/warmUpPart, b.rate, tasks); err != nil {
 		return err
 	}
@@ -304,7 +302,7 @@ type measurement struct {
 
 // closed measures a call that all clients repeat without a pause.
 func (b *bench) closed(ctx context.Context, m measurement, target *node, call func(*load.Client, *rand.Rand) error) error {
-	b.log("%s", m.name)
+	b.logf("%s", m.name)
 	tasks := make([]load.Task, b.clients)
 	for i := range tasks {
 		c, err := load.Dial(ctx, target.addr)

@@ -60,7 +60,7 @@ type bench struct {
 	nodes   []*node  // all, in order of starting
 }
 
-func (b *bench) log(format string, args ...any) {
+func (b *bench) logf(format string, args ...any) {
 	fmt.Fprintf(b.progress, format+"\n", args...) //nolint:errcheck // progress is for eyes; the report is what counts
 }
 
