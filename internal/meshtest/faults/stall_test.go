@@ -19,6 +19,9 @@ import (
 // TestStalledSidecar stops a sidecar's process without ending it, under 64 writers, and lets it go on again. The writers do
 // not wait for it, the primary keeps nothing for it, and it catches up.
 func TestStalledSidecar(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	http := httpclient.NewUnary()
 	defer http.CloseIdleConnections()
 	ps := meshtest.StartProcesses(t, http, east, west)

@@ -27,6 +27,9 @@ import (
 // TestUpRestartsItsPrimary runs a whole mesh in one process whose primary's disk is full for a while. The primary ends and is
 // started again, in vain as long as there is no room; the regions read on, and when there is room all is as it was.
 func TestUpRestartsItsPrimary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	d := mountDisk(t, diskSize)
 	dir := t.TempDir()
 	if err := os.Symlink(d.dir, filepath.Join(dir, "primary")); err != nil {
