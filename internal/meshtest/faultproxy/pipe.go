@@ -23,6 +23,13 @@ type pipe struct {
 	kind  Kind
 }
 
+func newPipe(p *Proxy, near net.Conn) *pipe {
+	c := &pipe{proxy: p}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.conns[Up] = near
+	return c
+}
+
 // run carries both directions until one ends.
 func (c *pipe) run() {
 	defer func() {

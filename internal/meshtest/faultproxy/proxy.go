@@ -1,7 +1,6 @@
 package faultproxy
 
 import (
-	"context"
 	"errors"
 	"net"
 	"sync"
@@ -195,9 +194,7 @@ func (p *Proxy) accept() {
 		if err != nil {
 			continue // that one alone
 		}
-		c := &pipe{proxy: p}
-		c.ctx, c.cancel = context.WithCancel(context.Background())
-		c.conns[Up] = near
+		c := newPipe(p, near)
 		p.mu.Lock()
 		refused := p.closed || p.down || len(p.pipes) >= maxPipes
 		if !refused {

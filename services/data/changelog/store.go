@@ -97,6 +97,9 @@ func Open(dir string, o Options) (*Log, error) {
 	}
 	l.db = db
 	l.disk.Arm()
+	if err := l.Failed(); err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, errors.Join(err, db.Close()))
+	}
 	if l.eraser, err = erase.New(db, fs, []byte{spaceErase}, o.Logger); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", dir, err), db.Close())
 	}
