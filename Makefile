@@ -20,6 +20,7 @@ LINT := $(BIN)/golangci-lint-$(call version_of,lint,github.com/golangci/golangci
 # What the commands below take: make bench BENCH=Scan PACKAGES=./internal/sqlsplit
 PACKAGES ?= ./...
 BENCH ?= .
+BENCH_FLAGS ?=
 FUZZTIME ?= 10s
 PORT ?= 8080
 REGIONS ?= us-east-1,eu-west-1,ap-southeast-1
@@ -115,6 +116,10 @@ third-party:
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH, PACKAGES)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(PACKAGES)
+
+.PHONY: bench-system
+bench-system: build ## Measure a whole mesh beside a bare Connect echo (BENCH_FLAGS=-quick for a trial)
+	go run ./bench -nearside bin/nearside $(BENCH_FLAGS)
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (10s)

@@ -83,9 +83,13 @@ func Open(dir string, o Options) (*Log, error) {
 		FS: l.disk, Logger: storeLogger{l}, CacheSize: o.CacheBytes, MemTableSize: 16 << 20,
 		FormatMajorVersion: pebble.FormatNewest,
 	}
-	// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
 	for i := range options.Levels {
+		// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		// Pebble asks no filter of its last level, though, and fills a block that is not nearly full with whatever comes
+		// next: a record of megabytes would be read again with each small entry that shares its block. So large records
+		// get blocks of their own.
+		options.Levels[i].BlockSizeThreshold = 1
 	}
 	db, err := pebble.Open(dir, options)
 	if err != nil {
