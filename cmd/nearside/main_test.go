@@ -135,12 +135,12 @@ func TestRoleDefaults(t *testing.T) {
 		{upCommand(app), map[string]string{
 			"dir": up.Dir, "port": fmt.Sprint(up.Port), "regions": "[" + strings.Join(up.Regions, ",") + "]",
 			"listen-host": up.ListenHost, "insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
-			"max-open-databases": fmt.Sprint(up.MaxOpenDatabases),
+			"max-open-databases": fmt.Sprint(up.MaxOpen),
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
 			"insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
-			"max-open-databases": fmt.Sprint(primaryDefaults.MaxOpenDatabases),
+			"max-open-databases": fmt.Sprint(primaryDefaults.MaxOpen),
 		}},
 		{sidecarCommand(app), map[string]string{
 			"dir": sidecarDefaults.Dir, "listen": sidecarDefaults.Listen, "region": sidecarDefaults.Region,

@@ -220,7 +220,32 @@ func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error
 	if !ok || published.Version <= after {
 		return nil, nil
 	}
+	if published.Version-after <= fewRecords {
+		if records, ok := l.readFew(database, after, published.Version, maxBytes); ok {
+			return records, nil
+		}
+	}
 	return l.read(database, after, published.Version, maxBytes)
+}
+
+// fewRecords is up to where records are looked up one by one, for 2 µs each: an iterator is put in place in every
+// file whose range it is in, and reads a block of each, but a look-up of what is new ends in memory.
+const fewRecords = 32
+
+// readFew is read of records that are likely to be new. It reports false where read has to find out what is wrong.
+func (l *Log) readFew(database uint32, after, last uint64, maxBytes int) (records [][]byte, ok bool) {
+	size := 0
+	for version := after + 1; version <= last; version++ {
+		record, err := l.get(versionKey(spaceRecord, database, version))
+		if err != nil {
+			return nil, false
+		}
+		if size += len(record); len(records) > 0 && size > maxBytes {
+			break
+		}
+		records = append(records, record)
+	}
+	return records, true
 }
 
 // ReadAppended is Read for recovery: it returns records that are appended but not published too.
