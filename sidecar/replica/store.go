@@ -70,7 +70,10 @@ func OpenStore(dir string, o Options) (*Store, error) {
 	}
 	s.db = db
 	s.fs.Arm()
-	err = errors.Join(s.loadDatabases(), s.loadMeta())
+	err = s.Failed()
+	if err == nil {
+		err = errors.Join(s.loadDatabases(), s.loadMeta())
+	}
 	if err == nil {
 		s.metrics, err = newMetrics(s, o.Registerer)
 	}

@@ -100,6 +100,9 @@ func Open(dir string, o Options) (*Log, error) {
 	if l.eraser, err = erase.New(db, fs, []byte{spaceErase}, o.Logger); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", dir, err), db.Close())
 	}
+	if err := l.Failed(); err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, errors.Join(err, l.Close()))
+	}
 	return l, nil
 }
 
@@ -341,7 +344,8 @@ func (l *Log) TableSums(database uint32) (map[uint32]TableSum, error) {
 // CheckDisk returns false when the disk has less free space than the reserve. It looks at most once a second.
 func (l *Log) CheckDisk() bool {
 	now := l.now().UnixNano()
-	if last := l.diskCheckedAt.Load(); now-last >= int64(time.Second) && l.diskCheckedAt.CompareAndSwap(last, now) {
+	// A clock that was set back must not put the next look off.
+	if last := l.diskCheckedAt.Load(); (now-last >= int64(time.Second) || now < last) && l.diskCheckedAt.CompareAndSwap(last, now) {
 		usage, err := l.disk.GetDiskUsage(l.dir)
 		// A file system that cannot tell (in memory, in tests) has no reserve to keep.
 		l.diskFull.Store(err == nil && usage.AvailBytes < l.diskReserve)
