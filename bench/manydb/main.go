@@ -110,7 +110,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	return b.out.Flush()
 }
 
-func (b *bench) line(cells ...string) { fmt.Fprintln(b.out, strings.Join(cells, "\t")) }
+// line adds a line to the table. What cannot be written shows at its Flush.
+func (b *bench) line(cells ...string) { _, _ = fmt.Fprintln(b.out, strings.Join(cells, "\t")) }
 
 func (b *bench) address(offset int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port+offset))

@@ -34,10 +34,10 @@ func (f *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 	if !f.empty.Load() {
 		return f.FS.ReuseForWrite(oldname, newname, category)
 	}
-	if err := f.FS.Remove(oldname); err != nil {
+	if err := f.Remove(oldname); err != nil {
 		return nil, err
 	}
-	return f.FS.Create(newname, category)
+	return f.Create(newname, category)
 }
 
 // Unwrap implements vfs.FS.

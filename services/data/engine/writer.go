@@ -147,7 +147,15 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 		for rest := group; len(rest) > 0; {
 			rest = w.group(rest)
 		}
+		w.forget(group)
 	}
+}
+
+// forget lets go of a group: what it wrote would stay in memory until the next one, of every database that is open.
+func (w *writer) forget(group []*request) {
+	clear(group)
+	w.pending = pendingState{}
+	w.capture.reset()
 }
 
 func refuse(queue <-chan *request) {

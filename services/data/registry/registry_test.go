@@ -69,7 +69,7 @@ func (f *fixture) close() {
 		return
 	}
 	f.closed = true
-	if err := errors.Join(f.Registry.Close(), f.log.Close()); err != nil {
+	if err := errors.Join(f.Close(), f.log.Close()); err != nil {
 		f.t.Error(err)
 	}
 }
