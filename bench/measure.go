@@ -59,6 +59,7 @@ func (b *bench) measureCold(ctx context.Context, version uint64) (err error) {
 	if err != nil {
 		return err
 	}
+	profiled := b.profileAll(ctx, "cold", []*node{b.primary, n})
 	if err := n.caughtUp(ctx, version); err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (b *bench) measureCold(ctx context.Context, version uint64) (err error) {
 		took: took, rows: b.rows, cpu: cpu, memory: memory,
 		wirePerRow: float64(b.tap.Count().Down) / float64(b.rows),
 	}
-	return nil
+	return profiled()
 }
 
 // measureReads measures the echo and the reads of the first region in turn.

@@ -272,7 +272,11 @@ func (b *bench) profile(ctx context.Context, n *node, measure string, d time.Dur
 	if err != nil {
 		return err
 	}
-	profile, err := fetch(ctx, url)
+	var profile []byte
+	err = n.await(ctx, "can be profiled", func(ctx context.Context) (err error) {
+		profile, err = fetch(ctx, url)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("profile %s: %w", n.Name, err)
 	}

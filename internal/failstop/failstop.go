@@ -23,6 +23,7 @@ type FS struct {
 
 	onFail func(error)
 	armed  atomic.Bool
+	early  atomic.Int32 // failures before it was armed
 	failed atomic.Pointer[error]
 }
 
@@ -32,7 +33,11 @@ var _ vfs.FS = (*FS)(nil)
 // store.
 func New(fs vfs.FS, onFail func(error)) *FS { return &FS{FS: fs, onFail: onFail} }
 
-// Arm begins the watch. Before it errors pass through, so that opening a store on a bad disk fails as it should.
+// maxEarly is how many failures pass through before the watch begins. Whoever meets more of them tries again without end.
+const maxEarly = 16
+
+// Arm begins the watch. Before it errors pass through, so that opening a store on a bad disk fails as it should, up to so
+// many that it is plain that it never would: then the disk freezes all the same. Ask Failed after Arm.
 func (f *FS) Arm() { f.armed.Store(true) }
 
 // Failed returns the failure that froze the disk, or nil.
@@ -59,7 +64,7 @@ func (f *FS) write(op, name string, do func() error) error {
 		return nil
 	}
 	err := do()
-	if err == nil || !f.armed.Load() {
+	if err == nil || !f.armed.Load() && f.early.Add(1) <= maxEarly {
 		return err
 	}
 	f.Fail(fmt.Errorf("%s %s: %w", op, name, err))

@@ -163,6 +163,9 @@ func (m *Mesh) RegionDir(region string) string { return filepath.Join(m.dir, reg
 // Primary is the primary, or nil while it is stopped.
 func (m *Mesh) Primary() *primary.Primary { return m.primary }
 
+// Dir is the folder of all the mesh's files.
+func (m *Mesh) Dir() string { return m.dir }
+
 // URL is the base URL of a region's gateway.
 func (m *Mesh) URL(region string) string { return m.urls[region] }
 

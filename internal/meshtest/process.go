@@ -136,6 +136,17 @@ func (ps *Processes) KillSidecar(region string) {
 	ps.end(region, syscall.SIGKILL)
 }
 
+// PrimaryPID is the process id of the primary, which must run.
+func (ps *Processes) PrimaryPID() int { return ps.running[primaryName].cmd.Process.Pid }
+
+// Signal sends a signal that does not end it to a region's process, which must run.
+func (ps *Processes) Signal(region string, signal syscall.Signal) {
+	ps.tb.Helper()
+	if err := ps.running[region].cmd.Process.Signal(signal); err != nil {
+		ps.tb.Errorf("signal %s: %v", region, err)
+	}
+}
+
 // WaitReady waits until a listener is ready.
 func (ps *Processes) WaitReady(url string) {
 	ps.tb.Helper()

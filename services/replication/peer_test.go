@@ -123,7 +123,10 @@ func dial(tb testing.TB, client replicationv1connect.ReplicationServiceClient, h
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &peer{t: tb, stream: client.Subscribe(ctx), cancel: cancel}
 	tb.Cleanup(p.close)
-	p.send(&replicationv1.SubscribeRequest{Message: &replicationv1.SubscribeRequest_Hello{Hello: hello}})
+	err := p.stream.Send(&replicationv1.SubscribeRequest{Message: &replicationv1.SubscribeRequest_Hello{Hello: hello}})
+	if err != nil && !errors.Is(err, io.EOF) { // EOF is that the stream was refused already; Receive says why
+		tb.Fatal(err)
+	}
 	return p
 }
 

@@ -1,6 +1,7 @@
 package changelog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -194,6 +195,9 @@ func (l *Log) expire(space byte, database uint32, before time.Time, version uint
 	}
 	batch := l.db.NewBatch()
 	defer func() { err = errors.Join(err, batch.Close()) }()
+	now := l.now()
+	type entry struct{ order, place []byte }
+	var entries []entry // the first n are old enough
 	for ok := iter.First(); ok && n < limit; ok = iter.Next() {
 		place := iter.Key()[13:]
 		var o Outcome
@@ -202,13 +206,22 @@ func (l *Log) expire(space byte, database uint32, before time.Time, version uint
 		} else if !errors.Is(getErr, ErrNotFound) {
 			err = getErr
 		}
-		if err != nil || o.Time.After(before) {
-			break // they stand in the order of their age
-		}
-		if err = errors.Join(batch.Delete(iter.Key(), nil), batch.Delete(place, nil)); err != nil {
+		// They stand in the order of their age. One of the future was made while the clock was wrong: it is as old as those
+		// that come after it, and must not keep them.
+		young := o.Time.After(before)
+		if err != nil || young && !o.Time.After(now) {
 			break
 		}
-		n++
+		if len(entries) < limit {
+			key := bytes.Clone(iter.Key())
+			entries = append(entries, entry{order: key, place: key[13:]})
+		}
+		if !young {
+			n = len(entries)
+		}
+	}
+	for _, e := range entries[:n] {
+		err = errors.Join(err, batch.Delete(e.order, nil), batch.Delete(e.place, nil))
 	}
 	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
 		return 0, fmt.Errorf("expire idempotency keys of database %d: %w", database, err)

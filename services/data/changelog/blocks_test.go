@@ -91,6 +91,32 @@ func TestSmallReadsDoNotReadLargeRecords(t *testing.T) {
 	}
 }
 
+// BenchmarkReadNewest is what a follower that keeps up costs for each commit.
+func BenchmarkReadNewest(b *testing.B) {
+	for _, n := range []uint64{1, fewRecords, fewRecords + 1} {
+		b.Run(fmt.Sprintf("records=%d", n), func(b *testing.B) {
+			l := largeRecords(b, vfs.NewMem())
+			defer func() { _ = l.Close() }()
+			batch := l.NewBatch(2)
+			for i := range n {
+				if err := batch.Record(9+i, record(b, 9+i, Checksum{}, "small")); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := errors.Join(batch.Commit(), batch.Close()); err != nil {
+				b.Fatal(err)
+			}
+			l.Publish(2, Head{Epoch: 1, Version: 8 + n})
+			b.ReportAllocs()
+			for b.Loop() {
+				if got, err := l.Read(2, 8, 1<<20); err != nil || uint64(len(got)) != n {
+					b.Fatal(len(got), err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkOutcomeBesideLargeRecords(b *testing.B) {
 	l := largeRecords(b, vfs.NewMem())
 	defer func() { _ = l.Close() }()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -51,10 +52,16 @@ func statementError(err error) error {
 			out = out.With("offset", strconv.Itoa(e.Offset))
 		}
 		return out
+	case sqlite.CodeFull: // sooner than the reserve was looked at; nothing of it is done
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is full: %w", err).
+			With("sqlite_code", e.Name()).WithRetryAfter(diskRetryAfter)
 	default:
 		return err
 	}
 }
+
+// diskRetryAfter is when to try again what the disk has no room for.
+const diskRetryAfter = 10 * time.Second
 
 // interruptedError says that a statement was stopped because of its caller's context.
 func interruptedError(ctx context.Context) error {

@@ -237,7 +237,7 @@ func (w *writer) admit() error {
 	}
 	if !w.log.CheckDisk() {
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is nearly full: writes are refused").
-			WithRetryAfter(10 * time.Second)
+			WithRetryAfter(diskRetryAfter)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -361,11 +362,18 @@ func (r *Registry) Delete(ctx context.Context, name string) (*engine.Commit, err
 
 // RegisterRegion writes a region's row, if it is not there as it should be.
 func (r *Registry) RegisterRegion(ctx context.Context, region meshdb.Region) error {
+	known, err := r.Regions(ctx)
+	if err != nil {
+		return fmt.Errorf("register region %s: %w", region.Name, err)
+	}
+	if slices.Contains(known, region) {
+		return nil // which it must be while the disk has no room for writes
+	}
 	primary := int64(0)
 	if region.IsPrimary {
 		primary = 1
 	}
-	_, err := r.mesh.Transact(ctx, &engine.Transaction{Operations: []engine.Operation{engine.SQL(
+	_, err = r.mesh.Transact(ctx, &engine.Transaction{Operations: []engine.Operation{engine.SQL(
 		`INSERT INTO regions (name, url, is_primary, registered_at) VALUES (?1, ?2, ?3, ?4)
 		ON CONFLICT (name) DO UPDATE SET url = excluded.url, is_primary = excluded.is_primary,
 			registered_at = excluded.registered_at
