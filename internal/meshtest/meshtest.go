@@ -172,14 +172,6 @@ func (m *Mesh) URL(region string) string { return m.urls[region] }
 // PrimaryURL is the base URL of the primary's listener.
 func (m *Mesh) PrimaryURL() string { return "http://" + m.primaryAddr }
 
-// Dir is the folder of the primary ("") or of a region, to look into or to damage while it is stopped.
-func (m *Mesh) Dir(region string) string {
-	if region == "" {
-		region = "primary"
-	}
-	return filepath.Join(m.dir, region)
-}
-
 // HTTP is a client for any of the mesh's listeners.
 func (m *Mesh) HTTP() *http.Client { return m.http }
 
