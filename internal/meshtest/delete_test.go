@@ -35,7 +35,7 @@ func TestDeleteRemovesTheBytes(t *testing.T) {
 		m.StartSidecar(region)
 	}
 	m.WaitReady()
-	places := func(text string) string { return strings.Join(holders(t, m.Root(), text), " ") }
+	places := func(text string) string { return strings.Join(holders(t, m.Dir(), text), " ") }
 	for _, part := range []string{"primary/log", "primary/db", east, west} {
 		if all := places(secret); !strings.Contains(all, part) {
 			t.Fatalf("the search finds nothing in %s, but in %s", part, all)

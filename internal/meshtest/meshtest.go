@@ -92,7 +92,7 @@ func (m *Mesh) close() {
 func (m *Mesh) StartPrimary() {
 	m.tb.Helper()
 	config := primary.Config{
-		Dir: m.Dir(""), Listen: m.primaryAddr, Region: m.options.Regions[0], Logger: m.options.Logger,
+		Dir: m.PrimaryDir(), Listen: m.primaryAddr, Region: m.options.Regions[0], Logger: m.options.Logger,
 	}
 	if m.options.Primary != nil {
 		m.options.Primary(&config)
@@ -130,7 +130,7 @@ func (m *Mesh) StartSidecar(region string) {
 		primaryAddr = m.options.Through(region, primaryAddr)
 	}
 	s, err := sidecar.Start(context.Background(), sidecar.Config{
-		Region: region, PrimaryURL: "http://" + primaryAddr, Listen: listen, Dir: m.Dir(region),
+		Region: region, PrimaryURL: "http://" + primaryAddr, Listen: listen, Dir: m.RegionDir(region),
 		Mount: m.options.Mount, Logger: m.options.Logger,
 	})
 	if err != nil {
@@ -157,22 +157,20 @@ func (m *Mesh) StopSidecar(region string) {
 // Primary is the primary, or nil while it is stopped.
 func (m *Mesh) Primary() *primary.Primary { return m.primary }
 
-// Root is the folder of all the mesh's files.
-func (m *Mesh) Root() string { return m.dir }
+// PrimaryDir is the folder of the primary's files, unless Options.Primary changes that.
+func (m *Mesh) PrimaryDir() string { return filepath.Join(m.dir, "primary") }
+
+// RegionDir is the folder of a region's files.
+func (m *Mesh) RegionDir(region string) string { return filepath.Join(m.dir, region) }
+
+// Dir is the folder of all the mesh's files.
+func (m *Mesh) Dir() string { return m.dir }
 
 // URL is the base URL of a region's gateway.
 func (m *Mesh) URL(region string) string { return m.urls[region] }
 
 // PrimaryURL is the base URL of the primary's listener.
 func (m *Mesh) PrimaryURL() string { return "http://" + m.primaryAddr }
-
-// Dir is the folder of the primary ("") or of a region, to look into or to damage while it is stopped.
-func (m *Mesh) Dir(region string) string {
-	if region == "" {
-		region = "primary"
-	}
-	return filepath.Join(m.dir, region)
-}
 
 // HTTP is a client for any of the mesh's listeners.
 func (m *Mesh) HTTP() *http.Client { return m.http }

@@ -250,7 +250,7 @@ func TestVerifyFindsDamageOfARegion(t *testing.T) {
 	for _, d := range damages {
 		t.Run(d.name, func(t *testing.T) {
 			m.StopSidecar(west)
-			db := openStore(t, filepath.Join(m.Dir(west), "replica"))
+			db := openStore(t, filepath.Join(m.RegionDir(west), "replica"))
 			d.flip(t, db, id)
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
@@ -281,7 +281,7 @@ func TestVerifyFindsDamageOfARegion(t *testing.T) {
 func TestVerifyFindsDamageOfThePrimary(t *testing.T) {
 	m := damagedMesh(t)
 	id := databaseID(t, m)
-	file := filepath.Join(m.Dir(""), "db", strconv.Itoa(int(id))+".sqlite")
+	file := filepath.Join(m.PrimaryDir(), "db", strconv.Itoa(int(id))+".sqlite")
 	rawSQL(t, file, "UPDATE t SET v = 'w' || substr(v, 2) WHERE k = 'k050'")
 	results := verifyAt(t.Context(), t, m, m.URL(east), &controlv1.VerifyRequest{Database: "d", Deep: true})
 	if len(results) != 3 {
@@ -298,7 +298,7 @@ func TestVerifyFindsDamageOfThePrimary(t *testing.T) {
 	rawSQL(t, file, "UPDATE t SET v = 'v' || substr(v, 2) WHERE k = 'k050'")
 
 	m.StopPrimary()
-	db := openStore(t, filepath.Join(m.Dir(""), "log"))
+	db := openStore(t, filepath.Join(m.PrimaryDir(), "log"))
 	key, value := find(t, db, binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32([]byte{'r'}, id), 3), nil)
 	value[bytes.Index(value, []byte("k050"))] ^= 4
 	set(t, db, key, key, value)

@@ -23,17 +23,17 @@ func saveFolder(t *testing.T, m *meshtest.Mesh) (restore func()) {
 	t.Helper()
 	saved := filepath.Join(t.TempDir(), "saved")
 	m.StopPrimary()
-	if err := os.CopyFS(saved, os.DirFS(m.Dir(""))); err != nil {
+	if err := os.CopyFS(saved, os.DirFS(m.PrimaryDir())); err != nil {
 		t.Fatal(err)
 	}
 	m.StartPrimary()
 	return func() {
 		t.Helper()
 		m.StopPrimary()
-		if err := os.RemoveAll(m.Dir("")); err != nil {
+		if err := os.RemoveAll(m.PrimaryDir()); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.CopyFS(m.Dir(""), os.DirFS(saved)); err != nil {
+		if err := os.CopyFS(m.PrimaryDir(), os.DirFS(saved)); err != nil {
 			t.Fatal(err)
 		}
 		m.StartPrimary()
@@ -63,7 +63,7 @@ func waitProblem(t *testing.T, m *meshtest.Mesh, region, database string, proble
 func anew(t *testing.T, m *meshtest.Mesh, region string) {
 	t.Helper()
 	m.StopSidecar(region)
-	if err := os.RemoveAll(m.Dir(region)); err != nil {
+	if err := os.RemoveAll(m.RegionDir(region)); err != nil {
 		t.Fatal(err)
 	}
 	m.StartSidecar(region)

@@ -253,24 +253,24 @@ func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error
 // file whose range it is in, and reads a block of each, but a look-up of what is new ends in memory.
 const fewRecords = 32
 
-// readFew is read of all records up to the published one, which are likely to be new. It reports false where read has to
-// find out what is wrong, or where they do not fit into maxBytes.
-func (l *Log) readFew(database uint32, after uint64, published Head, maxBytes int) (records [][]byte, ok bool) {
+// readFew is read of records that are likely to be new. It reports false where read has to find out what is wrong.
+func (l *Log) readFew(database uint32, after uint64, last Head, maxBytes int) (records [][]byte, ok bool) {
 	size := 0
-	for version := after + 1; version <= published.Version; version++ {
+	for version := after + 1; version <= last.Version; version++ {
 		record, err := l.get(versionKey(spaceRecord, database, version))
 		if err != nil {
 			return nil, false
 		}
-		if size += len(record); size > maxBytes {
+		if n := len(records); n > 0 && fits(version-1, ChecksumOf(records[n-1]), record, last) != nil {
 			return nil, false
 		}
-		if n := len(records); n > 0 && fits(version-1, ChecksumOf(records[n-1]), record, published) != nil {
-			return nil, false
+		if size += len(record); len(records) > 0 && size > maxBytes {
+			return records, true
 		}
 		records = append(records, record)
 	}
-	return records, fits(published.Version, ChecksumOf(records[len(records)-1]), nil, published) == nil
+	n := len(records)
+	return records, n > 0 && fits(last.Version, ChecksumOf(records[n-1]), nil, last) == nil
 }
 
 // ReadAppended is Read for recovery: it returns records that are appended but not published too.
