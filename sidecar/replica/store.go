@@ -12,8 +12,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/failstop"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 )
 
 // Store holds the copies of all databases of a sidecar. Its methods are safe for concurrent use.
@@ -33,6 +33,7 @@ type Store struct {
 	closing chan struct{} // closed when Close is called
 
 	identity atomic.Pointer[Identity]
+	repairs  atomic.Bool // whether the primary sends single tables
 
 	mu          sync.RWMutex // guards what follows
 	databases   map[uint32]*Database
@@ -93,7 +94,9 @@ func (s *Store) loadDatabases() error {
 		id := binary.BigEndian.Uint32(iter.Key())
 		var a *applied
 		if a, err = readState(s.db, id); err == nil && a != nil {
-			s.databases[id] = newDatabase(s, id, a)
+			d := newDatabase(s, id, a)
+			s.databases[id] = d
+			err = d.loadBuild()
 		}
 		_, next := databaseRange(id)
 		ok = err == nil && iter.SeekGE(next)
@@ -232,6 +235,7 @@ func (s *Store) Drop(id uint32) error {
 	if err := d.commit(b, newApplied(0, problemDropped)); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
+	d.building.Store(nil)
 	s.mu.Lock()
 	if s.databases[id] == d {
 		delete(s.databases, id)

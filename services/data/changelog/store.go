@@ -15,7 +15,6 @@ import (
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/failstop"
-	"github.com/nearside-dev/nearside/internal/rowcodec"
 )
 
 // DefaultDiskReserve is how many free bytes the log leaves on its disk: enough for the stores to checkpoint and close.
@@ -45,6 +44,7 @@ type Log struct {
 	diskFull      atomic.Bool
 
 	published publications
+	pins      pins
 }
 
 // Open opens or creates the log in dir.
@@ -161,8 +161,10 @@ func (l *Log) get(key []byte) ([]byte, error) {
 }
 
 // Head returns the place of the last appended record, the zero Head if there is none.
-func (l *Log) Head(database uint32) (Head, error) {
-	iter, err := l.db.NewIter(&pebble.IterOptions{
+func (l *Log) Head(database uint32) (Head, error) { return headIn(l.db, database) }
+
+func headIn(r pebble.Reader, database uint32) (Head, error) {
+	iter, err := r.NewIter(&pebble.IterOptions{
 		LowerBound: versionKey(spaceRecord, database, 0),
 		UpperBound: appendDatabaseKey(nil, spaceRecord, database+1),
 	})
@@ -215,13 +217,18 @@ func (l *Log) ChecksumAt(database uint32, version uint64) (Checksum, uint32, err
 }
 
 // Read returns the published records after a version, in order: at least one if there is any, then as many as fit into
-// maxBytes. It returns none where the reader has them all.
+// maxBytes. It returns none where the reader has them all, and ErrTrimmed where the next one is gone.
 func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error) {
 	published, ok := l.Published(database)
 	if !ok || published.Version <= after {
 		return nil, nil
 	}
 	return l.read(database, after, published.Version, maxBytes)
+}
+
+// ReadUpTo is Read of the records up to a version, which the caller knows to be published.
+func (l *Log) ReadUpTo(database uint32, after, last uint64, maxBytes int) ([][]byte, error) {
+	return l.read(database, after, last, maxBytes)
 }
 
 // ReadAppended is Read for recovery: it returns records that are appended but not published too.
@@ -241,6 +248,10 @@ func (l *Log) read(database uint32, after, last uint64, maxBytes int) ([][]byte,
 	size, want := 0, after+1
 	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
 		if got := versionOf(iter.Key()); got != want {
+			if len(records) == 0 {
+				err = fmt.Errorf("%w: the oldest version is %d", ErrTrimmed, got)
+				break
+			}
 			err = fmt.Errorf("%w: database %d: version %d follows %d", ErrCorrupt, database, got, want-1)
 			break
 		}
@@ -275,43 +286,6 @@ func (l *Log) RowVersion(database, table uint32, rowKey []byte) (uint64, error) 
 		err = fmt.Errorf("%w: row version of %d bytes", ErrCorrupt, len(v))
 	}
 	return version, errors.Join(err, closer.Close())
-}
-
-// TableSum is a table's set-sum and row count.
-type TableSum struct {
-	Sum  rowcodec.Sum
-	Rows uint64
-}
-
-// TableSums returns the sums of a database's tables at the last appended record.
-func (l *Log) TableSums(database uint32) (map[uint32]TableSum, error) {
-	iter, err := l.db.NewIter(&pebble.IterOptions{
-		LowerBound: appendDatabaseKey(nil, spaceSum, database),
-		UpperBound: appendDatabaseKey(nil, spaceSum, database+1),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read sums: %w", err)
-	}
-	sums := make(map[uint32]TableSum)
-	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
-		var v []byte
-		if v, err = iter.ValueAndErr(); err != nil {
-			break
-		}
-		if len(v) != 24 {
-			err = fmt.Errorf("%w: sum of %d bytes", ErrCorrupt, len(v))
-			break
-		}
-		var sum TableSum
-		if sum.Sum, err = rowcodec.ParseSum(v[:16]); err == nil {
-			sum.Rows = binary.BigEndian.Uint64(v[16:])
-			sums[binary.BigEndian.Uint32(iter.Key()[5:])] = sum
-		}
-	}
-	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
-		return nil, fmt.Errorf("sums of database %d: %w", database, err)
-	}
-	return sums, nil
 }
 
 // CheckDisk returns false when the disk has less free space than the reserve. It looks at most once a second.

@@ -251,6 +251,43 @@ func (r *Registry) Exists(id uint32) bool {
 	return id == meshdb.DatabaseID || r.ids[id] || id > r.newest
 }
 
+// ByID returns the engine of a database; ok is false where it is not open.
+func (r *Registry) ByID(id uint32) (db *engine.DB, ok bool) {
+	if id == meshdb.DatabaseID {
+		return r.mesh, true
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, d := range r.byName {
+		if d.DB != nil && d.ID() == id {
+			return d.DB, true
+		}
+	}
+	return nil, false
+}
+
+// TrimLogs removes from the logs of all databases what retention does not keep, until ctx ends.
+func (r *Registry) TrimLogs(ctx context.Context, keep changelog.Retention) error {
+	engines := []*engine.DB{r.mesh}
+	for _, d := range r.Databases() {
+		if d.DB != nil {
+			engines = append(engines, d.DB)
+		}
+	}
+	var errs []error
+	for _, db := range engines {
+		if ctx.Err() != nil {
+			break
+		}
+		n, err := db.TrimLog(keep)
+		if n > 0 {
+			r.config.Logger.InfoContext(ctx, "log trimmed", slog.Uint64("database_id", uint64(db.ID())), slog.Int("records", n))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // Databases returns all databases by name, _mesh left out.
 func (r *Registry) Databases() []*Database {
 	r.mu.RLock()
