@@ -275,9 +275,8 @@ func (db *DB) TrimLog(keep changelog.Retention) (n int, err error) {
 	if !db.checkpointing.CompareAndSwap(false, true) {
 		return 0, nil // the next time, then
 	}
-	err = db.checkpoint()
-	db.checkpointing.Store(false)
-	if err != nil {
+	defer db.checkpointing.Store(false)
+	if err := db.checkpoint(); err != nil {
 		return 0, fmt.Errorf("checkpoint database %d: %w", db.id, err)
 	}
 	db.failpoint("before-trim")
