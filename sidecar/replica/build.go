@@ -166,7 +166,7 @@ func (d *Database) step(b *build, f func(batch *pebble.Batch, next *build) error
 		next = *b
 	}
 	batch := d.store.db.NewBatch()
-	defer batch.Close()
+	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
 	if err := f(batch, &next); err != nil {
 		return nil, err
 	}
@@ -225,7 +225,7 @@ func (d *Database) discardBuild() error {
 		return nil
 	}
 	batch := d.store.db.NewBatch()
-	defer batch.Close()
+	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
 	lower, upper := generationRange(d.id, b.generation, b.generation+1)
 	err := errors.Join(batch.DeleteRange(lower, upper, nil), forgetBuild(batch, d.id))
 	if err == nil {

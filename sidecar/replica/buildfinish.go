@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -179,7 +180,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 	a.catalogVersion = b.catalogVersion
 	a.catalog = new(atomic.Pointer[catalog.Catalog])
 	batch := d.store.db.NewBatch()
-	defer batch.Close()
+	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
 	var errs []error
 	for _, space := range []byte{spaceSum, spaceTail, spaceCatalog} {
 		lower, upper := spaceRange(d.id, space)
@@ -230,9 +231,7 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 	defer func() { _ = g.batch.Close() }() // gives memory back; there is nothing to lose
 	g.next.problem = old.problem
 	moved := make(map[uint32]uint32)
-	for table, generation := range old.moved {
-		moved[table] = generation
-	}
+	maps.Copy(moved, old.moved)
 	for _, table := range b.tables {
 		g.next.forget(table)
 		lower, upper := tableRange(d.id, old.generationOf(table), table)

@@ -75,7 +75,7 @@ func (f *Follower) connect(ctx context.Context) (welcomed bool, err error) {
 		receiveErr = s.receive(ctx, received)
 	}()
 	if err == nil {
-		err = s.run(received, done)
+		err = s.run(received, done) //nolint:contextcheck // it has ctx as s.ctx
 	}
 	if errors.Is(err, errEnded) {
 		<-done

@@ -68,7 +68,7 @@ func startPrimary(t *testing.T) *origin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.id = uint32(res.Msg.GetDatabase().GetId())
+	o.id = res.Msg.GetDatabase().GetId()
 	return o
 }
 

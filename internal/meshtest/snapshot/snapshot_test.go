@@ -249,6 +249,7 @@ func tableID(t *testing.T, d *replica.Database, name string) uint32 {
 
 // readOther reads a table that nothing is wrong with.
 func readOther(t *testing.T, d *replica.Database) {
+	t.Helper()
 	snap, err := d.Snapshot()
 	if err != nil {
 		t.Error(err)

@@ -27,7 +27,11 @@ func openAged(t *testing.T, now *time.Time) *Log {
 		}
 	})
 	b := l.NewBatch(7)
-	defer b.Close()
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	var head Head
 	for version := uint64(1); version <= 10; version++ {
 		record, err := proto.Marshal(&replicationv1.CommitRecord{

@@ -144,7 +144,7 @@ func (a *access) pagesAfter(key []value.Value) []string {
 		return []string{a.readAll + " ORDER BY " + strings.Join(order, ", ") + limit}
 	}
 	var queries []string
-	for last := len(parts) - 1; last >= 0; last-- {
+	for last := range slices.Backward(parts) {
 		var terms []string
 		for i := range last {
 			terms = append(terms, exprs[i]+" = ?"+strconv.Itoa(i+1))
