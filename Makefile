@@ -20,6 +20,7 @@ LINT := $(BIN)/golangci-lint-$(call version_of,lint,github.com/golangci/golangci
 # What the commands below take: make bench BENCH=Scan PACKAGES=./internal/sqlsplit
 PACKAGES ?= ./...
 BENCH ?= .
+BENCH_FLAGS ?=
 FUZZTIME ?= 10s
 PORT ?= 8080
 REGIONS ?= us-east-1,eu-west-1,ap-southeast-1
@@ -90,8 +91,8 @@ check-generated: generate-aside
 	@diff -r gen .tmp/generate/gen || { echo "gen/ is not what proto/ generates: run make generate"; exit 1; }
 
 .PHONY: check-docs
-check-docs: ## Run the examples of the guides
-	@if compgen -G 'docs/*_test.go' >/dev/null; then go test ./docs/...; else echo "docs: no examples yet"; fi
+check-docs: ## Run the examples of README.md and docs/, and hold their tables and links against the code
+	go test ./internal/docstest
 
 .PHONY: check-lint
 check-lint: $(LINT)
@@ -115,6 +116,10 @@ third-party:
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH, PACKAGES)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(PACKAGES)
+
+.PHONY: bench-system
+bench-system: build ## Measure a whole mesh beside a bare Connect echo (BENCH_FLAGS=-quick for a trial)
+	go run ./bench -nearside bin/nearside $(BENCH_FLAGS)
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (10s)

@@ -60,7 +60,7 @@ func TestRegion(t *testing.T) {
 	mounted := ""
 	s := startSidecar(t, Config{PrimaryURL: p.url(), Mount: func(mux *http.ServeMux, url string, o ...connect.HandlerOption) error {
 		mounted = url
-		mux.HandleFunc("/mounted", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, len(o) > 0) })
+		mux.HandleFunc("/mounted", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, len(o) > 0) })
 		return nil
 	}})
 	waitReady(t, s)

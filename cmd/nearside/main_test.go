@@ -36,7 +36,9 @@ func TestMain(m *testing.M) {
 		panic(fmt.Sprintf("%v\n%s", err, out))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
+		if err := os.RemoveAll(dir); err != nil {
+			panic(err)
+		}
 		os.Exit(code)
 	}))
 }
@@ -133,11 +135,13 @@ func TestRoleDefaults(t *testing.T) {
 		{upCommand(app), map[string]string{
 			"dir": up.Dir, "port": fmt.Sprint(up.Port), "regions": "[" + strings.Join(up.Regions, ",") + "]",
 			"listen-host": up.ListenHost, "insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
+			"max-open-databases": fmt.Sprint(up.MaxOpen),
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
 			"log-keep-age": primaryDefaults.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(primaryDefaults.LogKeepMiB),
 			"insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
+			"max-open-databases": fmt.Sprint(primaryDefaults.MaxOpen),
 		}},
 		{sidecarCommand(app), map[string]string{
 			"dir": sidecarDefaults.Dir, "listen": sidecarDefaults.Listen, "region": sidecarDefaults.Region,

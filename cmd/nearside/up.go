@@ -127,6 +127,7 @@ func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
 		AdminListen:    u.address(config.PrimaryPortOffset + config.AdminPortOffset),
 		Region:         u.Regions[0],
 		InsecureListen: u.InsecureListen,
+		MaxOpen:        u.MaxOpen,
 		Logger:         u.logger,
 	})
 }
@@ -170,7 +171,6 @@ func (u *up) url(offset int) string {
 }
 
 func (u *up) primaryURL() string         { return u.url(config.PrimaryPortOffset) }
-func (u *up) gatewayURL(i int) string    { return u.url(i) }
 func (u *up) adminURL(offset int) string { return u.url(offset + config.AdminPortOffset) }
 
 // announce shows where everything is.

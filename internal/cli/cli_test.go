@@ -26,14 +26,14 @@ func run(t *testing.T, environ []string, stdin io.Reader, args ...string) (code 
 }
 
 // nowhere is a URL that nothing listens on: a listener that is closed.
-func nowhere(t *testing.T) string {
+func nowhere() string {
 	s := httptest.NewServer(http.NotFoundHandler())
 	s.Close()
 	return s.URL
 }
 
 func TestExitCodes(t *testing.T) {
-	away := []string{"NEARSIDE_URL=" + nowhere(t)}
+	away := []string{"NEARSIDE_URL=" + nowhere()}
 	for _, test := range []struct {
 		name    string
 		environ []string
@@ -101,7 +101,7 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestFlagsAnywhere(t *testing.T) {
-	url := nowhere(t)
+	url := nowhere()
 	for _, args := range [][]string{
 		{"sql", "--json", "--url", url, "SELECT 1"},
 		{"sql", "SELECT 1", "--url", url, "--json"},
@@ -156,7 +156,7 @@ func TestCredentials(t *testing.T) {
 	}
 	t.Run("URL before folder's", func(t *testing.T) {
 		token = "not called"
-		if code, _, _ := run(t, nil, nil, "status", "--dir", dir, "--url", nowhere(t)); code != 1 || token != "not called" {
+		if code, _, _ := run(t, nil, nil, "status", "--dir", dir, "--url", nowhere()); code != 1 || token != "not called" {
 			t.Errorf("exit code %d, sent %q", code, token)
 		}
 	})

@@ -139,7 +139,7 @@ func (s *sqlSession) run(ctx context.Context, in io.Reader, last *error) error {
 			return err
 		}
 		if s.stopOnError || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it is shown and in last
 		}
 	}
 	return scanner.Err()

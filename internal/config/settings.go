@@ -108,13 +108,14 @@ type Up struct {
 	Port           int      // of the first region's gateway; default 8080
 	Regions        []string // the first is the primary's
 	InsecureListen bool     // allow a ListenHost that other machines reach; default false
+	MaxOpen        int      // databases whose files the primary has open at once; default 256
 }
 
 // DefaultUp returns the defaults.
 func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
-		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"},
+		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen,
 	}
 }
 
@@ -125,9 +126,23 @@ func (c *Up) Register(s Set) {
 	s.Strings(&c.Regions, "regions", "the regions, the primary's first")
 	s.String(&c.ListenHost, "listen-host", "address to listen on")
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 }
 
-const insecureUsage = "allow to listen beyond this machine, without authentication"
+const (
+	insecureUsage = "allow to listen beyond this machine, without authentication"
+
+	maxOpenName    = "max-open-databases"
+	maxOpenUsage   = "how many databases the primary has open at once; others are opened when they are used"
+	defaultMaxOpen = 256
+)
+
+func validMaxOpen(n int) error {
+	if n < 1 || n > 10_000 {
+		return invalid(maxOpenName, strconv.Itoa(n), "must be from 1 to 10000")
+	}
+	return nil
+}
 
 // Validate returns all that is wrong, joined.
 func (c *Up) Validate() error {
@@ -144,6 +159,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, validMaxOpen(c.MaxOpen))
 	return errors.Join(errs...)
 }
 
@@ -172,6 +188,7 @@ type Primary struct {
 	Dir            string // default .nearside/primary
 	Region         string // default us-east-1
 	InsecureListen bool   // allow a Listen that other machines reach; default false
+	MaxOpen        int    // databases whose files are open at once; default 256
 
 	LogKeepAge time.Duration // how long each database's log is kept; default 24 h
 	LogKeepMiB int           // how much of it at most; default 1024 MiB
@@ -179,7 +196,10 @@ type Primary struct {
 
 // DefaultPrimary returns the defaults.
 func DefaultPrimary() Primary {
-	return Primary{Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", LogKeepAge: 24 * time.Hour, LogKeepMiB: 1024}
+	return Primary{
+		Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", MaxOpen: defaultMaxOpen,
+		LogKeepAge: 24 * time.Hour, LogKeepMiB: 1024,
+	}
 }
 
 // Register registers the settings, with the present values as defaults.
@@ -190,6 +210,7 @@ func (c *Primary) Register(s Set) {
 	s.Duration(&c.LogKeepAge, "log-keep-age", "how long each database's log is kept for regions that were away")
 	s.Int(&c.LogKeepMiB, "log-keep-mib", "how much of each database's log is kept at most, in MiB")
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 }
 
 // Validate returns all that is wrong, joined.
@@ -200,6 +221,7 @@ func (c *Primary) Validate() error {
 		validRegion("region", c.Region),
 		positive("log-keep-age", c.LogKeepAge.String(), c.LogKeepAge > 0),
 		positive("log-keep-mib", strconv.Itoa(c.LogKeepMiB), c.LogKeepMiB > 0),
+		validMaxOpen(c.MaxOpen),
 	)
 }
 
@@ -303,7 +325,7 @@ func validListen(address string, insecure bool) error {
 	if _, err := Shift(address, AdminPortOffset); err != nil {
 		return fmt.Errorf("--listen %q: %w", address, err)
 	}
-	host, _, _ := net.SplitHostPort(address) //nolint:errcheck // Shift has checked it
+	host, _, _ := net.SplitHostPort(address) // Shift has checked it
 	return validHost("listen", address, host, insecure)
 }
 

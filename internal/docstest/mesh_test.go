@@ -113,7 +113,7 @@ func startMesh(t *testing.T, bin, dir string, port int) {
 		case <-time.After(30 * time.Second):
 			t.Error("nearside up did not end within 30 s of SIGTERM")
 			cmd.Process.Kill() //nolint:errcheck // it is not there then
-			<-ended
+			t.Logf("killed: %v", <-ended)
 		}
 		if t.Failed() {
 			t.Logf("nearside up wrote:\n%s", log.String())
@@ -131,9 +131,9 @@ func waitReady(t *testing.T, url string, ended chan error) {
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
-	last := errors.New("not asked")
 	for {
-		if last = ready(ctx, url); last == nil {
+		last := ready(ctx, url)
+		if last == nil {
 			return
 		}
 		select {
@@ -156,7 +156,7 @@ func ready(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // only read from
+	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
 		return err
@@ -198,11 +198,11 @@ func startShell(t *testing.T, env []string, dir string) *shell {
 	}
 	s := &shell{cmd: cmd, stdin: stdin, output: bufio.NewReader(r)}
 	s.kill = func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } //nolint:errcheck // it has ended then
-	w.Close()                                                           //nolint:errcheck // the shell has its own
+	w.Close()                                                           // the shell has its own
 	t.Cleanup(func() {
 		s.kill()
 		cmd.Wait() //nolint:errcheck // it was killed
-		r.Close()  //nolint:errcheck // only read from
+		r.Close()  // only read from
 	})
 	return s
 }

@@ -2,6 +2,7 @@ package keyread
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
@@ -19,7 +20,7 @@ func (p *GetPlan) AppendKey(dst []byte) []byte {
 func (p *ListPlan) Bounds() (lower, upper []byte) {
 	n := len(p.Prefix)
 	prefix := appendParts(nil, p.Order, p.Prefix)
-	prefix = prefix[:len(prefix):len(prefix)] // the appends below must not share its spare room
+	prefix = slices.Clip(prefix) // the appends below must not share its spare room
 
 	lower, upper = prefix, after(prefix)
 	if p.Start != nil {

@@ -303,3 +303,16 @@ func BenchmarkPlanList(b *testing.B) {
 		plan.Bounds()
 	}
 }
+
+func BenchmarkRow(b *testing.B) {
+	shape := NewShape(&catalog.Table{Columns: []catalog.Column{{ID: 1, Name: "id"}, {ID: 2, Name: "email"}, {ID: 3, Name: "age"}, {ID: 4, Name: "bio"}}})
+	row := rowcodec.Row{Values: []value.Value{
+		value.Integer(1), value.Text("user00000001@example.org"), value.Integer(42), value.Text(strings.Repeat("b", 170)),
+	}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := shape.Row(row, 7); len(got.Values) != 4 {
+			b.Fatal(got)
+		}
+	}
+}

@@ -26,16 +26,18 @@ func NewShape(t *catalog.Table) *Shape {
 
 // Row returns a row's visible values, which share no memory with row. version is that of the commit that last changed it.
 func (s *Shape) Row(row rowcodec.Row, version uint64) *datav1.Row {
-	values := make([]*datav1.Value, len(s.places))
+	values := make([]datav1.Value, len(s.places)) // one allocation for what lives and dies together
+	out := &datav1.Row{Values: make([]*datav1.Value, len(s.places)), Version: version}
 	for i, place := range s.places {
 		v := row.Values[place]
 		// ToProto copies text, but not what it passes as bytes.
 		if v.Kind() == value.KindBlob || v.Kind() == value.KindText && !utf8.Valid(v.Bytes()) {
 			v = v.Clone()
 		}
-		values[i] = value.ToProto(v)
+		value.SetProto(&values[i], v)
+		out.Values[i] = &values[i]
 	}
-	return &datav1.Row{Values: values, Version: version}
+	return out
 }
 
 // size is about what the row takes in an answer.

@@ -39,6 +39,7 @@ type load struct {
 const writers = 64
 
 func startLoad(t *testing.T, clients ...datav1connect.DataServiceClient) *load {
+	t.Helper()
 	l := &load{t: t, clients: clients, stop: make(chan struct{})}
 	for w := range writers {
 		l.wg.Go(func() { l.write(w) })

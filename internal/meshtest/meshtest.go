@@ -36,6 +36,11 @@ type Options struct {
 	Regions []string // default us-east-1 and eu-west-1; the first is the primary's
 	// Mount is called for each gateway, for services that run beside the data.
 	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error
+	// Through returns the address, host:port, at which a region finds the primary, given the one that it listens on: of a proxy
+	// between them, say. It is called at each start of a region. Default: the primary's own.
+	Through func(region, primaryAddr string) string
+	// Primary may change what the primary is started with, at each of its starts. Default: nothing.
+	Primary func(*primary.Config)
 	// Logger defaults to none.
 	Logger *slog.Logger
 }
@@ -86,9 +91,13 @@ func (m *Mesh) close() {
 // StartPrimary starts the primary, at the address that it had before if it ran before.
 func (m *Mesh) StartPrimary() {
 	m.tb.Helper()
-	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: filepath.Join(m.dir, "primary"), Listen: m.primaryAddr, Region: m.options.Regions[0], Logger: m.options.Logger,
-	})
+	config := primary.Config{
+		Dir: m.PrimaryDir(), Listen: m.primaryAddr, Region: m.options.Regions[0], Logger: m.options.Logger,
+	}
+	if m.options.Primary != nil {
+		m.options.Primary(&config)
+	}
+	p, err := primary.Start(context.Background(), config)
 	if err != nil {
 		m.tb.Fatal(err)
 	}
@@ -116,8 +125,12 @@ func (m *Mesh) StartSidecar(region string) {
 	if url := m.urls[region]; url != "" {
 		listen = strings.TrimPrefix(url, "http://")
 	}
+	primaryAddr := m.primaryAddr
+	if m.options.Through != nil {
+		primaryAddr = m.options.Through(region, primaryAddr)
+	}
 	s, err := sidecar.Start(context.Background(), sidecar.Config{
-		Region: region, PrimaryURL: "http://" + m.primaryAddr, Listen: listen, Dir: filepath.Join(m.dir, region),
+		Region: region, PrimaryURL: "http://" + primaryAddr, Listen: listen, Dir: m.RegionDir(region),
 		Mount: m.options.Mount, Logger: m.options.Logger,
 	})
 	if err != nil {
@@ -140,6 +153,18 @@ func (m *Mesh) StopSidecar(region string) {
 	}
 	m.sidecars[region] = nil
 }
+
+// PrimaryDir is the folder of the primary's files, unless Options.Primary changes that.
+func (m *Mesh) PrimaryDir() string { return filepath.Join(m.dir, "primary") }
+
+// RegionDir is the folder of a region's files.
+func (m *Mesh) RegionDir(region string) string { return filepath.Join(m.dir, region) }
+
+// Primary is the primary, or nil while it is stopped.
+func (m *Mesh) Primary() *primary.Primary { return m.primary }
+
+// Dir is the folder of all the mesh's files.
+func (m *Mesh) Dir() string { return m.dir }
 
 // URL is the base URL of a region's gateway.
 func (m *Mesh) URL(region string) string { return m.urls[region] }
@@ -224,15 +249,19 @@ func Eventually(tb testing.TB, what string, f func(context.Context) error) {
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	var last error // that is not of our own making
 	for {
 		err := f(ctx)
 		if err == nil {
 			return
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			tb.Fatalf("not in time: %s: %v", what, err)
+			tb.Fatalf("not in time: %s: %v", what, last)
 		}
 	}
 }

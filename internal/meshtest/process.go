@@ -166,7 +166,7 @@ func (ps *Processes) end(name string, signal syscall.Signal) {
 		ps.tb.Errorf("%s ended by itself: %v\n%s", name, err, p.output.String())
 	}
 	err := p.cmd.Wait()
-	if _, killed := errors.AsType[*exec.ExitError](err); err != nil && !(killed && signal == syscall.SIGKILL) {
+	if _, killed := errors.AsType[*exec.ExitError](err); err != nil && (!killed || signal != syscall.SIGKILL) {
 		ps.tb.Errorf("%s: %v\n%s", name, err, p.output.String())
 	}
 	if ps.tb.Failed() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -256,7 +257,7 @@ func decodeNumber(b []byte, mask byte) (value.Value, error) {
 
 func unescape(b []byte, mask byte, zeros int) []byte {
 	if zeros == 0 && mask == 0 {
-		return b[:len(b):len(b)]
+		return slices.Clip(b)
 	}
 	out := make([]byte, 0, len(b)-zeros)
 	for i := 0; i < len(b); i++ {

@@ -31,7 +31,7 @@ func (f *failing) Get(context.Context, *connect.Request[datav1.GetRequest]) (*co
 }
 
 // over sends an error over a real connection and returns what arrives, and what was logged.
-func over(t *testing.T, cause error, req *datav1.GetRequest) (err error, logged string) {
+func over(t *testing.T, cause error, req *datav1.GetRequest) (logged string, err error) {
 	t.Helper()
 	var log strings.Builder
 	interceptor, err := rpcerr.NewInterceptor(slog.New(slog.NewTextHandler(&log, nil)))
@@ -43,7 +43,7 @@ func over(t *testing.T, cause error, req *datav1.GetRequest) (err error, logged 
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 	_, err = datav1connect.NewDataServiceClient(srv.Client(), srv.URL).Get(context.Background(), connect.NewRequest(req))
-	return err, log.String()
+	return log.String(), err
 }
 
 var valid = &datav1.GetRequest{Database: "d", Table: "t", Key: &datav1.Key{Values: []*datav1.Value{{}}}}
@@ -62,7 +62,7 @@ func TestEveryReasonSurvivesTheWire(t *testing.T) {
 		if !errors.Is(sent, io.EOF) {
 			t.Errorf("%s does not wrap", name)
 		}
-		err, _ := over(t, fmt.Errorf("wrapped: %w", sent), valid)
+		_, err := over(t, fmt.Errorf("wrapped: %w", sent), valid)
 		got, ok := rpcerr.FromError(err)
 		if !ok || got.Reason() != reason || got.Code() != sent.Code() || got.Metadata("k") != "v" ||
 			got.RetryAfter() != 3*time.Second || got.Error() != "because of EOF" {
@@ -72,7 +72,7 @@ func TestEveryReasonSurvivesTheWire(t *testing.T) {
 }
 
 func TestUnknownErrorsAreHiddenAndLogged(t *testing.T) {
-	err, logged := over(t, errors.New("secret path /var/x"), valid)
+	logged, err := over(t, errors.New("secret path /var/x"), valid)
 	if connect.CodeOf(err) != connect.CodeInternal || strings.Contains(err.Error(), "secret") {
 		t.Errorf("the client was told %v", err)
 	}
@@ -85,14 +85,14 @@ func TestContextErrorsHaveTheirCodes(t *testing.T) {
 	for cause, code := range map[error]connect.Code{
 		context.Canceled: connect.CodeCanceled, context.DeadlineExceeded: connect.CodeDeadlineExceeded,
 	} {
-		if err, _ := over(t, fmt.Errorf("wrapped: %w", cause), valid); connect.CodeOf(err) != code {
+		if _, err := over(t, fmt.Errorf("wrapped: %w", cause), valid); connect.CodeOf(err) != code {
 			t.Errorf("%v arrived as %v", cause, err)
 		}
 	}
 }
 
 func TestBrokenRulesNameTheField(t *testing.T) {
-	err, _ := over(t, nil, &datav1.GetRequest{Database: "d", Table: "t"})
+	_, err := over(t, nil, &datav1.GetRequest{Database: "d", Table: "t"})
 	if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_FIELD_INVALID || !strings.Contains(err.Error(), "key: ") {
 		t.Errorf("error %v", err)
 	}

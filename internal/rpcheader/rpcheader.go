@@ -19,6 +19,10 @@ const (
 	TraceParent    = "traceparent"
 )
 
+// GeneratedKeyPrefix begins the idempotency keys that nodes make for calls that came without one, so that they can repeat
+// them. They are forgotten after minutes: their callers do not know them.
+const GeneratedKeyPrefix = "~"
+
 // MaxBookmarks is how many bookmarks one header may hold.
 const MaxBookmarks = 32
 

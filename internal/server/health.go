@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -85,7 +86,7 @@ func writeHealth(w http.ResponseWriter, r *http.Request, status int, text string
 	}
 	header.Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(answer)
+	_ = json.NewEncoder(w).Encode(answer) //nolint:errchkjson // whoever asked has gone
 }
 
 // MountHealth serves /healthz, /readyz, the gRPC health service and reflection on mux. services are the full names of the
@@ -99,7 +100,7 @@ func MountHealth(mux *http.ServeMux, h *Health, services []string, options ...co
 	}
 	mount := func(path string, handler http.Handler) { mux.Handle(path, EndOnDrain(handler)) }
 	mount(grpchealth.NewHandler(&healthChecker{health: h, known: known}, options...))
-	reflector := grpcreflect.NewStaticReflector(append(services[:len(services):len(services)], grpchealth.HealthV1ServiceName)...)
+	reflector := grpcreflect.NewStaticReflector(append(slices.Clip(services), grpchealth.HealthV1ServiceName)...)
 	mount(grpcreflect.NewHandlerV1(reflector, options...))
 	mount(grpcreflect.NewHandlerV1Alpha(reflector, options...))
 }

@@ -32,7 +32,7 @@ func recoverPanics(next http.Handler, logger *slog.Logger) http.Handler {
 			if p == nil {
 				return
 			}
-			if p != http.ErrAbortHandler {
+			if p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so too
 				logger.ErrorContext(r.Context(), "panic in a handler",
 					slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 			}

@@ -9,7 +9,7 @@ import (
 )
 
 // CallbackPanic is what Prepare, Step and Exec panic with after a callback panicked.
-type CallbackPanic struct {
+type CallbackPanic struct { //nolint:errname // it is raised, not returned
 	Value any    // what the callback panicked with
 	Stack []byte // where
 }
@@ -99,6 +99,6 @@ func onAuthorize(_ *libc.TLS, slot uintptr, action int32, arg1, arg2, db, trigge
 		return sqlite3.SQLITE_DENY
 	}
 	defer c.catch()
-	answer = sqlite3.SQLITE_DENY // unless f returns
+	answer = sqlite3.SQLITE_DENY //nolint:wastedassign // it stays when f panics
 	return int32(c.authorizer(Action(action), c.names.get(arg1), c.names.get(arg2), c.dbNames.get(db), c.names.get(trigger)))
 }

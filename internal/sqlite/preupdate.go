@@ -84,6 +84,7 @@ func onPreUpdate(_ *libc.TLS, slot, _ uintptr, op int32, db, table uintptr, oldR
 		u.OldRowid = 0
 	case OpDelete:
 		u.NewRowid = 0
+	case OpUpdate: // it has both
 	}
 	defer c.catch()
 	c.preUpdate(u)

@@ -87,6 +87,7 @@ func (s *Stmt) Step() (row bool, err error) {
 		return false, nil
 	case failed:
 		return false, s.err
+	case ready:
 	}
 	rc := sqlite3.Xsqlite3_step(s.c.tls, s.handle)
 	if s.c.caught != nil {

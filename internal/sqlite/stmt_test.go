@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -175,7 +176,9 @@ func FuzzPrepare(f *testing.F) {
 		for rest := sql; ; {
 			s, tail, err := c.Prepare(rest)
 			if err != nil {
-				if e := err.(*Error); e.Offset < -1 || e.Offset > len(rest) || e.Message == "" {
+				if e, ok := errors.AsType[*Error](err); !ok {
+					t.Errorf("%q: %v", rest, err)
+				} else if e.Offset < -1 || e.Offset > len(rest) || e.Message == "" {
 					t.Errorf("%q: offset %d, message %q", rest, e.Offset, e.Message)
 				}
 				return
@@ -343,9 +346,9 @@ func TestStatementFacts(t *testing.T) {
 	}
 
 	s := prepare(t, c, "SELECT id FROM t WHERE a > ?1")
-	run := func(min int64) {
+	run := func(above int64) {
 		t.Helper()
-		bind(t, s, value.Integer(min))
+		bind(t, s, value.Integer(above))
 		for {
 			row, err := s.Step()
 			if err != nil {

@@ -120,7 +120,7 @@ func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // value returns the number. whole says that the text had no NUL: SQLite reads integers that a float64 cannot hold from
 // the whole text, so that one with a NUL goes through the float64.
-func (d decimal) value(whole bool) Value {
+func (d *decimal) value(whole bool) Value {
 	if d.integral && d.exp == 0 && whole {
 		switch {
 		case d.mantissa <= math.MaxInt64 && d.negative:

@@ -10,22 +10,29 @@ import (
 
 // ToProto returns v's wire form. Bytes are shared for blobs, copied for text.
 func ToProto(v Value) *datav1.Value {
+	p := new(datav1.Value)
+	SetProto(p, v)
+	return p
+}
+
+// SetProto makes p, which is empty, v's wire form. Bytes are shared for blobs, copied for text.
+func SetProto(p *datav1.Value, v Value) {
 	switch v.kind {
 	case KindInteger:
-		return &datav1.Value{Kind: &datav1.Value_Integer{Integer: v.Integer()}}
+		p.Kind = &datav1.Value_Integer{Integer: v.Integer()}
 	case KindReal:
-		return &datav1.Value{Kind: &datav1.Value_Real{Real: v.Real()}}
+		p.Kind = &datav1.Value_Real{Real: v.Real()}
 	case KindText:
-		if !utf8.Valid(v.bytes) {
-			return &datav1.Value{Kind: &datav1.Value_TextBytes{TextBytes: v.bytes}}
+		if utf8.Valid(v.bytes) {
+			p.Kind = &datav1.Value_Text{Text: string(v.bytes)}
+		} else {
+			p.Kind = &datav1.Value_TextBytes{TextBytes: v.bytes}
 		}
-		return &datav1.Value{Kind: &datav1.Value_Text{Text: string(v.bytes)}}
 	case KindBlob:
-		return &datav1.Value{Kind: &datav1.Value_Blob{Blob: v.bytes}}
+		p.Kind = &datav1.Value_Blob{Blob: v.bytes}
 	case KindNull:
-		return &datav1.Value{Kind: &datav1.Value_Null{Null: structpb.NullValue_NULL_VALUE}}
+		p.Kind = &datav1.Value_Null{Null: structpb.NullValue_NULL_VALUE}
 	default:
-		return &datav1.Value{}
 	}
 }
 

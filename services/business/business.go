@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -33,7 +34,7 @@ func Mount(mux *http.ServeMux, gatewayURL string, opts ...connect.HandlerOption)
 	}
 	// The gateway repeats what is safe to repeat, and the caller may; a third layer would multiply the load of a bad hour.
 	s := &service{data: client.New(gatewayURL, client.WithHTTPClient(httpclient.NewUnary()), client.WithoutRetry())}
-	opts = append(opts[:len(opts):len(opts)], connect.WithInterceptors(client.Propagate()))
+	opts = append(slices.Clip(opts), connect.WithInterceptors(client.Propagate()))
 	mux.Handle(businessv1connect.NewUserServiceHandler(users{s}, opts...))
 	mux.Handle(businessv1connect.NewOrderServiceHandler(orders{s}, opts...))
 	return nil

@@ -27,7 +27,7 @@ var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 func newID(prefix, key string, req proto.Message) (string, error) {
 	var id [idBytes]byte
 	if key == "" {
-		rand.Read(id[:]) //nolint:errcheck // it never fails
+		rand.Read(id[:]) // it never fails
 		return prefix + encodeID(id[:]), nil
 	}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)

@@ -61,7 +61,7 @@ func testUserLife(t *testing.T, mesh []region) {
 	sameUser(t, get(), user)
 
 	updated, err := there.UpdateUser(t.Context(), connect.NewRequest(&businessv1.UpdateUserRequest{
-		Id: user.GetId(), Name: proto.String("Another"), Version: user.GetVersion(),
+		Id: user.GetId(), Name: new("Another"), Version: user.GetVersion(),
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func testUserLife(t *testing.T, mesh []region) {
 	sameUser(t, get(), now)
 
 	_, err = here.UpdateUser(t.Context(), connect.NewRequest(&businessv1.UpdateUserRequest{
-		Id: user.GetId(), Name: proto.String("Lost"), Version: user.GetVersion(),
+		Id: user.GetId(), Name: new("Lost"), Version: user.GetVersion(),
 	}))
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_PRECONDITION_FAILED,
 		"condition", "if_version", "present_version", strconv.FormatUint(now.GetVersion(), 10))
@@ -129,7 +129,7 @@ func testUserMistakes(t *testing.T, mesh []region) {
 		}, datav1.ErrorReason_ERROR_REASON_ALREADY_EXISTS, []string{"field", "email"}},
 		{"email taken, by update", func() error {
 			_, err := users.UpdateUser(ctx, connect.NewRequest(&businessv1.UpdateUserRequest{
-				Id: other.GetId(), Email: proto.String(taken.GetEmail()),
+				Id: other.GetId(), Email: new(taken.GetEmail()),
 			}))
 			return err
 		}, datav1.ErrorReason_ERROR_REASON_ALREADY_EXISTS, []string{"field", "email"}},
@@ -152,11 +152,11 @@ func testUserMistakes(t *testing.T, mesh []region) {
 			return err
 		}, datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND, []string{"resource", "user", "id", nobody}},
 		{"update nobody", func() error {
-			_, err := users.UpdateUser(ctx, connect.NewRequest(&businessv1.UpdateUserRequest{Id: nobody, Name: proto.String("x")}))
+			_, err := users.UpdateUser(ctx, connect.NewRequest(&businessv1.UpdateUserRequest{Id: nobody, Name: new("x")}))
 			return err
 		}, datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND, []string{"resource", "user", "id", nobody}},
 		{"update nobody of a version", func() error {
-			_, err := users.UpdateUser(ctx, connect.NewRequest(&businessv1.UpdateUserRequest{Id: nobody, Name: proto.String("x"), Version: 7}))
+			_, err := users.UpdateUser(ctx, connect.NewRequest(&businessv1.UpdateUserRequest{Id: nobody, Name: new("x"), Version: 7}))
 			return err
 		}, datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND, []string{"resource", "user", "id", nobody}},
 		{"delete nobody", func() error {
@@ -191,7 +191,7 @@ func testIdempotencyKey(t *testing.T, mesh []region) {
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_IDEMPOTENCY_KEY_REUSED)
 
 	update := func() *businessv1.User {
-		req := connect.NewRequest(&businessv1.UpdateUserRequest{Id: first.GetId(), Name: proto.String("New"), Version: first.GetVersion()})
+		req := connect.NewRequest(&businessv1.UpdateUserRequest{Id: first.GetId(), Name: new("New"), Version: first.GetVersion()})
 		req.Header().Set(rpcheader.IdempotencyKey, "key-2")
 		res, err := users.UpdateUser(ctx, req)
 		if err != nil {

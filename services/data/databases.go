@@ -18,13 +18,10 @@ import (
 )
 
 func (s *Service) describe(d *registry.Database) *datav1.Database {
-	p := &datav1.Database{Name: d.Name, CreateTime: timestamppb.New(d.CreateTime), Regions: d.Regions}
-	if d.DB != nil {
-		p.Id = d.ID()
-		h, _ := s.log.Published(d.ID())
-		p.Version = h.Version
+	h, _ := s.log.Published(d.ID())
+	return &datav1.Database{
+		Name: d.Name, Id: d.ID(), CreateTime: timestamppb.New(d.CreateTime), Regions: d.Regions, Version: h.Version,
 	}
-	return p
 }
 
 // CreateDatabase implements DataService.
@@ -111,7 +108,7 @@ func (s *Service) Migrate(
 	if err != nil {
 		return nil, err
 	}
-	unlock := s.registry.LockMigrations(db.ID())
+	unlock := db.LockMigrations()
 	defer unlock()
 	applied, err := s.log.Migrations(db.ID())
 	if err != nil {

@@ -42,6 +42,9 @@ func (s *Service) checkFresh(db *registry.Database, h changelog.Head, c *datav1.
 		}
 		return reached(b, h)
 	}
+	if c.GetLevel() == datav1.Consistency_LEVEL_MAX_STALENESS && c.GetMaxStaleness() == nil {
+		return rpcerr.InvalidField("consistency.max_staleness", "is required with LEVEL_MAX_STALENESS")
+	}
 	if c.GetLevel() == datav1.Consistency_LEVEL_AT_LEAST && header.Get(rpcheader.Bookmark) == "" {
 		return rpcerr.InvalidField("consistency.bookmark", "is required with LEVEL_AT_LEAST")
 	}

@@ -184,12 +184,13 @@ func (s *Service) Transact(
 	}
 	hashed := &datav1.TransactRequest{
 		Database: req.Msg.GetDatabase(), Operations: req.Msg.GetOperations(), DeferForeignKeys: req.Msg.GetDeferForeignKeys(),
+		UncheckedForeignKeys: req.Msg.GetUncheckedForeignKeys(),
 	}
 	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
 	if err != nil {
 		return nil, err
 	}
-	tx.DeferForeignKeys = req.Msg.GetDeferForeignKeys()
+	tx.DeferForeignKeys, tx.UncheckedForeignKeys = req.Msg.GetDeferForeignKeys(), req.Msg.GetUncheckedForeignKeys()
 	c, err := db.Transact(ctx, tx)
 	if err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ type Config struct {
 	AdminListen    string // host:port of the admin listener; default the port of Listen + 1000 on the same host
 	Region         string // where it is; default "primary"
 	InsecureListen bool   // allow addresses that other machines can reach
+	MaxOpen        int    // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
 	Logger         *slog.Logger
 
 	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
@@ -65,6 +66,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Logger == nil {
 		errs = append(errs, errors.New("logger: is required"))
+	}
+	if c.MaxOpen < 0 {
+		errs = append(errs, errors.New("max open databases: must not be negative"))
 	}
 	return errors.Join(errs...)
 }
@@ -133,7 +137,8 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	}
 	p.onClose(log.Close)
 	databases, err := registry.Open(ctx, registry.Config{
-		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Failpoint: c.Failpoint,
+		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Registerer: metrics,
+		MaxOpen: c.MaxOpen, OnFatal: p.fail, Failpoint: c.Failpoint,
 	})
 	if err != nil {
 		return nil, err
@@ -195,7 +200,6 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	//nolint:contextcheck // a server outlives the call that starts it
 	adminServer, err := server.Start(adminLn, server.AdminHandler(p.health, metrics), server.Config{
 		Name: "admin", Logger: c.Logger, Registerer: metrics,
 	})
@@ -203,7 +207,6 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
-	//nolint:contextcheck // as above
 	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
 	if err != nil {
 		return err

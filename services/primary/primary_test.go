@@ -59,6 +59,10 @@ func (f *fixture) open() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.use(p)
+}
+
+func (f *fixture) use(p *primary.Primary) {
 	f.p, f.client = p, datav1connect.NewDataServiceClient(f.http, p.URL())
 }
 

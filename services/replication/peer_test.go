@@ -3,6 +3,8 @@ package replication
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -121,7 +123,10 @@ func dial(tb testing.TB, client replicationv1connect.ReplicationServiceClient, h
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &peer{t: tb, stream: client.Subscribe(ctx), cancel: cancel}
 	tb.Cleanup(p.close)
-	p.send(&replicationv1.SubscribeRequest{Message: &replicationv1.SubscribeRequest_Hello{Hello: hello}})
+	err := p.stream.Send(&replicationv1.SubscribeRequest{Message: &replicationv1.SubscribeRequest_Hello{Hello: hello}})
+	if err != nil && !errors.Is(err, io.EOF) { // EOF is that the stream was refused already; Receive says why
+		tb.Fatal(err)
+	}
 	return p
 }
 
@@ -142,9 +147,10 @@ func (p *peer) close() {
 	_ = p.stream.CloseResponse()
 }
 
+// send fails the test unless m is sent or the service has ended the stream: why it did is what receiving says.
 func (p *peer) send(m *replicationv1.SubscribeRequest) {
 	p.t.Helper()
-	if err := p.stream.Send(m); err != nil {
+	if err := p.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
 		p.t.Fatal(err)
 	}
 }

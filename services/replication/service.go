@@ -183,6 +183,9 @@ func (s *Service) Subscribe(
 	}()
 	interrupted := interruptAtEnd(ctx)
 	err := s.subscribe(ctx, stream, in)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // the interrupted read or write may be noticed before it
+	}
 	cancel(nil)
 	if interrupted != nil {
 		// The controller must not be touched, nor the request's body, once the handler has returned.

@@ -63,7 +63,7 @@ func (p *Primary) newKeyedCall(method string, header http.Header, inMessage stri
 		c.key = c.header.Get(rpcheader.IdempotencyKey)
 	}
 	if c.key == "" {
-		c.key = uuid.NewString()
+		c.key = rpcheader.GeneratedKeyPrefix + uuid.NewString()
 		c.header.Set(rpcheader.IdempotencyKey, c.key)
 	}
 	return c
@@ -298,7 +298,7 @@ func (p *Primary) withDeadline(caller context.Context) (context.Context, context
 
 // announced is a context that tells the primary an earlier deadline than its own.
 type announced struct {
-	context.Context
+	context.Context //nolint:containedctx // it is a context
 
 	deadline time.Time
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -97,7 +97,7 @@ func (w *wire) client(t *testing.T) *http.Client {
 func serve(t *testing.T, handler http.Handler) *wire {
 	w := newWire()
 	// Cut connections are what is tested; net/http logs them.
-	s := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
+	s := &http.Server{Handler: handler, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

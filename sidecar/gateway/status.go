@@ -43,7 +43,7 @@ func (s *Status) GetStatus(
 		own.Reason = "other regions are not known: " + err.Error()
 	}
 	if req.Msg.GetLocalOnly() || err != nil {
-		return connect.NewResponse(&controlv1.GetStatusResponse{Regions: []*controlv1.GetStatusResponse_Region{own}}), nil
+		return connect.NewResponse(&controlv1.GetStatusResponse{Regions: []*controlv1.GetStatusResponse_Region{own}}), nil //nolint:nilerr // the answer says it
 	}
 	return connect.NewResponse(status.Gather(ctx, s.HTTPClient, regions, own)), nil
 }
@@ -61,21 +61,24 @@ func (s *Status) own(regions []meshdb.Region) *controlv1.GetStatusResponse_Regio
 			own.Primary = r.IsPrimary
 		}
 	}
+	if s.Directory.MeshProblem() != nil { // else it is nobody's concern
+		own.Databases = append(own.Databases, s.database(meshdb.Name, meshdb.DatabaseID))
+	}
 	databases, err := s.Directory.Databases()
 	if err != nil {
 		return own // not ready, and the reason is there
 	}
 	for _, d := range databases {
 		if d.Placed() {
-			own.Databases = append(own.Databases, s.database(d))
+			own.Databases = append(own.Databases, s.database(d.Name(), d.ID()))
 		}
 	}
 	return own
 }
 
-func (s *Status) database(d *readpath.Database) *controlv1.GetStatusResponse_Database {
-	out := &controlv1.GetStatusResponse_Database{Name: d.Name(), StalenessMs: math.MaxUint32}
-	c, ok := s.Store.Database(d.ID())
+func (s *Status) database(name string, id uint32) *controlv1.GetStatusResponse_Database {
+	out := &controlv1.GetStatusResponse_Database{Name: name, StalenessMs: math.MaxUint32}
+	c, ok := s.Store.Database(id)
 	if !ok {
 		out.Problem = replica.ErrSyncing.Error()
 		return out

@@ -85,9 +85,26 @@ func (d *Directory) Regions() ([]meshdb.Region, error) {
 	return l.regions, nil
 }
 
-// find returns the database of a name, or nil if the copy of _mesh has none or cannot be read. With wait set the directory is
-// as new as the copy is now; else it may be one that another read is about to replace.
+// MeshProblem returns how the copy of _mesh contradicts the primary, as it does after the primary was restored from an older
+// image, or nil if it does not.
+func (d *Directory) MeshProblem() error {
+	mesh, ok := d.store.Database(meshdb.DatabaseID)
+	if !ok {
+		return nil
+	}
+	if err := mesh.Problem(); errors.Is(err, replica.ErrFork) || errors.Is(err, replica.ErrFollowerAhead) {
+		return err
+	}
+	return nil
+}
+
+// find returns the database of a name, or nil if the copy of _mesh has none or cannot be read, or contradicts the primary: the
+// name may be another database's now. With wait set the directory is as new as the copy is now; else it may be one that
+// another read is about to replace.
 func (d *Directory) find(name string, wait bool) *Database {
+	if d.MeshProblem() != nil {
+		return nil
+	}
 	l, err := d.latest(wait)
 	if err != nil {
 		return nil // the primary knows

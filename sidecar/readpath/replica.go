@@ -119,7 +119,7 @@ func (r *replicaReader) open(ctx context.Context, read *Read) (v *view, why stri
 	}
 	d, ok := r.store.Database(read.Database.id)
 	if !ok || d.Problem() != nil {
-		return nil, whyNotReady, nil
+		return nil, whyNotReady, nil //nolint:nilerr // the primary answers then
 	}
 	if f.Level == datav1.Consistency_LEVEL_AT_LEAST {
 		if ok, err := r.metrics.waitFor(ctx, d, f.Bookmark, f.MaxWait); err != nil {
@@ -139,7 +139,7 @@ func (r *replicaReader) open(ctx context.Context, read *Read) (v *view, why stri
 	}
 	snap, err := d.Snapshot()
 	if err != nil {
-		return nil, whyNotReady, nil // Problem says it to whoever asks
+		return nil, whyNotReady, nil //nolint:nilerr // Problem says it to whoever asks
 	}
 	return &view{reader: r, codec: codec, database: read.Database, snap: snap, begin: begin, staleness: staleness}, "", nil
 }

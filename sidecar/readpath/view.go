@@ -164,7 +164,7 @@ func (v *view) list(ctx context.Context, req *datav1.ListRequest) (*datav1.ListR
 		return nil, err
 	}
 	page := keyread.NewPage(plan, shape)
-	rows := 0
+	var rows int
 	if plan.Index == nil {
 		rows, err = v.scanRows(ctx, plan, page)
 	} else {

@@ -97,7 +97,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	for failures := 0; ; failures++ {
 		welcomed, err := f.connect(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
 		if errors.Is(err, ErrStoreFailed) || errors.Is(err, ErrClosed) {
 			return err

@@ -22,6 +22,7 @@ const (
 	metaBookmarkKey   = "bookmark-key"
 	metaPrimaryRegion = "primary-region"
 	metaHeardAt       = "heard-at"
+	metaErase         = "erase/" // then the eraser's
 )
 
 // Identity returns the mesh that the store belongs to; ok is false until a primary was met.

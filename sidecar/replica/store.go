@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/nearside-dev/nearside/internal/erase"
 	"github.com/nearside-dev/nearside/internal/failstop"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 )
@@ -20,6 +21,7 @@ import (
 type Store struct {
 	db      *pebble.DB
 	fs      *failstop.FS
+	eraser  *erase.Eraser
 	logger  *slog.Logger
 	options Options
 	metrics *metrics
@@ -59,7 +61,8 @@ func OpenStore(dir string, o Options) (*Store, error) {
 		databases: make(map[uint32]*Database), meshChanged: make(chan struct{}),
 	}
 	s.use.idle = make(chan struct{})
-	s.fs = failstop.New(o.FS, s.onFail)
+	files := erase.NewFS(o.FS)
+	s.fs = failstop.New(files, s.onFail)
 	po := s.pebbleOptions(o)
 	defer po.Cache.Unref()
 	db, err := pebble.Open(dir, po)
@@ -71,6 +74,11 @@ func OpenStore(dir string, o Options) (*Store, error) {
 	err = errors.Join(s.loadDatabases(), s.loadMeta())
 	if err == nil {
 		s.metrics, err = newMetrics(s, o.Registerer)
+	}
+	if err == nil {
+		if s.eraser, err = erase.New(db, files, metaKey(metaErase), o.Logger); err != nil {
+			s.metrics.unregister()
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(openError(dir, err), db.Close())
@@ -159,6 +167,7 @@ func (s *Store) Close() error {
 	s.use.Unlock()
 	<-s.use.idle
 	s.metrics.unregister()
+	s.eraser.Close()
 	err := s.db.Close()
 	if failed := s.Failed(); failed != nil {
 		return failed // what Pebble says of a frozen disk means nothing
@@ -215,6 +224,7 @@ func (s *Store) ensure(id uint32) *Database {
 }
 
 // Drop deletes the copy of a database. Snapshots that are open stay readable; handles report ErrDropped. No copy is no error.
+// Its bytes leave the disk in the background.
 func (s *Store) Drop(id uint32) error {
 	if err := s.acquire(); err != nil {
 		return err
@@ -229,13 +239,14 @@ func (s *Store) Drop(id uint32) error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	lower, upper := databaseRange(id)
-	if err := b.DeleteRange(lower, upper, nil); err != nil {
+	if err := s.eraser.DeleteRange(b, lower, upper); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
 	if err := d.commit(b, newApplied(0, problemDropped)); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
 	d.building.Store(nil)
+	s.eraser.Wake()
 	s.mu.Lock()
 	if s.databases[id] == d {
 		delete(s.databases, id)

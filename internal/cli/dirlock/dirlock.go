@@ -35,7 +35,7 @@ func Acquire(dir string) (*Lock, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder := make([]byte, 32)
-		n, _ := f.ReadAt(holder, 0) //nolint:errcheck // an unnamed holder is one too
+		n, _ := f.ReadAt(holder, 0) // an unnamed holder is one too
 		f.Close()                   //nolint:errcheck // nothing was written
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			err = ErrLocked

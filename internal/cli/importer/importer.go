@@ -20,10 +20,6 @@ const (
 	MaxOperations       = 100_000
 )
 
-// wholeBytes bounds a batch of rows that refer to each other in any order: half of what a transaction takes, for the text
-// says little about the size of what it changes.
-const wholeBytes = MaxTransactionBytes / 2
-
 // Transactor is the part of DataService that an import needs.
 type Transactor interface {
 	Transact(context.Context, *connect.Request[datav1.TransactRequest]) (*connect.Response[datav1.TransactResponse], error)
@@ -82,32 +78,16 @@ func (e *StatementError) Unwrap() error { return e.Err }
 
 // Run imports the statements of in. What it did before an error stays, and the Summary says how much that was.
 //
-// A dump that begins by turning foreign keys off runs in the order of a plan. To make it the input is read twice: if it is
-// not a file it is copied into a temporary one.
+// Where the dump turns foreign keys off they are not checked, as SQLite would not: its rows may come before those that they
+// refer to. OnNote is told at the end if some refer to nothing.
 func Run(ctx context.Context, client Transactor, in io.Reader, opts Options) (Summary, error) {
 	r := &run{client: client, opts: opts, keys: newKeyChain(opts.Database, opts.Again)}
-	src := newSource(in)
-	err := r.scan(src, segment{}, func(s sqlsplit.Statement) error {
-		if err := r.add(ctx, s); err != nil {
-			return err
-		}
-		switch {
-		case src.head == nil:
-		case len(r.batch.statements) > 0:
-			src.forget() // it has begun
-		case r.foreignKeysOff:
-			return errPlan
-		}
-		return nil
-	})
-	if errors.Is(err, errPlan) {
-		err = r.planned(ctx, src)
-	}
+	err := r.scan(in, func(s sqlsplit.Statement) error { return r.add(ctx, s) })
 	if err == nil {
 		err = r.flush(ctx)
 	}
+	if err == nil && r.unchecked {
+		err = r.checkForeignKeys(ctx)
+	}
 	return r.summary, err
 }
-
-// errPlan ends the scan of a dump that needs a plan.
-var errPlan = errors.New("dump needs a plan")

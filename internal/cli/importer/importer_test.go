@@ -26,6 +26,7 @@ type recorder struct {
 	requests []*datav1.TransactRequest
 	done     map[string]bool
 	fail     func(*datav1.TransactRequest) error
+	orphans  int64 // rows that refer to nothing
 }
 
 func (r *recorder) Transact(
@@ -36,6 +37,10 @@ func (r *recorder) Transact(
 			wire, _ := rpcerr.ToConnect(err)
 			return nil, wire
 		}
+	}
+	if sql := req.Msg.GetOperations()[0].GetStatement().GetSql(); strings.Contains(sql, "foreign_key_check") {
+		orphans := &datav1.ResultSet{Rows: []*datav1.Row{{Values: []*datav1.Value{{Kind: &datav1.Value_Integer{Integer: r.orphans}}}}}}
+		return connect.NewResponse(&datav1.TransactResponse{Results: []*datav1.ResultSet{orphans}}), nil
 	}
 	r.requests = append(r.requests, req.Msg)
 	response := &datav1.TransactResponse{
@@ -52,12 +57,15 @@ func (r *recorder) Transact(
 	return connect.NewResponse(response), nil
 }
 
-// batches returns what was sent, a transaction a line; "~" marks foreign keys checked at its end.
+// batches returns what was sent, a transaction a line; "~" marks foreign keys checked at its end, "!" not at all.
 func (r *recorder) batches() string {
 	var b strings.Builder
 	for _, request := range r.requests {
 		if request.GetDeferForeignKeys() {
 			b.WriteString("~ ")
+		}
+		if request.GetUncheckedForeignKeys() {
+			b.WriteString("! ")
 		}
 		for i, op := range request.GetOperations() {
 			if i > 0 {
@@ -112,12 +120,12 @@ func TestBatches(t *testing.T) {
 		{
 			name: "foreign keys off and on",
 			in:   "INSERT 0;PRAGMA foreign_keys=OFF;INSERT 1;pragma main.Foreign_Keys ( 'no' );INSERT 2;PRAGMA foreign_keys = 1;INSERT 3",
-			want: "INSERT 0\n~ INSERT 1; INSERT 2\nINSERT 3\n", skipped: 3,
+			want: "INSERT 0\n! INSERT 1; INSERT 2\nINSERT 3\n", skipped: 3,
 		},
 		{
 			name: "atomic", atomic: true,
 			in:   "PRAGMA foreign_keys=0;CREATE TABLE a (x);INSERT 1;INSERT 2;INSERT 3;INSERT 4;PRAGMA foreign_keys=on",
-			want: "~ CREATE TABLE a (x); INSERT 1; INSERT 2; INSERT 3; INSERT 4\n", skipped: 2,
+			want: "! CREATE TABLE a (x); INSERT 1; INSERT 2; INSERT 3; INSERT 4\n", skipped: 2,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -151,6 +159,21 @@ func TestBatches(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOrphansAreTold imports a dump that turns foreign keys off and leaves rows that refer to nothing.
+func TestOrphansAreTold(t *testing.T) {
+	r := &recorder{orphans: 3}
+	opts := options()
+	var notes []string
+	opts.OnNote = func(note string) { notes = append(notes, note) }
+	if _, err := Run(t.Context(), r, strings.NewReader("PRAGMA foreign_keys=OFF;INSERT 1"), opts); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"dump.sql: 3 rows refer to rows that are not there: the dump turns foreign keys off"}
+	if diff := cmp.Diff(want, notes); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -19,7 +19,7 @@ type run struct {
 	batch   batch
 
 	foreignKeysOff bool
-	whole          bool  // batches take as much as a transaction may
+	unchecked      bool  // some batch did not check foreign keys
 	lastDone       bool  // whether the batch before was done now, not by an earlier import
 	noted          int64 // the end of the last statement that was left out with a note
 }
@@ -31,22 +31,17 @@ type batch struct {
 	schema     bool // statements change the schema
 }
 
-// scan calls f with each statement of in, which is the given part of the input.
-func (r *run) scan(in io.Reader, part segment, f func(sqlsplit.Statement) error) error {
+// scan calls f with each statement of the input.
+func (r *run) scan(in io.Reader, f func(sqlsplit.Statement) error) error {
 	scanner := sqlsplit.NewScanner(in, sqlsplit.Options{MaxStatementBytes: MaxTransactionBytes})
 	for scanner.Scan() {
-		s := scanner.Statement()
-		s.Offset += part.offset
-		s.EndOffset += part.offset
-		s.Line += part.line
-		s.EndLine += part.line
-		if err := f(s); err != nil {
+		if err := f(scanner.Statement()); err != nil {
 			return err
 		}
 	}
 	if tooLong, ok := errors.AsType[*sqlsplit.TooLongError](scanner.Err()); ok {
 		return fmt.Errorf("%s:%d: the statement is longer than %d MiB, or a quote in it is not closed",
-			r.opts.Name, part.line+tooLong.Line, MaxTransactionBytes>>20)
+			r.opts.Name, tooLong.Line, MaxTransactionBytes>>20)
 	}
 	if err := scanner.Err(); err != nil {
 		return fmt.Errorf("%s: %w", r.opts.Name, err)
@@ -101,15 +96,11 @@ func (r *run) leaveOut(ctx context.Context, s sqlsplit.Statement, role role) err
 // primary a transaction of another kind.
 func (r *run) full(s sqlsplit.Statement, role role) bool {
 	n := len(r.batch.statements)
-	maxStatements, maxBytes := r.opts.BatchStatements, r.opts.BatchBytes
-	if r.whole {
-		maxStatements, maxBytes = MaxOperations, wholeBytes
-	}
-	return n > 0 && (n >= maxStatements || r.batch.bytes+len(s.Text) > maxBytes || r.batch.schema != (role == roleSchema))
+	return n > 0 && (n >= r.opts.BatchStatements || r.batch.bytes+len(s.Text) > r.opts.BatchBytes ||
+		r.batch.schema != (role == roleSchema))
 }
 
-// setForeignKeys takes note of a PRAGMA foreign_keys: where the dump turns them off its rows may come before those that
-// they refer to, so that they can only be checked at the end of each transaction.
+// setForeignKeys takes note of a PRAGMA foreign_keys.
 func (r *run) setForeignKeys(ctx context.Context, off bool) error {
 	if off == r.foreignKeysOff {
 		return nil
@@ -130,13 +121,14 @@ func (r *run) flush(ctx context.Context) error {
 		return nil
 	}
 	// Tables are dropped in the order of their making as a rule, parents first.
-	deferred := r.foreignKeysOff || r.batch.schema
 	request := &datav1.TransactRequest{
-		Database:         r.opts.Database,
-		Operations:       make([]*datav1.Operation, len(statements)),
-		IdempotencyKey:   r.keys.next(statements, deferred),
-		DeferForeignKeys: deferred,
+		Database:             r.opts.Database,
+		Operations:           make([]*datav1.Operation, len(statements)),
+		IdempotencyKey:       r.keys.next(statements, r.foreignKeysOff),
+		DeferForeignKeys:     r.batch.schema && !r.foreignKeysOff,
+		UncheckedForeignKeys: r.foreignKeysOff,
 	}
+	r.unchecked = r.unchecked || r.foreignKeysOff
 	for i, s := range statements {
 		statement, err := statementOf(s.Text, roleOf(s.Text))
 		if err != nil {
@@ -156,6 +148,28 @@ func (r *run) flush(ctx context.Context) error {
 	r.batch = batch{statements: statements[:0]}
 	if r.opts.OnBatch != nil {
 		r.opts.OnBatch(r.summary)
+	}
+	return nil
+}
+
+// checkForeignKeys notes how many rows refer to rows that are not there.
+func (r *run) checkForeignKeys(ctx context.Context) error {
+	response, err := transact(ctx, r.client, &datav1.TransactRequest{
+		Database: r.opts.Database,
+		Operations: []*datav1.Operation{{Operation: &datav1.Operation_Statement{
+			Statement: &datav1.Statement{Sql: "SELECT count(*) FROM pragma_foreign_key_check"},
+		}}},
+	}, r.opts.RetryFor)
+	if err != nil {
+		return fmt.Errorf("check foreign keys of %s: %w", r.opts.Database, err)
+	}
+	for _, result := range response.GetResults() {
+		for _, row := range result.GetRows() {
+			if n := row.GetValues()[0].GetInteger(); n > 0 && r.opts.OnNote != nil {
+				r.opts.OnNote(fmt.Sprintf("%s: %d rows refer to rows that are not there: the dump turns foreign keys off",
+					r.opts.Name, n))
+			}
+		}
 	}
 	return nil
 }

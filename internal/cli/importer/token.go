@@ -20,25 +20,6 @@ type token struct {
 	start, end int
 }
 
-// is reports whether the token is the given keyword, in lower case, or mark.
-func (t token) is(word string) bool {
-	return (t.kind == tokenWord || t.kind == tokenMark) && strings.EqualFold(t.text, word)
-}
-
-// name returns what the token names, in lower case, for SQLite's names do not differ in case.
-func (t token) name() string {
-	s := t.text
-	if t.kind == tokenName || t.kind == tokenString {
-		quote := s[:1]
-		if quote == "[" {
-			quote = "]"
-		}
-		s = strings.TrimSuffix(s[1:], quote)
-		s = strings.ReplaceAll(s, quote+quote, quote)
-	}
-	return strings.ToLower(s)
-}
-
 // tokens reads the tokens of a statement, comments and space left out.
 type tokens struct {
 	text string
@@ -71,28 +52,6 @@ func (t *tokens) next() (token, bool) {
 	found := token{kind: kind, text: rest[:n], start: t.pos, end: t.pos + n}
 	t.pos += n
 	return found, true
-}
-
-// accept reads the next token if it is the given word.
-func (t *tokens) accept(word string) bool {
-	before := t.pos
-	if next, ok := t.next(); ok && next.is(word) {
-		return true
-	}
-	t.pos = before
-	return false
-}
-
-// table reads a table's name, with or without that of its schema.
-func (t *tokens) table() (name string, ok bool) {
-	found, ok := t.next()
-	if ok && t.accept(".") {
-		found, ok = t.next()
-	}
-	if !ok || found.kind == tokenMark || found.kind == tokenBlob {
-		return "", false
-	}
-	return found.name(), true
 }
 
 // skip is the length of the space and comments that s begins with.
@@ -138,49 +97,4 @@ func quotedLen(s string, quote byte) int {
 
 func isWord(c byte) bool {
 	return c == '_' || c == '$' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
-}
-
-// createdTable returns the name of the table that a CREATE TABLE makes and of those it refers to. ok is false for any
-// other statement, and for a table made from a query.
-func createdTable(statement string) (name string, refers []string, ok bool) {
-	t := &tokens{text: statement}
-	if !t.accept("create") || !t.accept("table") {
-		return "", nil, false
-	}
-	if t.accept("if") && !(t.accept("not") && t.accept("exists")) {
-		return "", nil, false
-	}
-	name, ok = t.table()
-	if !ok || !t.accept("(") {
-		return "", nil, false
-	}
-	for {
-		next, more := t.next()
-		if !more {
-			return name, refers, true
-		}
-		if next.kind == tokenWord && next.is("references") {
-			if other, ok := t.table(); ok {
-				refers = append(refers, other)
-			}
-		}
-	}
-}
-
-// insertedTable returns the name of the table that an INSERT or REPLACE adds to.
-func insertedTable(statement string) (name string, ok bool) {
-	t := &tokens{text: statement}
-	switch {
-	case t.accept("replace"):
-	case t.accept("insert"):
-		if t.accept("or") {
-			t.next()
-		}
-	default:
-		return "", false
-	}
-	if !t.accept("into") {
-		return "", false
-	}
-	return t.table()
 }

@@ -117,8 +117,8 @@ func FuzzValue(f *testing.F) {
 	f.Add(math.Float64bits(math.Inf(-1)), []byte("日\u2028"))
 	f.Add(uint64(math.MaxInt64), []byte{})
 	f.Fuzz(func(t *testing.T, bits uint64, b []byte) {
-		real := math.Float64frombits(bits)
-		row := []value.Value{value.Integer(int64(bits)), value.Real(real), value.TextBytes(b), value.Blob(b)}
+		float := math.Float64frombits(bits)
+		row := []value.Value{value.Integer(int64(bits)), value.Real(float), value.TextBytes(b), value.Blob(b)}
 		line := AppendResult(nil, result([]string{"i", "r", "t", "b"}, row), nil)
 		if bytes.IndexByte(line, '\n') >= 0 {
 			t.Fatalf("more than one line: %q", line)
@@ -131,12 +131,12 @@ func FuzzValue(f *testing.F) {
 		if string(cells[0]) != strconv.FormatInt(int64(bits), 10) {
 			t.Errorf("integer %d became %s", int64(bits), cells[0])
 		}
-		if !math.IsNaN(real) && !math.IsInf(real, 0) {
+		if !math.IsNaN(float) && !math.IsInf(float, 0) {
 			if back, err := strconv.ParseFloat(string(cells[1]), 64); err != nil || math.Float64bits(back) != bits {
-				t.Errorf("real %v became %s", real, cells[1])
+				t.Errorf("float %v became %s", float, cells[1])
 			}
 			if !strings.ContainsAny(string(cells[1]), ".e") {
-				t.Errorf("real %v became the integer %s", real, cells[1])
+				t.Errorf("float %v became the integer %s", float, cells[1])
 			}
 		}
 		if utf8.Valid(b) {

@@ -36,7 +36,7 @@ type StartFunc func(ctx context.Context) (Role, error)
 // Supervisor is for one goroutine.
 type Supervisor struct {
 	logger *slog.Logger
-	ctx    context.Context // of restarts
+	ctx    context.Context //nolint:containedctx // of restarts, which outlive the call that starts a role
 	cancel context.CancelFunc
 	roles  []*kept // in the order of their start
 }

@@ -65,9 +65,9 @@ func TestRestart(t *testing.T) {
 		current.fatal <- errBroken
 		pass(50 * time.Second)
 		// 0.1 s after the failure, then twice as long each time, up to 10 s.
-		want := []time.Duration{0, 100, 300, 700, 1500, 3100, 6300, 12700, 22700, 32700}
-		for i := range want {
-			want[i] *= time.Millisecond
+		var want []time.Duration
+		for _, ms := range []int{0, 100, 300, 700, 1500, 3100, 6300, 12700, 22700, 32700} {
+			want = append(want, time.Duration(ms)*time.Millisecond)
 		}
 		if !slices.Equal(starts, want) {
 			t.Errorf("started at %v, want %v", starts, want)

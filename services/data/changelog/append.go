@@ -4,9 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 // MaxStoredAnswer is the largest answer, in bytes, that is kept for a repeat of an idempotency key. A repeat of a larger
@@ -24,6 +28,9 @@ type IdempotencyKey struct {
 	Principal string
 	Key       string
 }
+
+// isBrief reports whether a node made the key for its own repeats, which it makes within minutes.
+func (k IdempotencyKey) isBrief() bool { return strings.HasPrefix(k.Key, rpcheader.GeneratedKeyPrefix) }
 
 // Outcome is what is kept of a transaction that was made under an idempotency key.
 type Outcome struct {
@@ -83,7 +90,11 @@ func (b *Batch) Outcome(key IdempotencyKey, o Outcome, order uint64) error {
 	if err := b.batch.Set(place, o.encode(), nil); err != nil {
 		return err
 	}
-	return b.batch.Set(append(versionKey(spaceKeyOrder, b.database, order), place...), nil, nil)
+	space := byte(spaceKeyOrder)
+	if key.isBrief() {
+		space = spaceBriefOrder
+	}
+	return b.batch.Set(append(versionKey(space, b.database, order), place...), nil, nil)
 }
 
 // Migration is an applied migration.
@@ -162,12 +173,21 @@ func (l *Log) Outcome(database uint32, key IdempotencyKey) (Outcome, error) {
 	return decodeOutcome(v)
 }
 
-// ExpireOutcomes forgets idempotency keys that are both older than before and made at or below a version, at most limit
-// of them, and returns how many it forgot.
-func (l *Log) ExpireOutcomes(database uint32, before time.Time, version uint64, limit int) (n int, err error) {
+// ExpireOutcomes forgets callers' idempotency keys that are both older than before and made at or below a version, at most
+// limit of them, and returns how many it forgot.
+func (l *Log) ExpireOutcomes(database uint32, before time.Time, version uint64, limit int) (int, error) {
+	return l.expire(spaceKeyOrder, database, before, version, limit)
+}
+
+// ExpireBriefOutcomes does the same with the keys that nodes made for their own repeats, by age alone.
+func (l *Log) ExpireBriefOutcomes(database uint32, before time.Time, limit int) (int, error) {
+	return l.expire(spaceBriefOrder, database, before, math.MaxUint64-1, limit)
+}
+
+func (l *Log) expire(space byte, database uint32, before time.Time, version uint64, limit int) (n int, err error) {
 	iter, err := l.db.NewIter(&pebble.IterOptions{
-		LowerBound: versionKey(spaceKeyOrder, database, 0),
-		UpperBound: versionKey(spaceKeyOrder, database, version+1),
+		LowerBound: versionKey(space, database, 0),
+		UpperBound: versionKey(space, database, version+1),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("read idempotency keys: %w", err)

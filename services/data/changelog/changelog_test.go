@@ -195,6 +195,20 @@ func TestOutcomesExpireByAgeAndDistance(t *testing.T) {
 			t.Errorf("before %v at %d: expired %d, want %d, %v", tc.before, tc.version, n, tc.want, err)
 		}
 	}
+	brief := IdempotencyKey{Key: "~made by a node"}
+	b = l.NewBatch(7)
+	if err := errors.Join(b.Outcome(brief, Outcome{Time: now}, 20), b.Commit(), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := l.ExpireOutcomes(7, now.Add(time.Hour), 100, 100); n != 0 || err != nil {
+		t.Errorf("a node's key expired as a caller's: %d, %v", n, err)
+	}
+	if n, err := l.ExpireBriefOutcomes(7, now.Add(-time.Second), 100); n != 0 || err != nil {
+		t.Errorf("a node's key expired too early: %d, %v", n, err)
+	}
+	if n, err := l.ExpireBriefOutcomes(7, now.Add(time.Second), 100); n != 1 || err != nil {
+		t.Errorf("a node's key did not expire: %d, %v", n, err)
+	}
 	if _, err := l.Outcome(7, IdempotencyKey{Principal: "p", Key: "10"}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("an expired key: %v", err)
 	}

@@ -1,6 +1,7 @@
 package changelog
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,9 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"google.golang.org/protobuf/proto"
-
-	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/erase"
 	"github.com/nearside-dev/nearside/internal/failstop"
 )
 
@@ -34,6 +33,7 @@ type Options struct {
 // goroutine per database, the writer.
 type Log struct {
 	db     *pebble.DB
+	eraser *erase.Eraser
 	logger *slog.Logger
 	disk   *failstop.FS // freezes at the first failed write: Pebble itself would end the process, or never stop trying
 	dir    string
@@ -70,7 +70,8 @@ func Open(dir string, o Options) (*Log, error) {
 	l := &Log{
 		logger: o.Logger, dir: dir, now: o.Clock, diskReserve: o.DiskReserve,
 	}
-	l.disk = failstop.New(o.FS, func(err error) {
+	fs := erase.NewFS(o.FS)
+	l.disk = failstop.New(fs, func(err error) {
 		o.Logger.Error("log store failed", slog.Any("error", err))
 		if o.OnFatal != nil {
 			o.OnFatal(fmt.Errorf("%w: %w", ErrFailed, err))
@@ -82,9 +83,13 @@ func Open(dir string, o Options) (*Log, error) {
 		FS: l.disk, Logger: storeLogger{l}, CacheSize: o.CacheBytes, MemTableSize: 16 << 20,
 		FormatMajorVersion: pebble.FormatNewest,
 	}
-	// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
 	for i := range options.Levels {
+		// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		// Pebble asks no filter of its last level, though, and fills a block that is not nearly full with whatever comes
+		// next: a record of megabytes would be read again with each small entry that shares its block. So large records
+		// get blocks of their own.
+		options.Levels[i].BlockSizeThreshold = 1
 	}
 	db, err := pebble.Open(dir, options)
 	if err != nil {
@@ -92,6 +97,9 @@ func Open(dir string, o Options) (*Log, error) {
 	}
 	l.db = db
 	l.disk.Arm()
+	if l.eraser, err = erase.New(db, fs, []byte{spaceErase}, o.Logger); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", dir, err), db.Close())
+	}
 	return l, nil
 }
 
@@ -110,6 +118,7 @@ func (s storeLogger) Fatalf(format string, args ...any) { s.l.disk.Fail(fmt.Erro
 
 // Close closes the store. What Pebble says of a failed one means nothing: its disk is frozen as a crash would leave it.
 func (l *Log) Close() error {
+	l.eraser.Close()
 	if err := l.db.Close(); l.disk.Failed() == nil {
 		return err
 	}
@@ -126,13 +135,15 @@ func (l *Log) Failed() error {
 
 // The key space. Numbers are big-endian, so keys sort by them.
 const (
-	spaceRecord    = 'r' // database, version → CommitRecord
-	spaceRow       = 'v' // database, table, row key → version of the row's last change
-	spaceSum       = 's' // database, table → set-sum and row count
-	spaceKey       = 'i' // database, principal, 0, idempotency key → Outcome
-	spaceKeyOrder  = 'x' // database, version → the idempotency key's place, for expiry
-	spaceMigration = 'g' // database, ordinal → applied migration
-	spaceMeta      = 'm' // name → value
+	spaceRecord     = 'r' // database, version → CommitRecord
+	spaceRow        = 'v' // database, table, row key → version of the row's last change
+	spaceSum        = 's' // database, table → set-sum and row count
+	spaceKey        = 'i' // database, principal, 0, idempotency key → Outcome
+	spaceBriefOrder = 'y' // the same, of keys that a node made for its own repeats
+	spaceKeyOrder   = 'x' // database, version → the idempotency key's place, for expiry
+	spaceMigration  = 'g' // database, ordinal → applied migration
+	spaceMeta       = 'm' // name → value
+	spaceErase      = 'z' // number → range that was deleted, until its bytes have left the disk
 )
 
 func appendDatabaseKey(dst []byte, space byte, database uint32) []byte {
@@ -186,18 +197,6 @@ func headIn(r pebble.Reader, database uint32) (Head, error) {
 
 func versionOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
 
-// headOf reads a record's place and checks that it is the expected one.
-func headOf(record []byte, version uint64) (Head, error) {
-	var r replicationv1.CommitRecord
-	if err := proto.Unmarshal(record, &r); err != nil {
-		return Head{}, fmt.Errorf("%w: record of version %d: %w", ErrCorrupt, version, err)
-	}
-	if r.GetVersion() != version {
-		return Head{}, fmt.Errorf("%w: record of version %d stands at %d", ErrCorrupt, r.GetVersion(), version)
-	}
-	return Head{Epoch: r.GetEpoch(), Version: version, Checksum: ChecksumOf(record)}, nil
-}
-
 // At returns the place of one record, or ErrNotFound. Version 0 is the zero Head.
 func (l *Log) At(database uint32, version uint64) (Head, error) {
 	if version == 0 {
@@ -223,12 +222,37 @@ func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error
 	if !ok || published.Version <= after {
 		return nil, nil
 	}
+	if published.Version-after <= fewRecords {
+		if records, ok := l.readFew(database, after, published.Version, maxBytes); ok {
+			return records, nil
+		}
+	}
 	return l.read(database, after, published.Version, maxBytes)
 }
 
 // ReadUpTo is Read of the records up to a version, which the caller knows to be published.
 func (l *Log) ReadUpTo(database uint32, after, last uint64, maxBytes int) ([][]byte, error) {
 	return l.read(database, after, last, maxBytes)
+}
+
+// fewRecords is up to where records are looked up one by one, for 2 µs each: an iterator is put in place in every
+// file whose range it is in, and reads a block of each, but a look-up of what is new ends in memory.
+const fewRecords = 32
+
+// readFew is read of records that are likely to be new. It reports false where read has to find out what is wrong.
+func (l *Log) readFew(database uint32, after, last uint64, maxBytes int) (records [][]byte, ok bool) {
+	size := 0
+	for version := after + 1; version <= last; version++ {
+		record, err := l.get(versionKey(spaceRecord, database, version))
+		if err != nil {
+			return nil, false
+		}
+		if size += len(record); len(records) > 0 && size > maxBytes {
+			break
+		}
+		records = append(records, record)
+	}
+	return records, true
 }
 
 // ReadAppended is Read for recovery: it returns records that are appended but not published too.
@@ -312,19 +336,24 @@ func (l *Log) SetMeta(name string, value []byte) error {
 	return l.Failed()
 }
 
-// Drop deletes everything of a database.
+// Drop deletes everything of a database. Its bytes leave the disk in the background.
 func (l *Log) Drop(database uint32) (err error) {
 	l.Unpublish(database)
 	b := l.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	for _, space := range []byte{spaceRecord, spaceRow, spaceSum, spaceKey, spaceKeyOrder, spaceMigration} {
+	for _, space := range []byte{spaceRecord, spaceRow, spaceSum, spaceKey, spaceKeyOrder, spaceBriefOrder, spaceMigration} {
 		lower, upper := appendDatabaseKey(nil, space, database), appendDatabaseKey(nil, space, database+1)
-		if err := b.DeleteRange(lower, upper, nil); err != nil {
+		if err := l.eraser.DeleteRange(b, lower, upper); err != nil {
 			return fmt.Errorf("drop log of database %d: %w", database, err)
 		}
 	}
 	if err := b.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("drop log of database %d: %w", database, err)
 	}
+	l.eraser.Wake()
 	return l.Failed()
 }
+
+// WaitErased returns when the bytes of what was dropped have left the disk, or could not be made to, or when ctx ends. The
+// store deletes files that it does not need any more a moment later.
+func (l *Log) WaitErased(ctx context.Context) error { return l.eraser.Wait(ctx) }

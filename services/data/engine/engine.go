@@ -22,11 +22,13 @@ import (
 type Transaction struct {
 	Operations       []Operation
 	DeferForeignKeys bool
-	Key              changelog.IdempotencyKey // Key.Key is empty for none
-	RequestHash      [32]byte                 // with a key: what the request was
-	Actor            string
-	TraceParent      string
-	Migration        *Migration // noted in the log with the commit
+	// UncheckedForeignKeys neither checks foreign keys nor runs their actions.
+	UncheckedForeignKeys bool
+	Key                  changelog.IdempotencyKey // Key.Key is empty for none
+	RequestHash          [32]byte                 // with a key: what the request was
+	Actor                string
+	TraceParent          string
+	Migration            *Migration // noted in the log with the commit
 }
 
 // Migration names a step of the schema's history.
@@ -47,7 +49,7 @@ type Commit struct {
 	Elapsed     time.Duration // inside SQLite
 }
 
-// Config is what a database is opened with. All fields but the last two are required.
+// Config is what a database is opened with. Clock and what follows may be left out.
 type Config struct {
 	ID      uint32
 	Path    string // the SQLite file; its folder is made
@@ -56,6 +58,8 @@ type Config struct {
 	Metrics *Metrics
 
 	Clock func() time.Time // default time.Now
+	// OnFatal is told once when the database stops because its store failed; nil for nobody. It must not wait.
+	OnFatal func(error)
 	// Failpoint is called at the named places of the commit path by crash tests; nil otherwise.
 	Failpoint func(place string)
 }
@@ -68,6 +72,7 @@ type DB struct {
 	logger  *slog.Logger
 	metrics *Metrics
 	fail    func(place string)
+	onFatal func(error)
 
 	readers *readerPool
 	queue   chan *request
@@ -94,7 +99,7 @@ func Open(c Config) (*DB, error) {
 	}
 	db := &DB{
 		id: c.ID, path: c.Path, log: c.Log, logger: c.Logger.With(slog.Uint64("database_id", uint64(c.ID))),
-		metrics: c.Metrics, fail: c.Failpoint, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
+		metrics: c.Metrics, fail: c.Failpoint, onFatal: c.OnFatal, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
 	}
 	conn, err := openConn(c.Path, sqlite.ReadWrite|sqlite.Create)
 	if err != nil {
@@ -172,7 +177,8 @@ func (db *DB) enqueue(r *request) error {
 	}
 }
 
-// Close stops the writer after its present group, waits for readers to end, and closes the file.
+// Close stops the writer after its present group, waits for readers to end, and closes the file. The log stays published: its
+// readers do not need the file.
 func (db *DB) Close() error {
 	db.closing.Lock()
 	if db.closed.Swap(true) {
@@ -182,15 +188,14 @@ func (db *DB) Close() error {
 	db.closing.Unlock()
 	close(db.stop)
 	db.done.Wait()
-	db.log.Unpublish(db.id)
 	return errors.Join(db.readers.close(), db.writer.close())
 }
 
-// Remove closes the database and deletes its files.
-func (db *DB) Remove() error {
-	errs := []error{db.Close()}
+// RemoveFiles deletes a database's files, which must not be open. Missing ones are no error.
+func RemoveFiles(path string) error {
+	var errs []error
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(db.path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

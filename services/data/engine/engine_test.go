@@ -214,7 +214,7 @@ func TestRebuildFromLog(t *testing.T) {
 // removeFile reopens the database after deleting its SQLite file.
 func (f *fixture) removeFile() {
 	f.t.Helper()
-	if err := f.db.Remove(); err != nil {
+	if err := errors.Join(f.db.Close(), RemoveFiles(f.path())); err != nil {
 		f.t.Fatal(err)
 	}
 	var err error
@@ -467,6 +467,38 @@ func TestTypedOperations(t *testing.T) {
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_PRECONDITION_FAILED)
 }
 
+// TestPutByEveryKindOfKey inserts a row and then overwrites it.
+func TestPutByEveryKindOfKey(t *testing.T) {
+	f := newFixture(t)
+	for name, columns := range map[string]string{
+		"rowid":             "id INTEGER PRIMARY KEY, a",
+		"rowid that counts": "id INTEGER PRIMARY KEY AUTOINCREMENT, a",
+		"integer":           "id INT NOT NULL PRIMARY KEY, a",
+		"without collation": "id TEXT NOT NULL PRIMARY KEY, a",
+		"another collation": "id TEXT COLLATE NOCASE PRIMARY KEY, a",
+		"no rowid":          "a, id INTEGER PRIMARY KEY) WITHOUT ROWID --",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.exec("CREATE TABLE k (" + columns + ")")
+			defer f.exec("DROP TABLE k")
+			for _, a := range []string{"first", "second"} {
+				op, err := OperationOf(&datav1.Operation{Operation: &datav1.Operation_Put{Put: &datav1.Put{
+					Table: "k", Values: map[string]*datav1.Value{
+						"id": value.ToProto(value.Integer(7)), "a": value.ToProto(value.Text(a)),
+					},
+				}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := f.db.Transact(t.Context(), &Transaction{Operations: []Operation{op}}); err != nil {
+					t.Fatal(err)
+				}
+				f.want("SELECT id, a FROM k", "7|"+a)
+			}
+		})
+	}
+}
+
 func BenchmarkTransact(b *testing.B) {
 	for _, clients := range []int{1, 64} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
@@ -483,4 +515,41 @@ func BenchmarkTransact(b *testing.B) {
 			})
 		})
 	}
+}
+
+// TestUncheckedForeignKeys fills a child before its parent, as dumps do, among transactions that are checked.
+func TestUncheckedForeignKeys(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE p (id INTEGER PRIMARY KEY)")
+	f.exec("CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER NOT NULL REFERENCES p (id) ON DELETE CASCADE)")
+	insert := SQL("INSERT INTO c (p) VALUES (7)")
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			_, err := f.db.Transact(context.Background(), &Transaction{Operations: []Operation{insert}})
+			wantReason(t, err, datav1.ErrorReason_ERROR_REASON_CONSTRAINT_FAILED)
+		})
+		wg.Go(func() {
+			tx := &Transaction{Operations: []Operation{insert}, UncheckedForeignKeys: true}
+			if _, err := f.db.Transact(context.Background(), tx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	f.want("SELECT count(*) FROM c", "20")
+	f.want("SELECT count(*) FROM pragma_foreign_key_check", "20")
+	f.exec("INSERT INTO p VALUES (7)")
+	f.exec("DELETE FROM p") // its action runs: they are on again
+	f.want("SELECT count(*) FROM c", "0")
+}
+
+func TestTooLargeIsRefusedWhole(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
+	_, err := f.try(fmt.Sprintf("INSERT INTO t (a) VALUES (1), (zeroblob(%d))", MaxTransactionBytes))
+	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE)
+	_, err = f.try(fmt.Sprintf("SELECT zeroblob(%d)", MaxResultBytes+1))
+	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE)
+	f.want("SELECT count(*) FROM t", "0")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ type readerPool struct {
 	slots chan struct{} // a place for each connection in use
 
 	mu     sync.Mutex
-	idle   []*reader
+	idle   []*reader // the longest unused first
 	closed bool
 }
 
@@ -33,6 +34,7 @@ type reader struct {
 
 	catalog *catalog.Catalog
 	ctx     context.Context //nolint:containedctx // of the running read: the progress handler asks it
+	usedAt  time.Time       // while it is idle
 }
 
 func newReaderPool(db *DB) *readerPool {
@@ -68,9 +70,28 @@ func (p *readerPool) take(ctx context.Context) (*reader, error) {
 
 func (p *readerPool) put(r *reader) {
 	p.mu.Lock()
+	r.usedAt = time.Now()
 	p.idle = append(p.idle, r)
 	p.mu.Unlock()
 	<-p.slots
+}
+
+// CloseReaders closes the read connections that nobody has used since a time. More are opened when they are needed.
+func (db *DB) CloseReaders(since time.Time) error {
+	p := db.readers
+	p.mu.Lock()
+	n := 0
+	for n < len(p.idle) && p.idle[n].usedAt.Before(since) {
+		n++
+	}
+	old := slices.Clone(p.idle[:n])
+	p.idle = slices.Delete(p.idle, 0, n)
+	p.mu.Unlock()
+	var errs []error
+	for _, r := range old {
+		errs = append(errs, r.close())
+	}
+	return errors.Join(errs...)
 }
 
 // close waits for the reads in progress and closes all connections.

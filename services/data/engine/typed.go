@@ -133,7 +133,12 @@ func upsertClause(t *catalog.Table, columns []string) string {
 			return ""
 		}
 		isKey[part.Column] = true
-		target = append(target, quote(t.Columns[part.Column].Name)+" COLLATE "+collationName(part.Collation))
+		name := quote(t.Columns[part.Column].Name)
+		// The rowid has no collation, and SQLite does not recognise it behind one.
+		if part.Column != t.IntegerKey {
+			name += " COLLATE " + collationName(part.Collation)
+		}
+		target = append(target, name)
 	}
 	given := 0
 	var sets []string

@@ -292,7 +292,7 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 }
 
 // savepoint runs the transaction's operations between SAVEPOINT and RELEASE.
-func (w *writer) savepoint(x *execution, tx *Transaction) ([]*datav1.ResultSet, *change, error) {
+func (w *writer) savepoint(x *execution, tx *Transaction) (results []*datav1.ResultSet, c *change, err error) {
 	// last_insert_rowid() and changes() must not tell of another client's transaction.
 	w.conn.SetLastInsertRowid(0)
 	if err := w.run("UPDATE main." + metaTable + " SET version = version WHERE 0"); err != nil {
@@ -301,14 +301,20 @@ func (w *writer) savepoint(x *execution, tx *Transaction) ([]*datav1.ResultSet, 
 	if err := w.run("SAVEPOINT ns"); err != nil {
 		return nil, nil, err
 	}
+	if tx.UncheckedForeignKeys {
+		// Unlike the PRAGMA this works inside a transaction; it has compiled statements compiled anew.
+		if err := w.conn.EnableForeignKeys(false); err != nil {
+			return nil, nil, err
+		}
+		defer func() { err = errors.Join(err, w.conn.EnableForeignKeys(true)) }()
+	}
 	if tx.DeferForeignKeys {
 		x.deferKeys = true
 		if err := w.run("PRAGMA defer_foreign_keys = ON"); err != nil {
 			return nil, nil, err
 		}
 	}
-	results, err := x.operations(tx)
-	var c *change
+	results, err = x.operations(tx)
 	if err == nil && !w.conn.Autocommit() {
 		c, err = x.finish(tx)
 	}
@@ -479,8 +485,11 @@ func (w *writer) fail(requests []*request, err error) {
 // stop ends the database's service: it cannot vouch for what it has.
 func (w *writer) stop(err error) {
 	w.db.logger.Error("database stopped", slog.Any("error", err))
-	w.db.problem.CompareAndSwap(nil, &err)
+	first := w.db.problem.CompareAndSwap(nil, &err)
 	w.log.Unpublish(w.id)
+	if first && w.db.onFatal != nil {
+		w.db.onFatal(fmt.Errorf("database %d: %w", w.id, err))
+	}
 }
 
 func notServed(err error) error {

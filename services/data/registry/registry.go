@@ -1,7 +1,9 @@
 // Package registry is a primary's databases: the rows of _mesh that name them, and the open engines.
 //
 // _mesh is a database like any other, written through its own writer loop. A database exists when its row is committed; its
-// files follow, and Open removes those that no row names.
+// files follow, and Open removes those that no row names. What readers of the log need is published at once; the SQLite file
+// of a database is opened, and brought up to its log, when the first request needs it, and closed again when none has for
+// long. So a process has a bounded number of files open, however many databases there are.
 package registry
 
 import (
@@ -12,12 +14,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshdb"
@@ -30,23 +33,28 @@ import (
 // MaxDatabases is how many databases one primary has at most.
 const MaxDatabases = 10_000
 
-// Config is what a registry is opened with. All fields but the last are required.
+// Defaults of Config.
+const (
+	DefaultMaxOpen     = 256
+	DefaultIdleTimeout = 5 * time.Minute
+)
+
+// Config is what a registry is opened with. Dir, Log, Logger and Metrics are required.
 type Config struct {
 	Dir     string // SQLite files go here
 	Log     *changelog.Log
 	Logger  *slog.Logger
 	Metrics *engine.Metrics
 
-	Failpoint func(place string) // see engine.Config
-}
-
-// Database is an open database and its row of _mesh. It is immutable.
-type Database struct {
-	*engine.DB
-
-	Name       string
-	CreateTime time.Time
-	Regions    []string // that may hold it; empty means all
+	Registerer prometheus.Registerer // takes the registry's own metrics; default none
+	// MaxOpen is how many databases are open at once, besides _mesh; default DefaultMaxOpen. A request for one more waits
+	// until another has no users.
+	MaxOpen int
+	// IdleTimeout is how long a database stays open without users; default DefaultIdleTimeout. Its read connections are
+	// closed after a tenth of it.
+	IdleTimeout time.Duration
+	OnFatal     func(error)        // see engine.Config
+	Failpoint   func(place string) // see engine.Config
 }
 
 // Registry is a primary's databases. Its methods are safe for concurrent use.
@@ -54,8 +62,12 @@ type Registry struct {
 	config Config
 	mesh   *engine.DB
 
-	changing  sync.Mutex // one create or delete at a time
-	migrating sync.Map   // database id → *sync.Mutex, for LockMigrations
+	pool *pool
+
+	stop     chan struct{} // closed by Close
+	trimming sync.WaitGroup
+
+	changing sync.Mutex // one create or delete at a time
 
 	mu     sync.RWMutex
 	byName map[string]*Database
@@ -63,9 +75,23 @@ type Registry struct {
 	newest uint32          // the largest id ever in ids
 }
 
-// Open opens _mesh, which it creates if need be, and every database that it names.
+// Open opens _mesh, which it creates if need be, and publishes what the log has of every database that it names.
 func Open(ctx context.Context, c Config) (r *Registry, err error) {
-	r = &Registry{config: c, byName: make(map[string]*Database), ids: make(map[uint32]bool)}
+	if c.MaxOpen == 0 {
+		c.MaxOpen = DefaultMaxOpen
+	}
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = DefaultIdleTimeout
+	}
+	metrics, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	r = &Registry{config: c, byName: make(map[string]*Database), ids: make(map[uint32]bool), stop: make(chan struct{})}
+	r.pool = &pool{
+		open: r.openEngine, refuse: func(id uint32) { c.Log.Unpublish(id) }, max: c.MaxOpen, logger: c.Logger,
+		metrics: metrics, now: time.Now, held: make(map[*Database]struct{}),
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
@@ -81,18 +107,53 @@ func Open(ctx context.Context, c Config) (r *Registry, err error) {
 	if err != nil {
 		return r, err
 	}
-	if err := r.removeOrphans(databases); err != nil {
+	last, err := c.Log.LastRecords()
+	if err != nil {
 		return r, err
 	}
 	for _, d := range databases {
-		r.ids[d.id], r.newest = true, max(r.newest, d.id)
-		if err := r.open(d); err != nil {
-			// The others can still be served; this one answers what is wrong with it.
-			c.Logger.Error("database cannot be served", slog.String("database", d.Name), slog.Any("error", err))
-			r.byName[d.Name] = &d.Database
+		r.add(d, last[d.id])
+		delete(last, d.id)
+	}
+	if err := r.removeOrphans(last); err != nil {
+		return r, err
+	}
+	r.trimming.Go(r.trim)
+	return r, nil
+}
+
+// add makes a database known and its log readable.
+func (r *Registry) add(d *Database, last changelog.LastRecord) {
+	d.pool = r.pool
+	if last.Err != nil {
+		// The others can still be served; this one answers what is wrong with it.
+		r.config.Logger.Error("database cannot be served", slog.String("database", d.Name), slog.Any("error", last.Err))
+		d.seat.problem = last.Err
+	} else {
+		if last.Version == 0 {
+			last.Epoch = 1 // the first primary's
+		}
+		r.config.Log.Publish(d.id, last.Head)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byName[d.Name] = d
+	r.ids[d.id], r.newest = true, max(r.newest, d.id)
+}
+
+// trim closes what is not used any more, now and then, until Close.
+func (r *Registry) trim() {
+	readers := r.config.IdleTimeout / 10
+	tick := time.NewTicker(max(readers/2, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			r.pool.trim(now.Add(-r.config.IdleTimeout), now.Add(-readers))
+		case <-r.stop:
+			return
 		}
 	}
-	return r, nil
 }
 
 func (r *Registry) path(id uint32) string {
@@ -102,28 +163,8 @@ func (r *Registry) path(id uint32) string {
 func (r *Registry) openEngine(id uint32) (*engine.DB, error) {
 	return engine.Open(engine.Config{
 		ID: id, Path: r.path(id), Log: r.config.Log, Logger: r.config.Logger, Metrics: r.config.Metrics,
-		Failpoint: r.config.Failpoint,
+		OnFatal: r.config.OnFatal, Failpoint: r.config.Failpoint,
 	})
-}
-
-// row is a database before its engine is open.
-type row struct {
-	Database
-
-	id uint32
-}
-
-func (r *Registry) open(d row) error {
-	db, err := r.openEngine(d.id)
-	if err != nil {
-		return err
-	}
-	d.DB = db
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.byName[d.Name] = &d.Database
-	r.ids[d.id], r.newest = true, max(r.newest, d.id)
-	return nil
 }
 
 func (r *Registry) migrateMesh(ctx context.Context) error {
@@ -151,13 +192,13 @@ func (r *Registry) migrateMesh(ctx context.Context) error {
 }
 
 // rows reads the databases from _mesh.
-func (r *Registry) rows(ctx context.Context) ([]row, error) {
-	byID := make(map[uint32]*row)
-	var ids []uint32
+func (r *Registry) rows(ctx context.Context) ([]*Database, error) {
+	byID := make(map[uint32]*Database)
+	var databases []*Database
 	err := r.query(ctx, "SELECT id, name, created_at FROM databases ORDER BY id", func(vs []value.Value) {
-		id := uint32(vs[0].Integer())
-		ids = append(ids, id)
-		byID[id] = &row{id: id, Database: Database{Name: vs[1].Text(), CreateTime: time.Unix(0, vs[2].Integer())}}
+		d := &Database{id: uint32(vs[0].Integer()), Name: vs[1].Text(), CreateTime: time.Unix(0, vs[2].Integer())}
+		byID[d.id] = d
+		databases = append(databases, d)
 	})
 	if err != nil {
 		return nil, err
@@ -167,10 +208,6 @@ func (r *Registry) rows(ctx context.Context) ([]row, error) {
 			d.Regions = append(d.Regions, vs[1].Text())
 		}
 	})
-	databases := make([]row, len(ids))
-	for i, id := range ids {
-		databases[i] = *byID[id]
-	}
 	return databases, err
 }
 
@@ -194,29 +231,36 @@ func (f sink) Row(row *datav1.Row, _ int) error {
 	return nil
 }
 
-// removeOrphans removes files of databases that were deleted, or created without their row being committed.
-func (r *Registry) removeOrphans(databases []row) error {
+// removeOrphans removes the log and the files of databases that no row names: they were deleted. logs has those with a log.
+func (r *Registry) removeOrphans(logs map[uint32]changelog.LastRecord) error {
+	orphans := make(map[uint32]bool)
+	for id := range logs {
+		orphans[id] = true
+	}
 	entries, err := os.ReadDir(r.config.Dir)
 	if err != nil {
 		return err
 	}
-	dropped := make(map[uint32]bool)
 	for _, e := range entries {
 		name, _, _ := strings.Cut(e.Name(), ".")
-		id, err := strconv.ParseUint(name, 10, 32)
-		if err != nil || uint32(id) == meshdb.DatabaseID ||
-			slices.ContainsFunc(databases, func(d row) bool { return d.id == uint32(id) }) {
-			continue
+		if id, err := strconv.ParseUint(name, 10, 32); err == nil && !r.ids[uint32(id)] {
+			orphans[uint32(id)] = true
 		}
-		if !dropped[uint32(id)] {
-			dropped[uint32(id)] = true
-			if err := r.config.Log.Drop(uint32(id)); err != nil {
-				return err
-			}
+	}
+	delete(orphans, meshdb.DatabaseID)
+	for id := range orphans {
+		if err := r.removeData(id); err != nil {
+			return err
 		}
-		if err := os.Remove(filepath.Join(r.config.Dir, e.Name())); err != nil {
-			return fmt.Errorf("remove deleted database: %w", err)
-		}
+	}
+	return nil
+}
+
+// removeData removes what there is of a deleted database: the log first, so that as long as there are files a crash leaves
+// something to find.
+func (r *Registry) removeData(id uint32) error {
+	if err := errors.Join(r.config.Log.Drop(id), engine.RemoveFiles(r.path(id))); err != nil {
+		return fmt.Errorf("remove deleted database %d: %w", id, err)
 	}
 	return nil
 }
@@ -224,21 +268,16 @@ func (r *Registry) removeOrphans(databases []row) error {
 // Mesh returns the engine of _mesh.
 func (r *Registry) Mesh() *engine.DB { return r.mesh }
 
-// Database returns a database by name, _mesh included. The error is DATABASE_NOT_FOUND, or STORE_FAILED for one that could
-// not be opened.
+// Database returns a database by name, _mesh included, or DATABASE_NOT_FOUND. Whether it can be served shows when it is used.
 func (r *Registry) Database(name string) (*Database, error) {
 	if name == meshdb.Name {
-		return &Database{DB: r.mesh, Name: meshdb.Name}, nil
+		return &Database{Name: meshdb.Name, id: meshdb.DatabaseID, mesh: r.mesh}, nil
 	}
 	r.mu.RLock()
 	d := r.byName[name]
 	r.mu.RUnlock()
 	if d == nil {
-		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_DATABASE_NOT_FOUND, "no such database: %s", name).
-			With("database", name)
-	}
-	if d.DB == nil {
-		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_STORE_FAILED, "database %s cannot be served: see the primary's log", name)
+		return nil, notFound(name)
 	}
 	return d, nil
 }
@@ -251,37 +290,33 @@ func (r *Registry) Exists(id uint32) bool {
 	return id == meshdb.DatabaseID || r.ids[id] || id > r.newest
 }
 
-// ByID returns the engine of a database; ok is false where it is not open.
-func (r *Registry) ByID(id uint32) (db *engine.DB, ok bool) {
+// ByID returns a database, _mesh included; ok is false where there is none.
+func (r *Registry) ByID(id uint32) (d *Database, ok bool) {
 	if id == meshdb.DatabaseID {
-		return r.mesh, true
+		return &Database{Name: meshdb.Name, id: id, mesh: r.mesh}, true
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, d := range r.byName {
-		if d.DB != nil && d.ID() == id {
-			return d.DB, true
+		if d.id == id {
+			return d, true
 		}
 	}
 	return nil, false
 }
 
-// TrimLogs removes from the logs of all databases what retention does not keep, until ctx ends.
+// TrimLogs removes from the logs of all databases what retention does not keep, until ctx ends. Only those of which something
+// is to be removed are opened.
 func (r *Registry) TrimLogs(ctx context.Context, keep changelog.Retention) error {
-	engines := []*engine.DB{r.mesh}
-	for _, d := range r.Databases() {
-		if d.DB != nil {
-			engines = append(engines, d.DB)
-		}
-	}
+	mesh, _ := r.ByID(meshdb.DatabaseID)
 	var errs []error
-	for _, db := range engines {
+	for _, d := range append(r.Databases(), mesh) {
 		if ctx.Err() != nil {
 			break
 		}
-		n, err := db.TrimLog(keep)
+		n, err := d.trimLog(ctx, keep, r.config.Log)
 		if n > 0 {
-			r.config.Logger.InfoContext(ctx, "log trimmed", slog.Uint64("database_id", uint64(db.ID())), slog.Int("records", n))
+			r.config.Logger.InfoContext(ctx, "log trimmed", slog.Uint64("database_id", uint64(d.id)), slog.Int("records", n))
 		}
 		errs = append(errs, err)
 	}
@@ -328,15 +363,11 @@ func (r *Registry) Create(ctx context.Context, name string, regions []string) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	d := row{
-		id:       uint32(commit.Results[0].GetLastInsertRowid()),
-		Database: Database{Name: name, CreateTime: now, Regions: regions},
+	d := &Database{
+		id: uint32(commit.Results[0].GetLastInsertRowid()), Name: name, CreateTime: now, Regions: regions,
 	}
-	if err := r.open(d); err != nil {
-		return nil, nil, fmt.Errorf("open new database %s: %w", name, err)
-	}
-	db, err := r.Database(name)
-	return db, commit, err
+	r.add(d, changelog.LastRecord{})
+	return d, commit, nil
 }
 
 // Delete deletes a database: first its row, so that no region follows it any more, then its files and its log.
@@ -357,19 +388,8 @@ func (r *Registry) Delete(ctx context.Context, name string) (*engine.Commit, err
 	delete(r.byName, name)
 	delete(r.ids, d.ID())
 	r.mu.Unlock()
-	r.migrating.Delete(d.ID())
-	if err := errors.Join(d.Remove(), r.config.Log.Drop(d.ID())); err != nil {
-		return nil, fmt.Errorf("remove database %s: %w", name, err)
-	}
-	return commit, nil
-}
-
-// LockMigrations lets one Migrate of a database at a time compare its list with what is applied and go on.
-func (r *Registry) LockMigrations(database uint32) (unlock func()) {
-	m, _ := r.migrating.LoadOrStore(database, new(sync.Mutex))
-	mu := m.(*sync.Mutex)
-	mu.Lock()
-	return mu.Unlock
+	r.pool.remove(d)
+	return commit, r.removeData(d.ID())
 }
 
 // RegisterRegion writes a region's row, if it is not there as it should be.
@@ -399,40 +419,52 @@ func (r *Registry) Regions(ctx context.Context) ([]meshdb.Region, error) {
 	return regions, err
 }
 
+// An idempotency key is kept until it is both KeyAge old and KeyVersions commits back; one that a node made for its own
+// repeats until it is BriefKeyAge old.
+const (
+	KeyAge      = 24 * time.Hour
+	KeyVersions = 10_000
+	BriefKeyAge = 10 * time.Minute
+
+	expireBatch   = 10_000
+	expireBatches = 200 // of one database at a time
+)
+
 // ExpireKeys forgets idempotency keys that are old, in every database.
 func (r *Registry) ExpireKeys(now time.Time) error {
+	log := r.config.Log
 	var errs []error
 	for _, d := range r.Databases() {
-		if d.DB == nil {
-			continue
+		errs = append(errs, repeat(func() (int, error) {
+			return log.ExpireBriefOutcomes(d.ID(), now.Add(-BriefKeyAge), expireBatch)
+		}))
+		if h, ok := log.Published(d.ID()); ok && h.Version > KeyVersions {
+			errs = append(errs, repeat(func() (int, error) {
+				return log.ExpireOutcomes(d.ID(), now.Add(-KeyAge), h.Version-KeyVersions, expireBatch)
+			}))
 		}
-		h, ok := r.config.Log.Published(d.ID())
-		if !ok || h.Version <= KeyVersions {
-			continue
-		}
-		_, err := r.config.Log.ExpireOutcomes(d.ID(), now.Add(-KeyAge), h.Version-KeyVersions, maxExpired)
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// An idempotency key is kept until it is both KeyAge old and KeyVersions commits back.
-const (
-	KeyAge      = 24 * time.Hour
-	KeyVersions = 10_000
-	maxExpired  = 10_000 // of one database at a time
-)
+// repeat calls f until it does less than a batch.
+func repeat(f func() (int, error)) error {
+	for range expireBatches {
+		if n, err := f(); err != nil || n < expireBatch {
+			return err
+		}
+	}
+	return nil
+}
 
 // Close closes all databases.
 func (r *Registry) Close() error {
-	var errs []error
-	for _, d := range r.Databases() {
-		if d.DB != nil {
-			errs = append(errs, d.Close())
-		}
+	close(r.stop)
+	r.trimming.Wait()
+	r.pool.close()
+	r.pool.metrics.unregister()
+	if r.mesh == nil {
+		return nil
 	}
-	if r.mesh != nil {
-		errs = append(errs, r.mesh.Close())
-	}
-	return errors.Join(errs...)
+	return r.mesh.Close()
 }

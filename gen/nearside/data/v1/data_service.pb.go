@@ -505,7 +505,8 @@ type ExecuteRequest struct {
 	// The statement.
 	Statement *Statement `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
 	// A repeat with the same key and the same request answers what the first one answered and does nothing. The header
-	// idempotency-key does the same. Keys are the caller's own.
+	// idempotency-key does the same. Keys are the caller's own; they are kept for at least 24 hours. Those that begin with
+	// '~' are the mesh's and kept for ten minutes.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// How fresh the answer of a statement that only reads must be.
 	Consistency   *Consistency `protobuf:"bytes,4,opt,name=consistency,proto3" json:"consistency,omitempty"`
@@ -895,8 +896,11 @@ type TransactRequest struct {
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Check foreign keys at the end of the transaction instead of after each statement.
 	DeferForeignKeys bool `protobuf:"varint,4,opt,name=defer_foreign_keys,json=deferForeignKeys,proto3" json:"defer_foreign_keys,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Do not check foreign keys, nor run their actions, as PRAGMA foreign_keys = OFF does in a dump. PRAGMA foreign_key_check
+	// tells afterwards what does not fit.
+	UncheckedForeignKeys bool `protobuf:"varint,5,opt,name=unchecked_foreign_keys,json=uncheckedForeignKeys,proto3" json:"unchecked_foreign_keys,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *TransactRequest) Reset() {
@@ -953,6 +957,13 @@ func (x *TransactRequest) GetIdempotencyKey() string {
 func (x *TransactRequest) GetDeferForeignKeys() bool {
 	if x != nil {
 		return x.DeferForeignKeys
+	}
+	return false
+}
+
+func (x *TransactRequest) GetUncheckedForeignKeys() bool {
+	if x != nil {
+		return x.UncheckedForeignKeys
 	}
 	return false
 }
@@ -2351,14 +2362,15 @@ const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\x13QueryStreamResponse\x122\n" +
 	"\acolumns\x18\x01 \x03(\v2\x18.nearside.data.v1.ColumnR\acolumns\x12)\n" +
 	"\x04rows\x18\x02 \x03(\v2\x15.nearside.data.v1.RowR\x04rows\x120\n" +
-	"\x06answer\x18\x03 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\xe4\x01\n" +
+	"\x06answer\x18\x03 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\x9a\x02\n" +
 	"\x0fTransactRequest\x12%\n" +
 	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12I\n" +
 	"\n" +
 	"operations\x18\x02 \x03(\v2\x1b.nearside.data.v1.OperationB\f\xbaH\t\x92\x01\x06\b\x01\x10\xa0\x8d\x06R\n" +
 	"operations\x121\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x0eidempotencyKey\x12,\n" +
-	"\x12defer_foreign_keys\x18\x04 \x01(\bR\x10deferForeignKeys\"\xb1\x01\n" +
+	"\x12defer_foreign_keys\x18\x04 \x01(\bR\x10deferForeignKeys\x124\n" +
+	"\x16unchecked_foreign_keys\x18\x05 \x01(\bR\x14uncheckedForeignKeys\"\xb1\x01\n" +
 	"\x10TransactResponse\x125\n" +
 	"\aresults\x18\x01 \x03(\v2\x1b.nearside.data.v1.ResultSetR\aresults\x120\n" +
 	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\x12\x1a\n" +

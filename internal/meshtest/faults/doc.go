@@ -1,0 +1,2 @@
+// Package faults has no code but tests: whole meshes whose links, disks, processes and histories go wrong.
+package faults
