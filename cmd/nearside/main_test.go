@@ -139,6 +139,7 @@ func TestRoleDefaults(t *testing.T) {
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
+			"log-keep-age": primaryDefaults.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(primaryDefaults.LogKeepMiB),
 			"insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
 			"max-open-databases": fmt.Sprint(primaryDefaults.MaxOpen),
 		}},

@@ -16,6 +16,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/cli"
 	"github.com/nearside-dev/nearside/internal/cli/supervise"
 	"github.com/nearside-dev/nearside/internal/config"
+	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/primary"
 	"github.com/nearside-dev/nearside/sidecar"
 )
@@ -42,6 +43,7 @@ func primaryCommand(app *cli.App) *cobra.Command {
 			return runRole(cmd.Context(), app, c.Listen, admin, func(ctx context.Context) (supervise.Role, error) {
 				return primary.Start(ctx, primary.Config{
 					Dir: c.Dir, Listen: c.Listen, AdminListen: admin, Region: c.Region, InsecureListen: c.InsecureListen,
+					Keep:    changelog.Retention{Age: c.LogKeepAge, Bytes: uint64(c.LogKeepMiB) << 20},
 					MaxOpen: c.MaxOpen, Logger: newLogger(app.Stderr, logs),
 				})
 			})

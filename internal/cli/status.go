@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -30,6 +31,45 @@ type replicaJSON struct {
 	Lag         uint64 `json:"lag"`
 	StalenessMs uint32 `json:"stalenessMs"`
 	Problem     string `json:"problem,omitempty"`
+
+	Snapshot       *snapshotJSON `json:"snapshot,omitempty"`
+	DivergedTables []string      `json:"divergedTables,omitempty"`
+}
+
+// snapshotJSON is how far a snapshot is.
+type snapshotJSON struct {
+	Rows      uint64 `json:"rows"`
+	TotalRows uint64 `json:"totalRows"`
+	Finishing bool   `json:"finishing"`
+}
+
+func snapshotOf(d *controlv1.GetStatusResponse_Database) *snapshotJSON {
+	s := d.GetSnapshot()
+	if s == nil {
+		return nil
+	}
+	return &snapshotJSON{Rows: s.GetRows(), TotalRows: s.GetTotalRows(), Finishing: s.GetFinishing()}
+}
+
+// snapshotText is how far a snapshot is, for people.
+func snapshotText(d *controlv1.GetStatusResponse_Database) string {
+	s := d.GetSnapshot()
+	switch {
+	case s == nil:
+		return ""
+	case s.GetFinishing():
+		return "finishing"
+	default:
+		return fmt.Sprintf("%d %%", min(100, s.GetRows()*100/max(1, s.GetTotalRows())))
+	}
+}
+
+// problemText is what is wrong with a copy, or with tables of it.
+func problemText(d *controlv1.GetStatusResponse_Database) string {
+	if tables := d.GetDivergedTables(); d.GetProblem() == "" && len(tables) > 0 {
+		return "tables copied anew: " + strings.Join(tables, ", ")
+	}
+	return d.GetProblem()
 }
 
 func (app *App) statusCommand() *cobra.Command {
@@ -67,7 +107,7 @@ func regionsJSON(regions []*controlv1.GetStatusResponse_Region) []regionJSON {
 		for j, d := range r.GetDatabases() {
 			list[i].Databases[j] = replicaJSON{
 				Name: d.GetName(), Version: d.GetVersion(), Lag: d.GetLag(), StalenessMs: d.GetStalenessMs(),
-				Problem: d.GetProblem(),
+				Problem: d.GetProblem(), Snapshot: snapshotOf(d), DivergedTables: d.GetDivergedTables(),
 			}
 		}
 	}
@@ -96,7 +136,7 @@ func (app *App) showStatus(regions []*controlv1.GetStatusResponse_Region) error 
 		for _, d := range r.GetDatabases() {
 			databaseRows = append(databaseRows, []string{
 				r.GetName(), d.GetName(), strconv.FormatUint(d.GetVersion(), 10), strconv.FormatUint(d.GetLag(), 10),
-				fmt.Sprintf("%d ms", d.GetStalenessMs()), d.GetProblem(),
+				fmt.Sprintf("%d ms", d.GetStalenessMs()), snapshotText(d), problemText(d),
 			})
 		}
 	}
@@ -105,6 +145,6 @@ func (app *App) showStatus(regions []*controlv1.GetStatusResponse_Region) error 
 		return err
 	}
 	app.printf(app.Stdout, "\n")
-	return render.Table(app.Stdout, []string{"region", "database", "version", "lag", "staleness", "problem"}, databaseRows,
+	return render.Table(app.Stdout, []string{"region", "database", "version", "lag", "staleness", "snapshot", "problem"}, databaseRows,
 		[]bool{false, false, true, true, true})
 }

@@ -189,11 +189,17 @@ type Primary struct {
 	Region         string // default us-east-1
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxOpen        int    // databases whose files are open at once; default 256
+
+	LogKeepAge time.Duration // how long each database's log is kept; default 24 h
+	LogKeepMiB int           // how much of it at most; default 1024 MiB
 }
 
 // DefaultPrimary returns the defaults.
 func DefaultPrimary() Primary {
-	return Primary{Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", MaxOpen: defaultMaxOpen}
+	return Primary{
+		Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", MaxOpen: defaultMaxOpen,
+		LogKeepAge: 24 * time.Hour, LogKeepMiB: 1024,
+	}
 }
 
 // Register registers the settings, with the present values as defaults.
@@ -201,6 +207,8 @@ func (c *Primary) Register(s Set) {
 	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
 	s.String(&c.Dir, "dir", "folder for the data")
 	s.String(&c.Region, "region", "the region this primary is in")
+	s.Duration(&c.LogKeepAge, "log-keep-age", "how long each database's log is kept for regions that were away")
+	s.Int(&c.LogKeepMiB, "log-keep-mib", "how much of each database's log is kept at most, in MiB")
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 }
@@ -211,8 +219,17 @@ func (c *Primary) Validate() error {
 		notEmpty("dir", c.Dir),
 		validListen(c.Listen, c.InsecureListen),
 		validRegion("region", c.Region),
+		positive("log-keep-age", c.LogKeepAge.String(), c.LogKeepAge > 0),
+		positive("log-keep-mib", strconv.Itoa(c.LogKeepMiB), c.LogKeepMiB > 0),
 		validMaxOpen(c.MaxOpen),
 	)
+}
+
+func positive(name, value string, ok bool) error {
+	if ok {
+		return nil
+	}
+	return invalid(name, value, "want more than zero")
 }
 
 // Sidecar is one region's sidecar.

@@ -44,6 +44,14 @@ type Config struct {
 	MaxOpen        int    // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
 	Logger         *slog.Logger
 
+	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
+	Keep changelog.Retention
+	// TrimInterval is how often logs are trimmed; default a minute.
+	TrimInterval time.Duration
+	// FarBehindBytes is how much log a region may lack before it takes a snapshot instead; default
+	// replication.DefaultFarBehindBytes.
+	FarBehindBytes uint64
+
 	// Failpoint is called at the named places of the commit path, by crash tests; nil otherwise.
 	Failpoint func(place string)
 }
@@ -66,6 +74,21 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+func (c *Config) setDefaults() {
+	if c.Region == "" {
+		c.Region = "primary"
+	}
+	if c.Keep.Age == 0 {
+		c.Keep.Age = changelog.DefaultKeepAge
+	}
+	if c.Keep.Bytes == 0 {
+		c.Keep.Bytes = changelog.DefaultKeepBytes
+	}
+	if c.TrimInterval == 0 {
+		c.TrimInterval = janitorInterval
+	}
+}
+
 // Primary is a running primary.
 type Primary struct {
 	url    string
@@ -83,9 +106,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("primary: %w", err)
 	}
-	if c.Region == "" {
-		c.Region = "primary"
-	}
+	c.setDefaults()
 	c.Logger = c.Logger.With(slog.String("role", "primary"))
 	p := &Primary{health: server.NewHealth("starting"), fatal: make(chan error, 1)}
 	p.running, p.cancel = context.WithCancel(context.Background())
@@ -124,7 +145,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	p.onClose(databases.Close)
-	p.startJanitor(databases, c.Logger)
+	p.startJanitor(databases, c)
 
 	options, err := server.HandlerOptions(c.Logger, metrics)
 	if err != nil {
@@ -132,7 +153,8 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	}
 	replicator := replication.New(log, replication.Config{
 		MeshID: id.MeshID, BookmarkKey: id.BookmarkKey[:], PrimaryRegion: c.Region, Logger: c.Logger,
-		Exists: databases.Exists,
+		Exists: databases.Exists, FarBehindBytes: c.FarBehindBytes,
+		Source: func(id uint32) (replication.Source, bool) { return databases.ByID(id) },
 		OnHello: func(ctx context.Context, region, url string) error {
 			return databases.RegisterRegion(ctx, meshdb.Region{Name: region, URL: url, IsPrimary: region == c.Region})
 		},
@@ -211,19 +233,31 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 	return nil
 }
 
-// janitorInterval is how often old idempotency keys are looked for.
+// janitorInterval is how often old idempotency keys are looked for, and logs trimmed.
 const janitorInterval = time.Minute
 
-func (p *Primary) startJanitor(databases *registry.Registry, logger *slog.Logger) {
+func (p *Primary) startJanitor(databases *registry.Registry, c Config) {
+	p.every(janitorInterval, func(now time.Time) {
+		if err := databases.ExpireKeys(now); err != nil {
+			c.Logger.Warn("expire idempotency keys", slog.Any("error", err))
+		}
+	})
+	p.every(c.TrimInterval, func(time.Time) {
+		if err := databases.TrimLogs(p.running, c.Keep); err != nil {
+			c.Logger.Warn("trim logs", slog.Any("error", err))
+		}
+	})
+}
+
+// every calls f at each interval until the role is closed.
+func (p *Primary) every(interval time.Duration, f func(now time.Time)) {
 	p.done.Go(func() {
-		tick := time.NewTicker(janitorInterval)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
 			case now := <-tick.C:
-				if err := databases.ExpireKeys(now); err != nil {
-					logger.Warn("expire idempotency keys", slog.Any("error", err))
-				}
+				f(now)
 			case <-p.running.Done():
 				return
 			}

@@ -26,6 +26,9 @@ import (
 const (
 	DefaultMaxStreams   = 256
 	DefaultMaxDatabases = 100_000
+	DefaultMaxSnapshots = 16
+	// DefaultFarBehindBytes is about where sending the rows once costs less than all that ever happened to them.
+	DefaultFarBehindBytes = 256 << 20
 )
 
 const (
@@ -49,6 +52,12 @@ type Config struct {
 	MaxStreams int
 	// MaxDatabases is how many databases one may follow; default DefaultMaxDatabases.
 	MaxDatabases int
+	// Source returns a database to take snapshots of; ok is false where it is not served. Default: there are no snapshots.
+	Source func(database uint32) (s Source, ok bool)
+	// FarBehindBytes is how much log a copy may lack before it is told to take a snapshot; default DefaultFarBehindBytes.
+	FarBehindBytes uint64
+	// MaxSnapshots is how many snapshots are sent at a time; default DefaultMaxSnapshots.
+	MaxSnapshots int
 	// Logger is told of logs that cannot be read; default slog.Default().
 	Logger *slog.Logger
 }
@@ -62,6 +71,8 @@ type Service struct {
 	streams map[*context.CancelCauseFunc]struct{} // what ends each
 	closed  bool
 	ended   sync.WaitGroup
+
+	snapshots chan struct{} // a place for each that is being sent
 }
 
 var _ replicationv1connect.ReplicationServiceHandler = (*Service)(nil)
@@ -82,10 +93,19 @@ func New(log *changelog.Log, config Config) *Service {
 	if config.MaxDatabases == 0 {
 		config.MaxDatabases = DefaultMaxDatabases
 	}
+	if config.FarBehindBytes == 0 {
+		config.FarBehindBytes = DefaultFarBehindBytes
+	}
+	if config.MaxSnapshots == 0 {
+		config.MaxSnapshots = DefaultMaxSnapshots
+	}
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	return &Service{log: log, config: config, streams: make(map[*context.CancelCauseFunc]struct{})}
+	return &Service{
+		log: log, config: config, streams: make(map[*context.CancelCauseFunc]struct{}),
+		snapshots: make(chan struct{}, config.MaxSnapshots),
+	}
 }
 
 // Handler returns the path to serve the service at, and its HTTP handler, which needs HTTP/2.
@@ -208,6 +228,7 @@ func (s *Service) subscribe(
 	err = stream.Send(&replicationv1.SubscribeResponse{Message: &replicationv1.SubscribeResponse_Welcome{
 		Welcome: &replicationv1.Welcome{
 			ProtocolVersion: min(hello.GetProtocolVersion(), protocolVersion),
+			Capabilities:    s.capabilities(hello),
 			MeshId:          s.config.MeshID[:],
 			BookmarkKey:     s.config.BookmarkKey,
 			PrimaryRegion:   s.config.PrimaryRegion,
@@ -219,6 +240,7 @@ func (s *Service) subscribe(
 	sub := &subscriber{
 		service: s, stream: stream, in: in, watcher: watcher,
 		cursors: make(map[uint32]*cursor), unlisted: make(map[uint32]*cursor), groupBytes: maxGroupBytes,
+		snapshots: len(s.capabilities(hello)) > 0,
 	}
 	return sub.run(ctx)
 }

@@ -40,7 +40,8 @@ type subscriber struct {
 	queue    []*cursor          // those that may have something to send, in turn
 	unlisted map[uint32]*cursor // those whose published version may not be what the last heartbeat said
 
-	groupBytes int // what a read asks for: less where records are so small that more than maxGroupRecords would fit
+	snapshots  bool // whether it can take them
+	groupBytes int  // what a read asks for: less where records are so small that more than maxGroupRecords would fit
 }
 
 // run sends until the stream ends, and returns why. nil is that the subscriber said so.
@@ -122,6 +123,9 @@ func (s *subscriber) sendGroup(c *cursor) (more bool, err error) {
 		return false, nil
 	}
 	records, err := log.Read(c.id, c.sent, s.groupBytes)
+	if errors.Is(err, changelog.ErrTrimmed) {
+		return false, s.refuseTrimmed(c.id, c.sent)
+	}
 	if err != nil {
 		return false, s.refuseUnreadable(c.id, err)
 	}
@@ -238,6 +242,15 @@ func (s *subscriber) follow(id uint32, f *replicationv1.Follow) error {
 			return s.refuseTrimmed(id, at)
 		case err != nil:
 			return s.refuseUnreadable(id, err)
+		}
+	}
+	if s.snapshots {
+		behind, err := log.BytesAfter(id, at)
+		if err != nil {
+			return s.refuseUnreadable(id, err)
+		}
+		if behind > s.service.config.FarBehindBytes {
+			return s.refuse(id, replicationv1.Refusal_REASON_FAR_BEHIND, fmt.Sprintf("the log after %d has %d bytes", at, behind))
 		}
 	}
 	c := &cursor{id: id, sent: at}

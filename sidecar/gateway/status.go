@@ -87,6 +87,14 @@ func (s *Status) database(name string, id uint32) *controlv1.GetStatusResponse_D
 	_, target := c.Target()
 	out.Lag = target - min(target, out.Version)
 	out.StalenessMs = readpath.Milliseconds(c.Staleness(time.Now()))
+	if p, ok := c.SnapshotProgress(); ok {
+		out.Snapshot = &controlv1.GetStatusResponse_Snapshot{
+			Rows: p.Rows, TotalRows: p.TotalRows, Finishing: p.Finishing,
+		}
+	}
+	for _, id := range c.DivergedTables() {
+		out.DivergedTables = append(out.DivergedTables, c.TableName(id))
+	}
 	if err := c.Problem(); err != nil {
 		out.Problem = err.Error()
 	}

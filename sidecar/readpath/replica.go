@@ -91,6 +91,9 @@ func whyPassed(err error) string {
 	if errors.Is(err, errFeature) {
 		return whyFeature
 	}
+	if errors.Is(err, replica.ErrDiverged) {
+		return whyNotReady // the follower has logged it, and copies the table anew
+	}
 	if e, ok := errors.AsType[*rpcerr.Error](err); ok {
 		switch e.Reason() {
 		case datav1.ErrorReason_ERROR_REASON_TABLE_NOT_FOUND, datav1.ErrorReason_ERROR_REASON_INDEX_NOT_FOUND:

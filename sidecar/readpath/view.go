@@ -61,6 +61,9 @@ func (v *view) shape(t *catalog.Table) (*keyread.Shape, error) {
 	if t.HasVirtualColumns() {
 		return nil, errFeature
 	}
+	if err := v.snap.TableProblem(t); err != nil {
+		return nil, err
+	}
 	return v.database.shape(v.snap.Catalog(), t), nil
 }
 

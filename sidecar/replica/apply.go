@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -21,7 +22,8 @@ import (
 //
 // After an error none of the group is visible, unless the schema change in it made the copy build an index: then the records
 // before that one may be. Errors are ErrRecord, ErrGap, ErrFork, ErrMeshBehind, ErrDiverged, the copy's own problem, and those
-// of the store. After ErrDiverged the copy is not served until it was wiped and followed anew.
+// of the store. After ErrDiverged the copy is not served until it was wiped and followed anew; where tables can be repaired,
+// it is the table that is not served, and no error.
 func (s *Store) ApplyRecords(database uint32, records [][]byte) error {
 	if len(records) == 0 {
 		return nil
@@ -57,7 +59,7 @@ func (d *Database) apply(records [][]byte) error {
 	if err != nil {
 		return err
 	}
-	g := &group{store: d.store, database: d, catalog: cat}
+	g := &group{store: d.store, database: d, catalog: cat, repairs: d.store.repairs.Load()}
 	g.begin()
 	defer func() { _ = g.batch.Close() }() // gives memory back; there is nothing to lose
 	for _, record := range records {
@@ -65,7 +67,14 @@ func (d *Database) apply(records [][]byte) error {
 			return err
 		}
 	}
-	return g.commit()
+	if err := g.commit(); err != nil {
+		return err
+	}
+	for _, err := range g.found {
+		d.store.metrics.divergences.Inc()
+		d.store.logger.Error("table is no longer served and copied anew", slog.Uint64("database", uint64(d.id)), slog.Any("error", err))
+	}
+	return nil
 }
 
 // group collects records in one Pebble batch. The batch is an indexed one, because a later record of the group must see the
@@ -82,6 +91,9 @@ type group struct {
 	bytes   int
 
 	record replicationv1.CommitRecord
+
+	repairs bool    // whether a table that differs can be copied by itself
+	found   []error // about tables that differ
 
 	// Scratch.
 	key, value, oldIndexKey, newIndexKey []byte

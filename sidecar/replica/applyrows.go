@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -18,6 +19,26 @@ func (g *group) changeTable(change *replicationv1.TableChange, version uint64) e
 	if t == nil {
 		return fmt.Errorf("%w: rows of table %d, which is not in the schema", ErrRecord, change.TableId)
 	}
+	if _, bad := slices.BinarySearch(g.next.diverged, t.ID); bad {
+		return nil // it is being copied anew, from a later version
+	}
+	err := g.changeRows(t, change, version)
+	// A stored row that cannot be read differs from the primary's as much as one with a wrong value.
+	if g.repairs && (errors.Is(err, ErrDiverged) || errors.Is(err, ErrCorrupt)) {
+		g.found = append(g.found, fmt.Errorf("record %d: %w", version, err))
+		g.markDiverged(t.ID)
+		return nil
+	}
+	return err
+}
+
+// markDiverged notes that a table is not what the primary has.
+func (g *group) markDiverged(table uint32) {
+	at, _ := slices.BinarySearch(g.next.diverged, table)
+	g.next.diverged = slices.Insert(slices.Clone(g.next.diverged), at, table)
+}
+
+func (g *group) changeRows(t *catalog.Table, change *replicationv1.TableChange, version uint64) error {
 	want, err := rowcodec.ParseSum(change.Sum)
 	if err != nil {
 		return fmt.Errorf("%w: table %s: %w", ErrRecord, t.Name, err)
@@ -53,7 +74,7 @@ func (g *group) sum(table uint32) (*tableSum, error) {
 
 // changeRow brings one row, its index entries and its table's sum to what the record says.
 func (g *group) changeRow(t *catalog.Table, sum *tableSum, row *replicationv1.RowChange, version uint64) (err error) {
-	g.key = appendDataPrefix(g.key[:0], g.database.id, g.next.generation, t.ID, rowsIndex)
+	g.key = appendDataPrefix(g.key[:0], g.database.id, g.next.generationOf(t.ID), t.ID, rowsIndex)
 	g.key = append(g.key, row.Key...)
 
 	var old []byte // nil where there is none; valid until the closer is closed
@@ -128,6 +149,6 @@ func (g *group) changeEntries(t *catalog.Table, row *replicationv1.RowChange, ol
 
 // appendEntry appends the whole key of a row's entry in an index.
 func (g *group) appendEntry(dst []byte, t *catalog.Table, ix *catalog.Index, row rowcodec.Row, rowKey []byte) []byte {
-	dst = appendDataPrefix(dst, g.database.id, g.next.generation, t.ID, ix.ID)
+	dst = appendDataPrefix(dst, g.database.id, g.next.generationOf(t.ID), t.ID, ix.ID)
 	return rowcodec.AppendIndexKey(dst, t, ix, row, rowKey)
 }

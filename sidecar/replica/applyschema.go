@@ -49,6 +49,7 @@ func (g *group) planCatalog(r *replicationv1.CommitRecord) (catalogChange, error
 		for i := range t.Indexes {
 			ix := &t.Indexes[i]
 			switch before := indexByID(old, ix.ID); {
+			case before == nil && slices.Contains(g.next.diverged, t.ID): // the new copy will have it
 			case before == nil:
 				change.build = append(change.build, tableIndex{t, ix})
 			case !slices.Equal(before.Parts, ix.Parts):
@@ -115,7 +116,7 @@ func (g *group) changeCatalog(r *replicationv1.CommitRecord, change catalogChang
 		return err
 	}
 	for _, old := range change.remove {
-		lower, upper := indexRange(d.id, g.next.generation, old.table.ID, old.index.ID)
+		lower, upper := indexRange(d.id, g.next.generationOf(old.table.ID), old.table.ID, old.index.ID)
 		if err := g.batch.DeleteRange(lower, upper, nil); err != nil {
 			return err
 		}
@@ -134,10 +135,11 @@ func (g *group) changeCatalog(r *replicationv1.CommitRecord, change catalogChang
 
 // dropTable deletes a table's rows, index entries and sum.
 func (g *group) dropTable(id uint32) error {
-	lower, upper := tableRange(g.database.id, g.next.generation, id)
+	lower, upper := tableRange(g.database.id, g.next.generationOf(id), id)
 	if err := g.batch.DeleteRange(lower, upper, nil); err != nil {
 		return err
 	}
+	g.next.forget(id)
 	delete(g.sums, id)
 	return g.batch.Delete(sumKey(g.database.id, id), nil)
 }
@@ -166,14 +168,14 @@ func (g *group) buildIndexes(build []tableIndex) error {
 
 func (g *group) buildIndex(t *catalog.Table, ix *catalog.Index) error {
 	s, d := g.store, g.database
-	lower, upper := indexRange(d.id, g.next.generation, t.ID, rowsIndex)
+	lower, upper := indexRange(d.id, g.next.generationOf(t.ID), t.ID, rowsIndex)
 	iter, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return err
 	}
 	batch := s.db.NewBatch()
 	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
-	lower, upper = indexRange(d.id, g.next.generation, t.ID, ix.ID)
+	lower, upper = indexRange(d.id, g.next.generationOf(t.ID), t.ID, ix.ID)
 	err = batch.DeleteRange(lower, upper, nil)
 	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
 		if err = g.buildEntry(batch, t, ix, iter); err == nil && batch.Len() >= buildBytes {

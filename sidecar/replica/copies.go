@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,8 +26,13 @@ type followed struct {
 	again    bool      // asked for a second time: records of the first may still come
 	retryAt  time.Time // while it is in session.waiting
 	refusals int       // in a row, on this connection
-	wipes    int       // in a row, without having been complete in between
-	lastErr  string    // to log each failure to apply once
+	// cancelFetch ends the snapshot that is being taken; nil if none is. fetchFailures counts those in a row that were not.
+	cancelFetch   context.CancelFunc
+	fetchFailures int
+	wipes         int       // in a row, without having been complete in between
+	snapshot      bool      // to be replaced by a snapshot, not followed
+	repairAt      time.Time // when tables may be copied anew
+	lastErr       string    // to log each failure to apply once
 }
 
 // follow asks the primary for a database from where its copy is.
@@ -39,14 +45,30 @@ func (s *session) follow(id uint32) error {
 	}
 	c.database = d
 	delete(s.waiting, id)
+	if c.cancelFetch != nil && c.snapshot {
+		return nil // followed when it is there
+	}
 	switch d.state.Load().problem {
 	case problemEmpty:
 		if err := d.setProblem(problemSyncing); err != nil {
 			return err
 		}
 	case problemDiverged: // found by the process before this one
-		return s.startOver(c, ErrDiverged)
+		if !s.snapshots {
+			return s.startOver(c, ErrDiverged)
+		}
+		c.snapshot = true
 	default:
+	}
+	if b := d.building.Load(); s.snapshots && (c.snapshot || b != nil && b.tables == nil) {
+		s.fetchWhole(c)
+		return nil
+	}
+	if len(d.state.Load().diverged) > 0 {
+		if !s.snapshots {
+			return s.startOver(c, ErrDiverged)
+		}
+		s.diverged[id] = c
 	}
 	c.asked = true
 	s.behind[id] = c
@@ -94,6 +116,10 @@ func (s *session) records(m *replicationv1.Records) error {
 	s.heard()
 	switch {
 	case err == nil:
+		if len(c.database.state.Load().diverged) > 0 && s.diverged[c.id] == nil {
+			s.diverged[c.id] = c
+			s.repair(time.Now())
+		}
 		if err := s.caughtUp(c); err != nil || c.id != meshdb.DatabaseID {
 			return err
 		}
@@ -155,7 +181,14 @@ func (s *session) refused(m *replicationv1.Refusal) error {
 		return s.refuseToServe(c, problemFork, m.GetMessage())
 	case replicationv1.Refusal_REASON_FOLLOWER_AHEAD:
 		return s.refuseToServe(c, problemAhead, m.GetMessage())
+	case replicationv1.Refusal_REASON_FAR_BEHIND:
+		s.fetchWhole(c)
+		return nil
 	case replicationv1.Refusal_REASON_TRIMMED:
+		if s.snapshots {
+			s.fetchWhole(c)
+			return nil
+		}
 		return s.startOver(c, fmt.Errorf("the primary's log is trimmed: %s", m.GetMessage()))
 	default:
 		// NOT_FOUND too: whether the copy is dropped is for _mesh to say, which lists what there is.
@@ -208,7 +241,7 @@ func (s *session) reconcile() error {
 	}
 	f.stamp = plan.stamp
 	for id, name := range plan.names {
-		if c := f.copies[id]; c == nil || !c.asked && s.waiting[id] == nil {
+		if c := f.copies[id]; c == nil || !c.asked && c.cancelFetch == nil && s.waiting[id] == nil {
 			if err := s.follow(id); err != nil {
 				return err
 			}
@@ -223,6 +256,10 @@ func (s *session) reconcile() error {
 		if c := f.copies[d.id]; c != nil {
 			delete(f.copies, d.id)
 			delete(s.waiting, d.id)
+			delete(s.diverged, d.id)
+			if c.cancelFetch != nil {
+				c.cancelFetch()
+			}
 			if err := s.unfollow(c); err != nil {
 				return err
 			}

@@ -21,6 +21,8 @@ type Database struct {
 	state     atomic.Pointer[applied]
 	freshness atomic.Pointer[freshness]
 
+	building atomic.Pointer[build] // the copy in the making; nil if there is none
+
 	writer sync.Mutex // held by whoever changes the copy
 	// commits is odd from before a batch is committed until its state is published: then a Pebble snapshot may be newer than
 	// state.
@@ -163,7 +165,11 @@ func (d *Database) wipe() error {
 	if old.problem == problemDropped {
 		return fmt.Errorf("wipe database %d: %w", d.id, ErrDropped)
 	}
-	a := newApplied(old.generation+1, problemSyncing)
+	last := old.lastGeneration()
+	if b := d.building.Load(); b != nil {
+		last = max(last, b.generation)
+	}
+	a := newApplied(last+1, problemSyncing)
 	b := d.store.db.NewBatch()
 	defer b.Close()
 	lower, upper := databaseRange(d.id)
@@ -176,5 +182,6 @@ func (d *Database) wipe() error {
 	if err := d.commit(b, a); err != nil {
 		return fmt.Errorf("wipe database %d: %w", d.id, err)
 	}
+	d.building.Store(nil)
 	return nil
 }

@@ -13,6 +13,8 @@ const (
 	spaceSum     = 't' // table → tableSum
 	spaceTail    = 'l' // version → commit record
 	spaceData    = 'g' // generation, table, index or 0 for rows, key → row value, or nothing for an index entry
+	spaceBuild   = 'b' // → build
+	spaceNext    = 'n' // → wire form of the build's catalog
 	spaceMeta    = 'm' // of database 0: name → value
 )
 
@@ -36,6 +38,8 @@ func databaseRange(database uint32) (lower, upper []byte) {
 }
 
 func stateKey(database uint32) []byte   { return appendSpace(nil, database, spaceState) }
+func buildKey(database uint32) []byte   { return appendSpace(nil, database, spaceBuild) }
+func nextKey(database uint32) []byte    { return appendSpace(nil, database, spaceNext) }
 func catalogKey(database uint32) []byte { return appendSpace(nil, database, spaceCatalog) }
 
 func sumKey(database, table uint32) []byte {
@@ -55,6 +59,11 @@ func spaceRange(database uint32, space byte) (lower, upper []byte) {
 
 func appendGeneration(dst []byte, database, generation uint32) []byte {
 	return binary.BigEndian.AppendUint32(appendSpace(dst, database, spaceData), generation)
+}
+
+// generationRange bounds the keys of the generations from lower on and before upper.
+func generationRange(database, lower, upper uint32) (from, to []byte) {
+	return appendGeneration(nil, database, lower), appendGeneration(nil, database, upper)
 }
 
 // appendDataPrefix appends what the keys of a table's rows (index rowsIndex) or of an index's entries begin with.

@@ -19,6 +19,8 @@ type metrics struct {
 	records      prometheus.Counter
 	bytes        prometheus.Counter
 	divergences  prometheus.Counter
+	repairs      prometheus.Counter
+	snapshots    prometheus.Counter
 	reconnects   prometheus.Counter
 	databases    *databaseCollector
 }
@@ -38,7 +40,9 @@ func newMetrics(s *Store, r prometheus.Registerer) (*metrics, error) {
 		}),
 		records:     counter("records_total", "Commit records applied."),
 		bytes:       counter("record_bytes_total", "Bytes of the commit records applied."),
-		divergences: counter("divergences_total", "Copies found to differ from the primary's, which were wiped."),
+		divergences: counter("divergences_total", "Tables found to differ from the primary's."),
+		repairs:     counter("repairs_total", "Repairs: copies of the tables of a database that differed."),
+		snapshots:   counter("snapshots_total", "Snapshots of whole databases taken."),
 		reconnects:  counter("reconnects_total", "Connections to the primary that ended or were not made."),
 		databases:   newDatabaseCollector(s),
 	}
@@ -55,7 +59,7 @@ func newMetrics(s *Store, r prometheus.Registerer) (*metrics, error) {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.applySeconds, m.records, m.bytes, m.divergences, m.reconnects, m.databases}
+	return []prometheus.Collector{m.applySeconds, m.records, m.bytes, m.divergences, m.repairs, m.snapshots, m.reconnects, m.databases}
 }
 
 // unregister lets another store be opened in the same process.

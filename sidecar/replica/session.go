@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -33,8 +35,15 @@ type session struct {
 	// watchdog ends the session when nothing was received for too long. It stands still while we work on what we received.
 	watchdog *time.Timer
 
-	waiting map[uint32]*followed // to be asked for again at their retryAt
-	behind  map[uint32]*followed // asked for, but not known to be complete yet
+	ctx       context.Context //nolint:containedctx // ends with the connection, and with it the snapshots
+	snapshots bool            // the primary sends them
+	fetches   sync.WaitGroup
+	fetched   chan fetched
+	fetching  int
+
+	diverged map[uint32]*followed // with tables to be copied anew
+	waiting  map[uint32]*followed // to be asked for again at their retryAt
+	behind   map[uint32]*followed // asked for, but not known to be complete yet
 }
 
 // connect runs one connection to its end, and returns why it ended and whether a primary of our mesh had welcomed us.
@@ -43,7 +52,8 @@ func (f *Follower) connect(ctx context.Context) (welcomed bool, err error) {
 	defer cancel(nil)
 	s := &session{
 		f: f, stream: f.client.Subscribe(ctx),
-		waiting: make(map[uint32]*followed), behind: make(map[uint32]*followed),
+		waiting: make(map[uint32]*followed), behind: make(map[uint32]*followed), diverged: make(map[uint32]*followed),
+		ctx: ctx, fetched: make(chan fetched),
 	}
 	s.watchdog = time.AfterFunc(f.config.StuckAfter, func() { cancel(errStuck) })
 	defer s.watchdog.Stop()
@@ -58,13 +68,14 @@ func (f *Follower) connect(ctx context.Context) (welcomed bool, err error) {
 	received, done := make(chan *replicationv1.SubscribeResponse), make(chan struct{})
 	err = s.send(&replicationv1.SubscribeRequest{Message: &replicationv1.SubscribeRequest_Hello{Hello: &replicationv1.Hello{
 		Region: f.config.Region, Url: f.config.URL, ProtocolVersion: protocolVersion,
+		Capabilities: []string{capabilitySnapshot},
 	}}})
 	go func() {
 		defer close(done)
 		receiveErr = s.receive(ctx, received)
 	}()
 	if err == nil {
-		err = s.run(received, done)
+		err = s.run(received, done) //nolint:contextcheck // it has ctx as s.ctx
 	}
 	if errors.Is(err, errEnded) {
 		<-done
@@ -76,9 +87,11 @@ func (f *Follower) connect(ctx context.Context) (welcomed bool, err error) {
 	cancel(nil)
 	<-closed
 	<-done
+	s.fetches.Wait()
 	_ = s.stream.CloseResponse() // what it could say, the receiver was told
 	f.connected.Store(false)
 	for _, c := range f.copies {
+		c.cancelFetch = nil
 		c.database.lost()
 	}
 	return s.welcomed, err
@@ -115,6 +128,10 @@ func (s *session) run(received <-chan *replicationv1.SubscribeResponse, done <-c
 		case msg := <-received:
 			s.heard()
 			if err := s.handle(msg); err != nil {
+				return err
+			}
+		case r := <-s.fetched:
+			if err := s.fetchEnded(r); err != nil {
 				return err
 			}
 		case <-ticker.C:
@@ -164,6 +181,8 @@ func (s *session) welcome(w *replicationv1.Welcome) error {
 		return err
 	}
 	s.welcomed = true
+	s.snapshots = slices.Contains(w.GetCapabilities(), capabilitySnapshot)
+	s.f.store.repairs.Store(s.snapshots)
 	for _, c := range s.f.copies {
 		c.asked, c.again, c.refusals = false, false, 0
 	}
@@ -201,6 +220,7 @@ func (s *session) tick(now time.Time) error {
 	if err := s.repairMarked(); err != nil {
 		return err
 	}
+	s.repair(now)
 	return s.ping()
 }
 
@@ -254,7 +274,7 @@ func (s *session) heartbeat(h *replicationv1.Heartbeat) error {
 // save writes down, once in a while, that all copies were complete when a heartbeat was asked for.
 func (s *session) save(asked time.Time) error {
 	f := s.f
-	if len(s.behind) > 0 || len(s.waiting) > 0 || time.Since(f.savedAt) < saveInterval {
+	if len(s.behind) > 0 || len(s.waiting) > 0 || s.fetching > 0 || time.Since(f.savedAt) < saveInterval {
 		return nil
 	}
 	f.savedAt = time.Now()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -74,7 +75,10 @@ func (s *Snapshot) Catalog() *catalog.Catalog { return s.catalog }
 // GetRow returns the value of the row with the given key, in bytes that belong to the caller, and the version of the commit
 // that last changed it; ok is false where there is no such row.
 func (s *Snapshot) GetRow(t *catalog.Table, key []byte) (value []byte, rowVersion uint64, ok bool, err error) {
-	s.key = appendDataPrefix(s.key[:0], s.id, s.applied.generation, t.ID, rowsIndex)
+	if err := s.TableProblem(t); err != nil {
+		return nil, 0, false, err
+	}
+	s.key = appendDataPrefix(s.key[:0], s.id, s.applied.generationOf(t.ID), t.ID, rowsIndex)
 	s.key = append(s.key, key...)
 	stored, closer, err := s.snap.Get(s.key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -109,8 +113,20 @@ func (s *Snapshot) GetUnique(t *catalog.Table, ix *catalog.Index, prefix []byte)
 	return rowKey, ok, nil
 }
 
+// TableProblem returns ErrDiverged, wrapped, for a table that is not what the primary has and is being copied anew: it must
+// not be read, and reading it returns the same error. It is nil for all others.
+func (s *Snapshot) TableProblem(t *catalog.Table) error {
+	if _, bad := slices.BinarySearch(s.applied.diverged, t.ID); bad {
+		return s.readError(fmt.Errorf("table %s: %w", t.Name, ErrDiverged))
+	}
+	return nil
+}
+
 // RowCount returns how many rows a table has.
 func (s *Snapshot) RowCount(t *catalog.Table) (uint64, error) {
+	if err := s.TableProblem(t); err != nil {
+		return 0, err
+	}
 	sum, err := readSum(s.snap, s.id, t.ID)
 	if err = errors.Join(err, s.store.Failed()); err != nil {
 		return 0, s.readError(err)
@@ -145,9 +161,12 @@ type scan struct {
 }
 
 func (s *Snapshot) newScan(table, index uint32, lower, upper []byte, reverse bool) (*scan, error) {
+	if _, bad := slices.BinarySearch(s.applied.diverged, table); bad {
+		return nil, s.readError(fmt.Errorf("table %d: %w", table, ErrDiverged))
+	}
 	sc := &scan{store: s.store, reverse: reverse}
 	for i := range sc.bounds {
-		sc.bounds[i] = appendDataPrefix(nil, s.id, s.applied.generation, table, index)
+		sc.bounds[i] = appendDataPrefix(nil, s.id, s.applied.generationOf(table), table, index)
 	}
 	sc.setBounds(lower, upper)
 	iter, err := s.snap.NewIter(&pebble.IterOptions{LowerBound: sc.bounds[0], UpperBound: sc.bounds[1]})

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 
@@ -18,8 +19,8 @@ import (
 // checksumSize is the size of a record's checksum: the first bytes of its SHA-256.
 const checksumSize = 16
 
-// stateFormat begins a stored state.
-const stateFormat = 1
+// stateFormat begins a stored state. Format 1 ends after the epochs.
+const stateFormat = 2
 
 // maxEpochs is how many takeovers a copy remembers. Bookmarks older than that are lost.
 const maxEpochs = 1024
@@ -41,6 +42,10 @@ type applied struct {
 	tailBytes      uint64
 	problem        problem
 	epochs         []epochStart // ascending; shared between states, so never written in place
+	// moved has the generations of tables that were copied anew by themselves, diverged the tables, by id, that are not what
+	// the primary has. Both are shared between states, so they are never written in place.
+	moved    map[uint32]uint32
+	diverged []uint32
 
 	// catalog is nil until somebody needs it: a sidecar holds many databases and reads few. Successive states with the same
 	// catalogVersion share it.
@@ -90,33 +95,62 @@ func (a *applied) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(e.epoch))
 		b = binary.AppendUvarint(b, e.start)
 	}
+	b = binary.AppendUvarint(b, uint64(len(a.moved)))
+	for _, table := range slices.Sorted(maps.Keys(a.moved)) {
+		b = binary.AppendUvarint(b, uint64(table))
+		b = binary.AppendUvarint(b, uint64(a.moved[table]))
+	}
+	return appendTables(b, a.diverged)
+}
+
+func appendTables(b []byte, tables []uint32) []byte {
+	b = binary.AppendUvarint(b, uint64(len(tables)))
+	for _, table := range tables {
+		b = binary.AppendUvarint(b, uint64(table))
+	}
 	return b
 }
 
+// generationOf returns the generation of a table's keys.
+func (a *applied) generationOf(table uint32) uint32 {
+	if g, ok := a.moved[table]; ok {
+		return g
+	}
+	return a.generation
+}
+
+// lastGeneration returns the greatest generation that keys have.
+func (a *applied) lastGeneration() uint32 {
+	last := a.generation
+	for _, g := range a.moved {
+		last = max(last, g)
+	}
+	return last
+}
+
+// forget removes what is noted of a table.
+func (a *applied) forget(table uint32) {
+	if _, ok := a.moved[table]; ok {
+		a.moved = maps.Clone(a.moved)
+		delete(a.moved, table)
+	}
+	if at, ok := slices.BinarySearch(a.diverged, table); ok {
+		a.diverged = slices.Delete(slices.Clone(a.diverged), at, at+1)
+	}
+}
+
 func decodeApplied(b []byte) (*applied, error) {
-	if len(b) < 2 || b[0] != stateFormat {
+	if len(b) < 2 || b[0] == 0 || b[0] > stateFormat {
 		return nil, fmt.Errorf("%w: state of %d bytes", ErrCorrupt, len(b))
 	}
 	a := newApplied(0, problem(b[1]))
-	b = b[2:]
-	ok := true
-	number := func() uint64 {
-		n, size := binary.Uvarint(b)
-		if size <= 0 {
-			ok = false
-			return 0
-		}
-		b = b[size:]
-		return n
-	}
+	format := b[0]
+	r := numbers{b: b[2:]}
+	number := r.next
 	a.generation = uint32(number())
 	a.epoch = uint32(number())
 	a.version = number()
-	if len(b) < checksumSize {
-		return nil, fmt.Errorf("%w: state ends in its checksum", ErrCorrupt)
-	}
-	copy(a.checksum[:], b)
-	b = b[checksumSize:]
+	r.checksum(&a.checksum)
 	a.catalogVersion, a.tailFirst, a.tailBytes = number(), number(), number()
 	epochs := number()
 	if epochs > maxEpochs {
@@ -125,10 +159,61 @@ func decodeApplied(b []byte) (*applied, error) {
 	for range epochs {
 		a.epochs = append(a.epochs, epochStart{epoch: uint32(number()), start: number()})
 	}
-	if !ok || len(b) != 0 {
+	if format > 1 {
+		if n := number(); n > 0 {
+			a.moved = make(map[uint32]uint32)
+			for i := uint64(0); i < n && !r.bad; i++ {
+				table := uint32(number())
+				a.moved[table] = uint32(number())
+			}
+		}
+		a.diverged = r.tables()
+	}
+	if r.bad || len(r.b) != 0 {
 		return nil, fmt.Errorf("%w: state of another length", ErrCorrupt)
 	}
 	return a, nil
+}
+
+// numbers reads what encode wrote. After a failure it gives zeros.
+type numbers struct {
+	b   []byte
+	bad bool
+}
+
+func (r *numbers) next() uint64 {
+	n, size := binary.Uvarint(r.b)
+	if r.bad = r.bad || size <= 0; r.bad {
+		return 0
+	}
+	r.b = r.b[size:]
+	return n
+}
+
+func (r *numbers) checksum(c *[checksumSize]byte) {
+	if r.bad = r.bad || len(r.b) < checksumSize; r.bad {
+		return
+	}
+	copy(c[:], r.b)
+	r.b = r.b[checksumSize:]
+}
+
+func (r *numbers) tables() (tables []uint32) {
+	n := r.next()
+	for i := uint64(0); i < n && !r.bad; i++ {
+		tables = append(tables, uint32(r.next()))
+	}
+	return tables
+}
+
+func (r *numbers) bytes() []byte {
+	n := r.next()
+	if r.bad = r.bad || n > uint64(len(r.b)); r.bad {
+		return nil
+	}
+	b := r.b[:n:n]
+	r.b = r.b[n:]
+	return b
 }
 
 // withEpoch returns the epochs after a record of the given epoch at version.

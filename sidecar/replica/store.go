@@ -36,6 +36,7 @@ type Store struct {
 
 	identity atomic.Pointer[Identity]
 	marked   atomic.Bool // MarkDiverged was called since the follower looked
+	repairs  atomic.Bool // whether the primary sends single tables
 
 	mu          sync.RWMutex // guards what follows
 	databases   map[uint32]*Database
@@ -105,7 +106,9 @@ func (s *Store) loadDatabases() error {
 		id := binary.BigEndian.Uint32(iter.Key())
 		var a *applied
 		if a, err = readState(s.db, id); err == nil && a != nil {
-			s.databases[id] = newDatabase(s, id, a)
+			d := newDatabase(s, id, a)
+			s.databases[id] = d
+			err = d.loadBuild()
 		}
 		_, next := databaseRange(id)
 		ok = err == nil && iter.SeekGE(next)
@@ -246,6 +249,7 @@ func (s *Store) Drop(id uint32) error {
 	if err := d.commit(b, newApplied(0, problemDropped)); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
+	d.building.Store(nil)
 	s.eraser.Wake()
 	s.mu.Lock()
 	if s.databases[id] == d {

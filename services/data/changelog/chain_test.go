@@ -125,7 +125,7 @@ func TestRowVersions(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
-	sums, head, err := l.SumsAndHead(7)
+	head, sums, err := l.HeadAndSums(7)
 	if err != nil || head.Version != 1 || sums[3].Rows != 3 || sums[3].Sum.Lo != 5 {
 		t.Errorf("sums %v at %+v, %v", sums, head, err)
 	}

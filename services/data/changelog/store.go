@@ -14,7 +14,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/nearside-dev/nearside/internal/erase"
 	"github.com/nearside-dev/nearside/internal/failstop"
-	"github.com/nearside-dev/nearside/internal/rowcodec"
 )
 
 // DefaultDiskReserve is how many free bytes the log leaves on its disk: enough for the stores to checkpoint and close.
@@ -45,6 +44,7 @@ type Log struct {
 	diskFull      atomic.Bool
 
 	published publications
+	pins      pins
 }
 
 // Open opens or creates the log in dir.
@@ -178,9 +178,9 @@ func (l *Log) get(key []byte) ([]byte, error) {
 }
 
 // Head returns the place of the last appended record, the zero Head if there is none.
-func (l *Log) Head(database uint32) (Head, error) { return lastHead(l.db, database) }
+func (l *Log) Head(database uint32) (Head, error) { return headIn(l.db, database) }
 
-func lastHead(r pebble.Reader, database uint32) (Head, error) {
+func headIn(r pebble.Reader, database uint32) (Head, error) {
 	iter, err := r.NewIter(&pebble.IterOptions{
 		LowerBound: versionKey(spaceRecord, database, 0),
 		UpperBound: appendDatabaseKey(nil, spaceRecord, database+1),
@@ -234,8 +234,8 @@ func (l *Log) ChecksumAt(database uint32, version uint64) (Checksum, uint32, err
 }
 
 // Read returns the published records after a version, in order: at least one if there is any, then as many as fit into
-// maxBytes. It returns none where the reader has them all. Each record has the checksum that the one after it follows, or
-// that was published; one that has not is ErrCorrupt, and is never returned.
+// maxBytes. It returns none where the reader has them all, and ErrTrimmed where the next one is gone. Each record has the
+// checksum that the one after it follows, or that was published; one that has not is ErrCorrupt, and is never returned.
 func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error) {
 	published, ok := l.Published(database)
 	if !ok || published.Version <= after {
@@ -247,6 +247,15 @@ func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error
 		}
 	}
 	return l.read(database, after, published, maxBytes)
+}
+
+// ReadUpTo is Read of the records up to a version, which the caller knows to be published.
+func (l *Log) ReadUpTo(database uint32, after, last uint64, maxBytes int) ([][]byte, error) {
+	head := Head{Version: last}
+	if published, ok := l.Published(database); ok && published.Version == last {
+		head = published // none comes after it, to prove it
+	}
+	return l.read(database, after, head, maxBytes)
 }
 
 // fewRecords is up to where records are looked up one by one, for 2 µs each: an iterator is put in place in every
@@ -290,6 +299,10 @@ func (l *Log) read(database uint32, after uint64, last Head, maxBytes int) ([][]
 	size, want, proven := 0, after+1, 0
 	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
 		if got := versionOf(iter.Key()); got != want {
+			if len(records) == 0 {
+				err = fmt.Errorf("%w: the oldest version is %d", ErrTrimmed, got)
+				break
+			}
 			err = fmt.Errorf("%w: database %d: version %d follows %d", ErrCorrupt, database, got, want-1)
 			break
 		}
@@ -339,58 +352,6 @@ func (l *Log) RowVersion(database, table uint32, rowKey []byte) (uint64, error) 
 		err = fmt.Errorf("%w: row version of %d bytes", ErrCorrupt, len(v))
 	}
 	return version, errors.Join(err, closer.Close())
-}
-
-// TableSum is a table's set-sum and row count.
-type TableSum struct {
-	Sum  rowcodec.Sum
-	Rows uint64
-}
-
-// TableSums returns the sums of a database's tables at the last appended record.
-func (l *Log) TableSums(database uint32) (map[uint32]TableSum, error) {
-	return tableSums(l.db, database)
-}
-
-// SumsAndHead returns the sums of a database's tables and the place of the record that they are of.
-func (l *Log) SumsAndHead(database uint32) (sums map[uint32]TableSum, head Head, err error) {
-	snapshot := l.db.NewSnapshot()
-	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	if head, err = lastHead(snapshot, database); err != nil {
-		return nil, head, err
-	}
-	sums, err = tableSums(snapshot, database)
-	return sums, head, err
-}
-
-func tableSums(r pebble.Reader, database uint32) (map[uint32]TableSum, error) {
-	iter, err := r.NewIter(&pebble.IterOptions{
-		LowerBound: appendDatabaseKey(nil, spaceSum, database),
-		UpperBound: appendDatabaseKey(nil, spaceSum, database+1),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read sums: %w", err)
-	}
-	sums := make(map[uint32]TableSum)
-	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
-		var v []byte
-		if v, err = iter.ValueAndErr(); err != nil {
-			break
-		}
-		if len(v) != 24 {
-			err = fmt.Errorf("%w: sum of %d bytes", ErrCorrupt, len(v))
-			break
-		}
-		var sum TableSum
-		if sum.Sum, err = rowcodec.ParseSum(v[:16]); err == nil {
-			sum.Rows = binary.BigEndian.Uint64(v[16:])
-			sums[binary.BigEndian.Uint32(iter.Key()[5:])] = sum
-		}
-	}
-	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
-		return nil, fmt.Errorf("sums of database %d: %w", database, err)
-	}
-	return sums, nil
 }
 
 // CheckDisk returns false when the disk has less free space than the reserve. It looks at most once a second.

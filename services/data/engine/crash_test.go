@@ -76,6 +76,11 @@ func crashChild() {
 				if err := do(sql, value.Text(v)); err != nil {
 					fatal(err)
 				}
+				if strings.HasSuffix(place, "trim") && writer == 1 && i%10 == 0 {
+					if _, err := db.TrimLog(changelog.Retention{Age: 1, Bytes: 1 << 40}); err != nil {
+						fatal(err)
+					}
+				}
 				out.Lock()
 				fmt.Println(v)
 				out.Unlock()
@@ -233,6 +238,56 @@ func TestKillAtEveryPlace(t *testing.T) {
 				checkCrash(t, dir, acked)
 			}
 		})
+	}
+}
+
+// TestKillInTrim kills around a trim and then takes the file's WAL away, so that it has what was synced into it and nothing
+// else: the log must still have all the rest.
+func TestKillInTrim(t *testing.T) {
+	for _, place := range []string{"before-trim", "after-trim"} {
+		t.Run(place, func(t *testing.T) {
+			dir := t.TempDir()
+			var acked []string
+			for _, hit := range []int{1, 3, 9} {
+				more, ended, _ := runCrash(t, dir, place, hit)
+				if ended {
+					t.Errorf("hit %d was never reached", hit)
+				}
+				acked = append(acked, more...)
+				for _, suffix := range []string{"-wal", "-shm"} {
+					if err := os.Remove(filepath.Join(dir, "db", "test.sqlite"+suffix)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				checkTrimmed(t, dir, acked)
+			}
+		})
+	}
+}
+
+func checkTrimmed(t *testing.T, dir string, acked []string) {
+	t.Helper()
+	f := &fixture{t: t, dir: dir}
+	f.open()
+	defer f.close()
+	have := make(map[string]bool)
+	for _, v := range f.query("SELECT v FROM w") {
+		have[v] = true
+	}
+	for _, v := range acked {
+		if !have[v] {
+			t.Errorf("acknowledged write %s is lost", v)
+		}
+	}
+	if got := f.query("PRAGMA integrity_check"); len(got) != 1 || got[0] != "ok" {
+		t.Errorf("integrity check: %v", got)
+	}
+	head, err := f.log.Head(testID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored, err := f.db.writer.storedHead(); err != nil || stored != head {
+		t.Errorf("file is at %+v, log at %+v: %v", stored, head, err)
 	}
 }
 

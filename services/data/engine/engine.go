@@ -82,8 +82,9 @@ type DB struct {
 	problem       atomic.Pointer[error]
 	closed        atomic.Bool
 	checkpointing atomic.Bool
-	sinceCheck    atomic.Int64 // commits since the last checkpoint
-	closing       sync.RWMutex // held for reading while a request is queued
+	sinceCheck    atomic.Int64  // commits since the last checkpoint
+	durable       atomic.Uint64 // a version that the file itself has on the disk
+	closing       sync.RWMutex  // held for reading while a request is queued
 	writer        *writer
 }
 
@@ -233,14 +234,58 @@ func (db *DB) committed() {
 	})
 }
 
+// checkpoint moves what it can from the WAL into the file. Where that was all, the file has on the disk at least the version
+// that it had when this began: SQLite syncs the WAL before and the file after, because this connection's synchronous is FULL.
 func (db *DB) checkpoint() (err error) {
 	conn, err := openConn(db.path, sqlite.ReadWrite)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
+	s := newSession(conn, true)
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.run("PRAGMA synchronous = FULL"); err != nil {
+		return err
+	}
+	version := uint64(0)
+	err = s.rows("SELECT version FROM main."+metaTable, nil, func(st *sqlite.Stmt) error {
+		version = uint64(st.ColumnInt64(0))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	db.failpoint("before-checkpoint")
-	_, _, err = conn.WALCheckpoint(sqlite.CheckpointPassive)
+	frames, done, err := conn.WALCheckpoint(sqlite.CheckpointPassive)
 	db.failpoint("after-checkpoint")
+	if err == nil && frames >= 0 && frames == done {
+		db.durable.Store(max(db.durable.Load(), version))
+	}
 	return err
+}
+
+// TrimLog removes from the log what retention does not keep and the file certainly has, and returns how many records that
+// were. It checkpoints first.
+func (db *DB) TrimLog(keep changelog.Retention) (n int, err error) {
+	if db.Problem() != nil {
+		return 0, nil // what its log has may be needed to repair it
+	}
+	db.closing.RLock() // Close waits for it, and the log stays open
+	defer db.closing.RUnlock()
+	if db.closed.Load() {
+		return 0, nil
+	}
+	if ok, err := db.log.Trimmable(db.id, keep); !ok || err != nil {
+		return 0, err
+	}
+	if !db.checkpointing.CompareAndSwap(false, true) {
+		return 0, nil // the next time, then
+	}
+	defer db.checkpointing.Store(false)
+	if err := db.checkpoint(); err != nil {
+		return 0, fmt.Errorf("checkpoint database %d: %w", db.id, err)
+	}
+	db.failpoint("before-trim")
+	n, err = db.log.Trim(db.id, db.durable.Load(), keep)
+	db.failpoint("after-trim")
+	return n, err
 }

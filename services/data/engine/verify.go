@@ -27,7 +27,7 @@ func (db *DB) ViewWithSums(ctx context.Context, f func(v *View, sums map[uint32]
 	if err := db.Problem(); err != nil {
 		return notServed(err)
 	}
-	sums, head, err := db.log.SumsAndHead(db.id)
+	head, sums, err := db.log.HeadAndSums(db.id)
 	if err != nil {
 		return err
 	}

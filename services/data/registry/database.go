@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
 )
@@ -56,6 +57,38 @@ func (d *Database) ViewWithSums(ctx context.Context, f func(*engine.View, map[ui
 	}
 	defer release()
 	return db.ViewWithSums(ctx, f)
+}
+
+// Schema is the engine's Schema.
+func (d *Database) Schema(ctx context.Context) (changelog.Head, *catalog.Catalog, error) {
+	db, release, err := d.acquire(ctx)
+	if err != nil {
+		return changelog.Head{}, nil, err
+	}
+	defer release()
+	return db.Schema(ctx)
+}
+
+// ReadChunk is the engine's ReadChunk. The database may be closed between two chunks.
+func (d *Database) ReadChunk(ctx context.Context, start engine.ChunkStart, wanted []uint32) (engine.Chunk, error) {
+	db, release, err := d.acquire(ctx)
+	if err != nil {
+		return engine.Chunk{}, err
+	}
+	defer release()
+	return db.ReadChunk(ctx, start, wanted)
+}
+
+func (d *Database) trimLog(ctx context.Context, keep changelog.Retention, log *changelog.Log) (n int, err error) {
+	if ok, err := log.Trimmable(d.id, keep); !ok || err != nil {
+		return 0, err
+	}
+	db, release, err := d.acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	return db.TrimLog(keep)
 }
 
 func (d *Database) acquire(ctx context.Context) (db *engine.DB, release func(), err error) {

@@ -291,6 +291,39 @@ func (r *Registry) Exists(id uint32) bool {
 	return id == meshdb.DatabaseID || r.ids[id] || id > r.newest
 }
 
+// ByID returns a database, _mesh included; ok is false where there is none.
+func (r *Registry) ByID(id uint32) (d *Database, ok bool) {
+	if id == meshdb.DatabaseID {
+		return &Database{Name: meshdb.Name, id: id, mesh: r.mesh}, true
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, d := range r.byName {
+		if d.id == id {
+			return d, true
+		}
+	}
+	return nil, false
+}
+
+// TrimLogs removes from the logs of all databases what retention does not keep, until ctx ends. Only those of which something
+// is to be removed are opened.
+func (r *Registry) TrimLogs(ctx context.Context, keep changelog.Retention) error {
+	mesh, _ := r.ByID(meshdb.DatabaseID)
+	var errs []error
+	for _, d := range append(r.Databases(), mesh) {
+		if ctx.Err() != nil {
+			break
+		}
+		n, err := d.trimLog(ctx, keep, r.config.Log)
+		if n > 0 {
+			r.config.Logger.InfoContext(ctx, "log trimmed", slog.Uint64("database_id", uint64(d.id)), slog.Int("records", n))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // Databases returns all databases by name, _mesh left out.
 func (r *Registry) Databases() []*Database {
 	r.mu.RLock()

@@ -42,6 +42,9 @@ func (p *Primary) Checksum() [16]byte { return p.checksum }
 // Rows returns the values of a table's rows by their keys. They are the primary's own.
 func (p *Primary) Rows(t *catalog.Table) map[string][]byte { return p.rows[t.ID] }
 
+// Sum returns a table's set-sum.
+func (p *Primary) Sum(t *catalog.Table) rowcodec.Sum { return p.sums[t.ID] }
+
 // Change is a part of a commit.
 type Change func(*commit)
 

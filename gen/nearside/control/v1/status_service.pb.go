@@ -234,9 +234,13 @@ type GetStatusResponse_Database struct {
 	// How old the copy can be, in milliseconds.
 	StalenessMs uint32 `protobuf:"varint,4,opt,name=staleness_ms,json=stalenessMs,proto3" json:"staleness_ms,omitempty"`
 	// Whether the copy is served; if not, why.
-	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Problem string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The snapshot that is being taken; absent if none is.
+	Snapshot *GetStatusResponse_Snapshot `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Tables that differ from the primary's and are being copied anew; the primary answers for them meanwhile.
+	DivergedTables []string `protobuf:"bytes,7,rep,name=diverged_tables,json=divergedTables,proto3" json:"diverged_tables,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse_Database) Reset() {
@@ -304,6 +308,84 @@ func (x *GetStatusResponse_Database) GetProblem() string {
 	return ""
 }
 
+func (x *GetStatusResponse_Database) GetSnapshot() *GetStatusResponse_Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *GetStatusResponse_Database) GetDivergedTables() []string {
+	if x != nil {
+		return x.DivergedTables
+	}
+	return nil
+}
+
+// Snapshot is how far a snapshot is.
+type GetStatusResponse_Snapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rows that are there.
+	Rows uint64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The rows that it will have, about.
+	TotalRows uint64 `protobuf:"varint,2,opt,name=total_rows,json=totalRows,proto3" json:"total_rows,omitempty"`
+	// Whether all rows are there, and the rest of the log is being applied and checked.
+	Finishing     bool `protobuf:"varint,3,opt,name=finishing,proto3" json:"finishing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse_Snapshot) Reset() {
+	*x = GetStatusResponse_Snapshot{}
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse_Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse_Snapshot) ProtoMessage() {}
+
+func (x *GetStatusResponse_Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse_Snapshot.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse_Snapshot) Descriptor() ([]byte, []int) {
+	return file_nearside_control_v1_status_service_proto_rawDescGZIP(), []int{1, 2}
+}
+
+func (x *GetStatusResponse_Snapshot) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_Snapshot) GetTotalRows() uint64 {
+	if x != nil {
+		return x.TotalRows
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_Snapshot) GetFinishing() bool {
+	if x != nil {
+		return x.Finishing
+	}
+	return false
+}
+
 var File_nearside_control_v1_status_service_proto protoreflect.FileDescriptor
 
 const file_nearside_control_v1_status_service_proto_rawDesc = "" +
@@ -311,7 +393,7 @@ const file_nearside_control_v1_status_service_proto_rawDesc = "" +
 	"(nearside/control/v1/status_service.proto\x12\x13nearside.control.v1\"1\n" +
 	"\x10GetStatusRequest\x12\x1d\n" +
 	"\n" +
-	"local_only\x18\x01 \x01(\bR\tlocalOnly\"\xe6\x03\n" +
+	"local_only\x18\x01 \x01(\bR\tlocalOnly\"\xb9\x05\n" +
 	"\x11GetStatusResponse\x12G\n" +
 	"\aregions\x18\x01 \x03(\v2-.nearside.control.v1.GetStatusResponse.RegionR\aregions\x1a\xfd\x01\n" +
 	"\x06Region\x12\x12\n" +
@@ -322,13 +404,20 @@ const file_nearside_control_v1_status_service_proto_rawDesc = "" +
 	"\aprimary\x18\x05 \x01(\bR\aprimary\x12M\n" +
 	"\tdatabases\x18\x06 \x03(\v2/.nearside.control.v1.GetStatusResponse.DatabaseR\tdatabases\x12\x18\n" +
 	"\abreaker\x18\a \x01(\tR\abreaker\x12\x1c\n" +
-	"\tconnected\x18\b \x01(\bR\tconnected\x1a\x87\x01\n" +
+	"\tconnected\x18\b \x01(\bR\tconnected\x1a\xfd\x01\n" +
 	"\bDatabase\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x10\n" +
 	"\x03lag\x18\x03 \x01(\x04R\x03lag\x12!\n" +
 	"\fstaleness_ms\x18\x04 \x01(\rR\vstalenessMs\x12\x18\n" +
-	"\aproblem\x18\x05 \x01(\tR\aproblem2p\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x12K\n" +
+	"\bsnapshot\x18\x06 \x01(\v2/.nearside.control.v1.GetStatusResponse.SnapshotR\bsnapshot\x12'\n" +
+	"\x0fdiverged_tables\x18\a \x03(\tR\x0edivergedTables\x1a[\n" +
+	"\bSnapshot\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x1d\n" +
+	"\n" +
+	"total_rows\x18\x02 \x01(\x04R\ttotalRows\x12\x1c\n" +
+	"\tfinishing\x18\x03 \x01(\bR\tfinishing2p\n" +
 	"\rStatusService\x12_\n" +
 	"\tGetStatus\x12%.nearside.control.v1.GetStatusRequest\x1a&.nearside.control.v1.GetStatusResponse\"\x03\x90\x02\x01B\xdf\x01\n" +
 	"\x17com.nearside.control.v1B\x12StatusServiceProtoP\x01ZBgithub.com/nearside-dev/nearside/gen/nearside/control/v1;controlv1\xa2\x02\x03NCX\xaa\x02\x13Nearside.Control.V1\xca\x02\x13Nearside\\Control\\V1\xe2\x02\x1fNearside\\Control\\V1\\GPBMetadata\xea\x02\x15Nearside::Control::V1b\x06proto3"
@@ -345,23 +434,25 @@ func file_nearside_control_v1_status_service_proto_rawDescGZIP() []byte {
 	return file_nearside_control_v1_status_service_proto_rawDescData
 }
 
-var file_nearside_control_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_nearside_control_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_nearside_control_v1_status_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: nearside.control.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),          // 1: nearside.control.v1.GetStatusResponse
 	(*GetStatusResponse_Region)(nil),   // 2: nearside.control.v1.GetStatusResponse.Region
 	(*GetStatusResponse_Database)(nil), // 3: nearside.control.v1.GetStatusResponse.Database
+	(*GetStatusResponse_Snapshot)(nil), // 4: nearside.control.v1.GetStatusResponse.Snapshot
 }
 var file_nearside_control_v1_status_service_proto_depIdxs = []int32{
 	2, // 0: nearside.control.v1.GetStatusResponse.regions:type_name -> nearside.control.v1.GetStatusResponse.Region
 	3, // 1: nearside.control.v1.GetStatusResponse.Region.databases:type_name -> nearside.control.v1.GetStatusResponse.Database
-	0, // 2: nearside.control.v1.StatusService.GetStatus:input_type -> nearside.control.v1.GetStatusRequest
-	1, // 3: nearside.control.v1.StatusService.GetStatus:output_type -> nearside.control.v1.GetStatusResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 2: nearside.control.v1.GetStatusResponse.Database.snapshot:type_name -> nearside.control.v1.GetStatusResponse.Snapshot
+	0, // 3: nearside.control.v1.StatusService.GetStatus:input_type -> nearside.control.v1.GetStatusRequest
+	1, // 4: nearside.control.v1.StatusService.GetStatus:output_type -> nearside.control.v1.GetStatusResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_nearside_control_v1_status_service_proto_init() }
@@ -375,7 +466,7 @@ func file_nearside_control_v1_status_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_control_v1_status_service_proto_rawDesc), len(file_nearside_control_v1_status_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

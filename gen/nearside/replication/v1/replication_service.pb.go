@@ -37,6 +37,9 @@ const (
 	Refusal_REASON_TRIMMED Refusal_Reason = 4
 	// The database's primary does not serve now.
 	Refusal_REASON_UNAVAILABLE Refusal_Reason = 5
+	// The log still reaches back that far, but it is so long that a snapshot is cheaper. Said only to sidecars with the
+	// capability "snapshot".
+	Refusal_REASON_FAR_BEHIND Refusal_Reason = 6
 )
 
 // Enum value maps for Refusal_Reason.
@@ -48,6 +51,7 @@ var (
 		3: "REASON_FOLLOWER_AHEAD",
 		4: "REASON_TRIMMED",
 		5: "REASON_UNAVAILABLE",
+		6: "REASON_FAR_BEHIND",
 	}
 	Refusal_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":    0,
@@ -56,6 +60,7 @@ var (
 		"REASON_FOLLOWER_AHEAD": 3,
 		"REASON_TRIMMED":        4,
 		"REASON_UNAVAILABLE":    5,
+		"REASON_FAR_BEHIND":     6,
 	}
 )
 
@@ -831,6 +836,520 @@ func (x *Refusal) GetMessage() string {
 	return ""
 }
 
+// LogPosition is a place in a database's log.
+type LogPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch of the record at the version.
+	Epoch uint32 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The version; 0 before the first record.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The checksum of the record at the version, 16 bytes; empty for version 0.
+	Checksum      []byte `protobuf:"bytes,3,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogPosition) Reset() {
+	*x = LogPosition{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogPosition) ProtoMessage() {}
+
+func (x *LogPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
+func (*LogPosition) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LogPosition) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *LogPosition) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *LogPosition) GetChecksum() []byte {
+	if x != nil {
+		return x.Checksum
+	}
+	return nil
+}
+
+// SnapshotRequest asks for a snapshot, or for the rest of one.
+type SnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The database.
+	DatabaseId uint32 `protobuf:"varint,1,opt,name=database_id,json=databaseId,proto3" json:"database_id,omitempty"`
+	// The tables to send; none means all.
+	TableIds []uint32 `protobuf:"varint,2,rep,packed,name=table_ids,json=tableIds,proto3" json:"table_ids,omitempty"`
+	// Where an earlier call was cut; absent to begin anew.
+	Resume        *SnapshotRequest_Resume `protobuf:"bytes,3,opt,name=resume,proto3" json:"resume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest) Reset() {
+	*x = SnapshotRequest{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest) ProtoMessage() {}
+
+func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SnapshotRequest) GetDatabaseId() uint32 {
+	if x != nil {
+		return x.DatabaseId
+	}
+	return 0
+}
+
+func (x *SnapshotRequest) GetTableIds() []uint32 {
+	if x != nil {
+		return x.TableIds
+	}
+	return nil
+}
+
+func (x *SnapshotRequest) GetResume() *SnapshotRequest_Resume {
+	if x != nil {
+		return x.Resume
+	}
+	return nil
+}
+
+// SnapshotResponse is a part of a snapshot.
+type SnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The part.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*SnapshotResponse_Begin
+	//	*SnapshotResponse_Chunk
+	//	*SnapshotResponse_Records
+	//	*SnapshotResponse_Done
+	//	*SnapshotResponse_Restart
+	Message       isSnapshotResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotResponse) Reset() {
+	*x = SnapshotResponse{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotResponse) ProtoMessage() {}
+
+func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
+func (*SnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SnapshotResponse) GetMessage() isSnapshotResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetBegin() *SnapshotBegin {
+	if x != nil {
+		if x, ok := x.Message.(*SnapshotResponse_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetChunk() *SnapshotChunk {
+	if x != nil {
+		if x, ok := x.Message.(*SnapshotResponse_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetRecords() *Records {
+	if x != nil {
+		if x, ok := x.Message.(*SnapshotResponse_Records); ok {
+			return x.Records
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetDone() *SnapshotDone {
+	if x != nil {
+		if x, ok := x.Message.(*SnapshotResponse_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetRestart() *SnapshotRestart {
+	if x != nil {
+		if x, ok := x.Message.(*SnapshotResponse_Restart); ok {
+			return x.Restart
+		}
+	}
+	return nil
+}
+
+type isSnapshotResponse_Message interface {
+	isSnapshotResponse_Message()
+}
+
+type SnapshotResponse_Begin struct {
+	// First of all; not sent again when a snapshot is resumed.
+	Begin *SnapshotBegin `protobuf:"bytes,1,opt,name=begin,proto3,oneof"`
+}
+
+type SnapshotResponse_Chunk struct {
+	// Rows of a table.
+	Chunk *SnapshotChunk `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
+}
+
+type SnapshotResponse_Records struct {
+	// The records after Begin's position, once all rows are sent.
+	Records *Records `protobuf:"bytes,3,opt,name=records,proto3,oneof"`
+}
+
+type SnapshotResponse_Done struct {
+	// The last message.
+	Done *SnapshotDone `protobuf:"bytes,4,opt,name=done,proto3,oneof"`
+}
+
+type SnapshotResponse_Restart struct {
+	// In place of anything: what was to be resumed is lost, because the log was trimmed. Begin anew.
+	Restart *SnapshotRestart `protobuf:"bytes,5,opt,name=restart,proto3,oneof"`
+}
+
+func (*SnapshotResponse_Begin) isSnapshotResponse_Message() {}
+
+func (*SnapshotResponse_Chunk) isSnapshotResponse_Message() {}
+
+func (*SnapshotResponse_Records) isSnapshotResponse_Message() {}
+
+func (*SnapshotResponse_Done) isSnapshotResponse_Message() {}
+
+func (*SnapshotResponse_Restart) isSnapshotResponse_Message() {}
+
+// SnapshotBegin says from where the records will be sent.
+type SnapshotBegin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The position.
+	Position *LogPosition `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	// The schema there.
+	Catalog *Catalog `protobuf:"bytes,2,opt,name=catalog,proto3" json:"catalog,omitempty"`
+	// How many rows will come, about.
+	RowCount      uint64 `protobuf:"varint,3,opt,name=row_count,json=rowCount,proto3" json:"row_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotBegin) Reset() {
+	*x = SnapshotBegin{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotBegin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotBegin) ProtoMessage() {}
+
+func (x *SnapshotBegin) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotBegin.ProtoReflect.Descriptor instead.
+func (*SnapshotBegin) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SnapshotBegin) GetPosition() *LogPosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *SnapshotBegin) GetCatalog() *Catalog {
+	if x != nil {
+		return x.Catalog
+	}
+	return nil
+}
+
+func (x *SnapshotBegin) GetRowCount() uint64 {
+	if x != nil {
+		return x.RowCount
+	}
+	return 0
+}
+
+// SnapshotChunk is a run of rows of one table, read in one transaction. It has all rows of the table from the end of the
+// chunk before to its own last key, or to the table's end.
+type SnapshotChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table. One that a commit has replaced or dropped meanwhile just ends: the records tell the rest.
+	TableId uint32 `protobuf:"varint,1,opt,name=table_id,json=tableId,proto3" json:"table_id,omitempty"`
+	// The version that the rows are of.
+	Position *LogPosition `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	// The rows in the order of their keys.
+	Rows []*SnapshotChunk_Row `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	// Whether the table has no more.
+	LastOfTable   bool `protobuf:"varint,4,opt,name=last_of_table,json=lastOfTable,proto3" json:"last_of_table,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotChunk) Reset() {
+	*x = SnapshotChunk{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotChunk) ProtoMessage() {}
+
+func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
+func (*SnapshotChunk) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnapshotChunk) GetTableId() uint32 {
+	if x != nil {
+		return x.TableId
+	}
+	return 0
+}
+
+func (x *SnapshotChunk) GetPosition() *LogPosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *SnapshotChunk) GetRows() []*SnapshotChunk_Row {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *SnapshotChunk) GetLastOfTable() bool {
+	if x != nil {
+		return x.LastOfTable
+	}
+	return false
+}
+
+// SnapshotDone says what the copy must be, now that it is whole.
+type SnapshotDone struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The position of the last record that was sent.
+	Position *LogPosition `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	// The sums of the tables there.
+	Sums []*SnapshotDone_TableSum `protobuf:"bytes,2,rep,name=sums,proto3" json:"sums,omitempty"`
+	// The version that _mesh must have before the copy is served.
+	MeshVersion   uint64 `protobuf:"varint,3,opt,name=mesh_version,json=meshVersion,proto3" json:"mesh_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotDone) Reset() {
+	*x = SnapshotDone{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotDone) ProtoMessage() {}
+
+func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
+func (*SnapshotDone) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SnapshotDone) GetPosition() *LogPosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *SnapshotDone) GetSums() []*SnapshotDone_TableSum {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *SnapshotDone) GetMeshVersion() uint64 {
+	if x != nil {
+		return x.MeshVersion
+	}
+	return 0
+}
+
+// SnapshotRestart says that a snapshot cannot be resumed.
+type SnapshotRestart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For people.
+	Message       string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRestart) Reset() {
+	*x = SnapshotRestart{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRestart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRestart) ProtoMessage() {}
+
+func (x *SnapshotRestart) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRestart.ProtoReflect.Descriptor instead.
+func (*SnapshotRestart) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SnapshotRestart) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Published is one database's newest version.
 type Heartbeat_Published struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -846,7 +1365,7 @@ type Heartbeat_Published struct {
 
 func (x *Heartbeat_Published) Reset() {
 	*x = Heartbeat_Published{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1377,7 @@ func (x *Heartbeat_Published) String() string {
 func (*Heartbeat_Published) ProtoMessage() {}
 
 func (x *Heartbeat_Published) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,11 +1414,221 @@ func (x *Heartbeat_Published) GetVersion() uint64 {
 	return 0
 }
 
+// Resume is how much of a snapshot is there.
+type SnapshotRequest_Resume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The position that its Begin had.
+	Begin *LogPosition `protobuf:"bytes,1,opt,name=begin,proto3" json:"begin,omitempty"`
+	// The table that the last chunk was of; 0 if there was none.
+	TableId uint32 `protobuf:"varint,2,opt,name=table_id,json=tableId,proto3" json:"table_id,omitempty"`
+	// The last key of that chunk.
+	AfterKey []byte `protobuf:"bytes,3,opt,name=after_key,json=afterKey,proto3" json:"after_key,omitempty"`
+	// Whether that chunk was the last of its table.
+	TableDone bool `protobuf:"varint,4,opt,name=table_done,json=tableDone,proto3" json:"table_done,omitempty"`
+	// The last of the records that followed the rows; absent while rows come.
+	Records       *LogPosition `protobuf:"bytes,5,opt,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest_Resume) Reset() {
+	*x = SnapshotRequest_Resume{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest_Resume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest_Resume) ProtoMessage() {}
+
+func (x *SnapshotRequest_Resume) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest_Resume.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest_Resume) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{11, 0}
+}
+
+func (x *SnapshotRequest_Resume) GetBegin() *LogPosition {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+func (x *SnapshotRequest_Resume) GetTableId() uint32 {
+	if x != nil {
+		return x.TableId
+	}
+	return 0
+}
+
+func (x *SnapshotRequest_Resume) GetAfterKey() []byte {
+	if x != nil {
+		return x.AfterKey
+	}
+	return nil
+}
+
+func (x *SnapshotRequest_Resume) GetTableDone() bool {
+	if x != nil {
+		return x.TableDone
+	}
+	return false
+}
+
+func (x *SnapshotRequest_Resume) GetRecords() *LogPosition {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+// Row is one row.
+type SnapshotChunk_Row struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its key bytes.
+	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Its canonical value bytes.
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The version of the commit that last changed it; 0 where one of the records to come tells.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotChunk_Row) Reset() {
+	*x = SnapshotChunk_Row{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotChunk_Row) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotChunk_Row) ProtoMessage() {}
+
+func (x *SnapshotChunk_Row) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotChunk_Row.ProtoReflect.Descriptor instead.
+func (*SnapshotChunk_Row) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{14, 0}
+}
+
+func (x *SnapshotChunk_Row) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SnapshotChunk_Row) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *SnapshotChunk_Row) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// TableSum is a table's set-sum and row count.
+type SnapshotDone_TableSum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table.
+	TableId uint32 `protobuf:"varint,1,opt,name=table_id,json=tableId,proto3" json:"table_id,omitempty"`
+	// The set-sum, 16 bytes.
+	Sum []byte `protobuf:"bytes,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	// The row count.
+	RowCount      uint64 `protobuf:"varint,3,opt,name=row_count,json=rowCount,proto3" json:"row_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotDone_TableSum) Reset() {
+	*x = SnapshotDone_TableSum{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotDone_TableSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotDone_TableSum) ProtoMessage() {}
+
+func (x *SnapshotDone_TableSum) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotDone_TableSum.ProtoReflect.Descriptor instead.
+func (*SnapshotDone_TableSum) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *SnapshotDone_TableSum) GetTableId() uint32 {
+	if x != nil {
+		return x.TableId
+	}
+	return 0
+}
+
+func (x *SnapshotDone_TableSum) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *SnapshotDone_TableSum) GetRowCount() uint64 {
+	if x != nil {
+		return x.RowCount
+	}
+	return 0
+}
+
 var File_nearside_replication_v1_replication_service_proto protoreflect.FileDescriptor
 
 const file_nearside_replication_v1_replication_service_proto_rawDesc = "" +
 	"\n" +
-	"1nearside/replication/v1/replication_service.proto\x12\x17nearside.replication.v1\"\x86\x02\n" +
+	"1nearside/replication/v1/replication_service.proto\x12\x17nearside.replication.v1\x1a$nearside/replication/v1/record.proto\"\x86\x02\n" +
 	"\x10SubscribeRequest\x126\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1e.nearside.replication.v1.HelloH\x00R\x05hello\x129\n" +
 	"\x06follow\x18\x02 \x01(\v2\x1f.nearside.replication.v1.FollowH\x00R\x06follow\x12?\n" +
@@ -947,21 +1676,69 @@ const file_nearside_replication_v1_replication_service_proto_rawDesc = "" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\x96\x02\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xad\x02\n" +
 	"\aRefusal\x12\x1f\n" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\x12?\n" +
 	"\x06reason\x18\x02 \x01(\x0e2'.nearside.replication.v1.Refusal.ReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x8e\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xa5\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REASON_NOT_FOUND\x10\x01\x12\x0f\n" +
 	"\vREASON_FORK\x10\x02\x12\x19\n" +
 	"\x15REASON_FOLLOWER_AHEAD\x10\x03\x12\x12\n" +
 	"\x0eREASON_TRIMMED\x10\x04\x12\x16\n" +
-	"\x12REASON_UNAVAILABLE\x10\x052|\n" +
+	"\x12REASON_UNAVAILABLE\x10\x05\x12\x15\n" +
+	"\x11REASON_FAR_BEHIND\x10\x06\"Y\n" +
+	"\vLogPosition\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
+	"\bchecksum\x18\x03 \x01(\fR\bchecksum\"\xf6\x02\n" +
+	"\x0fSnapshotRequest\x12\x1f\n" +
+	"\vdatabase_id\x18\x01 \x01(\rR\n" +
+	"databaseId\x12\x1b\n" +
+	"\ttable_ids\x18\x02 \x03(\rR\btableIds\x12G\n" +
+	"\x06resume\x18\x03 \x01(\v2/.nearside.replication.v1.SnapshotRequest.ResumeR\x06resume\x1a\xdb\x01\n" +
+	"\x06Resume\x12:\n" +
+	"\x05begin\x18\x01 \x01(\v2$.nearside.replication.v1.LogPositionR\x05begin\x12\x19\n" +
+	"\btable_id\x18\x02 \x01(\rR\atableId\x12\x1b\n" +
+	"\tafter_key\x18\x03 \x01(\fR\bafterKey\x12\x1d\n" +
+	"\n" +
+	"table_done\x18\x04 \x01(\bR\ttableDone\x12>\n" +
+	"\arecords\x18\x05 \x01(\v2$.nearside.replication.v1.LogPositionR\arecords\"\xde\x02\n" +
+	"\x10SnapshotResponse\x12>\n" +
+	"\x05begin\x18\x01 \x01(\v2&.nearside.replication.v1.SnapshotBeginH\x00R\x05begin\x12>\n" +
+	"\x05chunk\x18\x02 \x01(\v2&.nearside.replication.v1.SnapshotChunkH\x00R\x05chunk\x12<\n" +
+	"\arecords\x18\x03 \x01(\v2 .nearside.replication.v1.RecordsH\x00R\arecords\x12;\n" +
+	"\x04done\x18\x04 \x01(\v2%.nearside.replication.v1.SnapshotDoneH\x00R\x04done\x12D\n" +
+	"\arestart\x18\x05 \x01(\v2(.nearside.replication.v1.SnapshotRestartH\x00R\arestartB\t\n" +
+	"\amessage\"\xaa\x01\n" +
+	"\rSnapshotBegin\x12@\n" +
+	"\bposition\x18\x01 \x01(\v2$.nearside.replication.v1.LogPositionR\bposition\x12:\n" +
+	"\acatalog\x18\x02 \x01(\v2 .nearside.replication.v1.CatalogR\acatalog\x12\x1b\n" +
+	"\trow_count\x18\x03 \x01(\x04R\browCount\"\x99\x02\n" +
+	"\rSnapshotChunk\x12\x19\n" +
+	"\btable_id\x18\x01 \x01(\rR\atableId\x12@\n" +
+	"\bposition\x18\x02 \x01(\v2$.nearside.replication.v1.LogPositionR\bposition\x12>\n" +
+	"\x04rows\x18\x03 \x03(\v2*.nearside.replication.v1.SnapshotChunk.RowR\x04rows\x12\"\n" +
+	"\rlast_of_table\x18\x04 \x01(\bR\vlastOfTable\x1aG\n" +
+	"\x03Row\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\x8d\x02\n" +
+	"\fSnapshotDone\x12@\n" +
+	"\bposition\x18\x01 \x01(\v2$.nearside.replication.v1.LogPositionR\bposition\x12B\n" +
+	"\x04sums\x18\x02 \x03(\v2..nearside.replication.v1.SnapshotDone.TableSumR\x04sums\x12!\n" +
+	"\fmesh_version\x18\x03 \x01(\x04R\vmeshVersion\x1aT\n" +
+	"\bTableSum\x12\x19\n" +
+	"\btable_id\x18\x01 \x01(\rR\atableId\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\fR\x03sum\x12\x1b\n" +
+	"\trow_count\x18\x03 \x01(\x04R\browCount\"+\n" +
+	"\x0fSnapshotRestart\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage2\xdf\x01\n" +
 	"\x12ReplicationService\x12f\n" +
-	"\tSubscribe\x12).nearside.replication.v1.SubscribeRequest\x1a*.nearside.replication.v1.SubscribeResponse(\x010\x01B\x80\x02\n" +
+	"\tSubscribe\x12).nearside.replication.v1.SubscribeRequest\x1a*.nearside.replication.v1.SubscribeResponse(\x010\x01\x12a\n" +
+	"\bSnapshot\x12(.nearside.replication.v1.SnapshotRequest\x1a).nearside.replication.v1.SnapshotResponse0\x01B\x80\x02\n" +
 	"\x1bcom.nearside.replication.v1B\x17ReplicationServiceProtoP\x01ZJgithub.com/nearside-dev/nearside/gen/nearside/replication/v1;replicationv1\xa2\x02\x03NRX\xaa\x02\x17Nearside.Replication.V1\xca\x02\x17Nearside\\Replication\\V1\xe2\x02#Nearside\\Replication\\V1\\GPBMetadata\xea\x02\x19Nearside::Replication::V1b\x06proto3"
 
 var (
@@ -977,20 +1754,31 @@ func file_nearside_replication_v1_replication_service_proto_rawDescGZIP() []byte
 }
 
 var file_nearside_replication_v1_replication_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nearside_replication_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_nearside_replication_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_nearside_replication_v1_replication_service_proto_goTypes = []any{
-	(Refusal_Reason)(0),         // 0: nearside.replication.v1.Refusal.Reason
-	(*SubscribeRequest)(nil),    // 1: nearside.replication.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),   // 2: nearside.replication.v1.SubscribeResponse
-	(*Hello)(nil),               // 3: nearside.replication.v1.Hello
-	(*Welcome)(nil),             // 4: nearside.replication.v1.Welcome
-	(*Follow)(nil),              // 5: nearside.replication.v1.Follow
-	(*Unfollow)(nil),            // 6: nearside.replication.v1.Unfollow
-	(*Ping)(nil),                // 7: nearside.replication.v1.Ping
-	(*Records)(nil),             // 8: nearside.replication.v1.Records
-	(*Heartbeat)(nil),           // 9: nearside.replication.v1.Heartbeat
-	(*Refusal)(nil),             // 10: nearside.replication.v1.Refusal
-	(*Heartbeat_Published)(nil), // 11: nearside.replication.v1.Heartbeat.Published
+	(Refusal_Reason)(0),            // 0: nearside.replication.v1.Refusal.Reason
+	(*SubscribeRequest)(nil),       // 1: nearside.replication.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),      // 2: nearside.replication.v1.SubscribeResponse
+	(*Hello)(nil),                  // 3: nearside.replication.v1.Hello
+	(*Welcome)(nil),                // 4: nearside.replication.v1.Welcome
+	(*Follow)(nil),                 // 5: nearside.replication.v1.Follow
+	(*Unfollow)(nil),               // 6: nearside.replication.v1.Unfollow
+	(*Ping)(nil),                   // 7: nearside.replication.v1.Ping
+	(*Records)(nil),                // 8: nearside.replication.v1.Records
+	(*Heartbeat)(nil),              // 9: nearside.replication.v1.Heartbeat
+	(*Refusal)(nil),                // 10: nearside.replication.v1.Refusal
+	(*LogPosition)(nil),            // 11: nearside.replication.v1.LogPosition
+	(*SnapshotRequest)(nil),        // 12: nearside.replication.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),       // 13: nearside.replication.v1.SnapshotResponse
+	(*SnapshotBegin)(nil),          // 14: nearside.replication.v1.SnapshotBegin
+	(*SnapshotChunk)(nil),          // 15: nearside.replication.v1.SnapshotChunk
+	(*SnapshotDone)(nil),           // 16: nearside.replication.v1.SnapshotDone
+	(*SnapshotRestart)(nil),        // 17: nearside.replication.v1.SnapshotRestart
+	(*Heartbeat_Published)(nil),    // 18: nearside.replication.v1.Heartbeat.Published
+	(*SnapshotRequest_Resume)(nil), // 19: nearside.replication.v1.SnapshotRequest.Resume
+	(*SnapshotChunk_Row)(nil),      // 20: nearside.replication.v1.SnapshotChunk.Row
+	(*SnapshotDone_TableSum)(nil),  // 21: nearside.replication.v1.SnapshotDone.TableSum
+	(*Catalog)(nil),                // 22: nearside.replication.v1.Catalog
 }
 var file_nearside_replication_v1_replication_service_proto_depIdxs = []int32{
 	3,  // 0: nearside.replication.v1.SubscribeRequest.hello:type_name -> nearside.replication.v1.Hello
@@ -1001,15 +1789,31 @@ var file_nearside_replication_v1_replication_service_proto_depIdxs = []int32{
 	8,  // 5: nearside.replication.v1.SubscribeResponse.records:type_name -> nearside.replication.v1.Records
 	9,  // 6: nearside.replication.v1.SubscribeResponse.heartbeat:type_name -> nearside.replication.v1.Heartbeat
 	10, // 7: nearside.replication.v1.SubscribeResponse.refusal:type_name -> nearside.replication.v1.Refusal
-	11, // 8: nearside.replication.v1.Heartbeat.published:type_name -> nearside.replication.v1.Heartbeat.Published
+	18, // 8: nearside.replication.v1.Heartbeat.published:type_name -> nearside.replication.v1.Heartbeat.Published
 	0,  // 9: nearside.replication.v1.Refusal.reason:type_name -> nearside.replication.v1.Refusal.Reason
-	1,  // 10: nearside.replication.v1.ReplicationService.Subscribe:input_type -> nearside.replication.v1.SubscribeRequest
-	2,  // 11: nearside.replication.v1.ReplicationService.Subscribe:output_type -> nearside.replication.v1.SubscribeResponse
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	19, // 10: nearside.replication.v1.SnapshotRequest.resume:type_name -> nearside.replication.v1.SnapshotRequest.Resume
+	14, // 11: nearside.replication.v1.SnapshotResponse.begin:type_name -> nearside.replication.v1.SnapshotBegin
+	15, // 12: nearside.replication.v1.SnapshotResponse.chunk:type_name -> nearside.replication.v1.SnapshotChunk
+	8,  // 13: nearside.replication.v1.SnapshotResponse.records:type_name -> nearside.replication.v1.Records
+	16, // 14: nearside.replication.v1.SnapshotResponse.done:type_name -> nearside.replication.v1.SnapshotDone
+	17, // 15: nearside.replication.v1.SnapshotResponse.restart:type_name -> nearside.replication.v1.SnapshotRestart
+	11, // 16: nearside.replication.v1.SnapshotBegin.position:type_name -> nearside.replication.v1.LogPosition
+	22, // 17: nearside.replication.v1.SnapshotBegin.catalog:type_name -> nearside.replication.v1.Catalog
+	11, // 18: nearside.replication.v1.SnapshotChunk.position:type_name -> nearside.replication.v1.LogPosition
+	20, // 19: nearside.replication.v1.SnapshotChunk.rows:type_name -> nearside.replication.v1.SnapshotChunk.Row
+	11, // 20: nearside.replication.v1.SnapshotDone.position:type_name -> nearside.replication.v1.LogPosition
+	21, // 21: nearside.replication.v1.SnapshotDone.sums:type_name -> nearside.replication.v1.SnapshotDone.TableSum
+	11, // 22: nearside.replication.v1.SnapshotRequest.Resume.begin:type_name -> nearside.replication.v1.LogPosition
+	11, // 23: nearside.replication.v1.SnapshotRequest.Resume.records:type_name -> nearside.replication.v1.LogPosition
+	1,  // 24: nearside.replication.v1.ReplicationService.Subscribe:input_type -> nearside.replication.v1.SubscribeRequest
+	12, // 25: nearside.replication.v1.ReplicationService.Snapshot:input_type -> nearside.replication.v1.SnapshotRequest
+	2,  // 26: nearside.replication.v1.ReplicationService.Subscribe:output_type -> nearside.replication.v1.SubscribeResponse
+	13, // 27: nearside.replication.v1.ReplicationService.Snapshot:output_type -> nearside.replication.v1.SnapshotResponse
+	26, // [26:28] is the sub-list for method output_type
+	24, // [24:26] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_nearside_replication_v1_replication_service_proto_init() }
@@ -1017,6 +1821,7 @@ func file_nearside_replication_v1_replication_service_proto_init() {
 	if File_nearside_replication_v1_replication_service_proto != nil {
 		return
 	}
+	file_nearside_replication_v1_record_proto_init()
 	file_nearside_replication_v1_replication_service_proto_msgTypes[0].OneofWrappers = []any{
 		(*SubscribeRequest_Hello)(nil),
 		(*SubscribeRequest_Follow)(nil),
@@ -1029,13 +1834,20 @@ func file_nearside_replication_v1_replication_service_proto_init() {
 		(*SubscribeResponse_Heartbeat)(nil),
 		(*SubscribeResponse_Refusal)(nil),
 	}
+	file_nearside_replication_v1_replication_service_proto_msgTypes[12].OneofWrappers = []any{
+		(*SnapshotResponse_Begin)(nil),
+		(*SnapshotResponse_Chunk)(nil),
+		(*SnapshotResponse_Records)(nil),
+		(*SnapshotResponse_Done)(nil),
+		(*SnapshotResponse_Restart)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_replication_v1_replication_service_proto_rawDesc), len(file_nearside_replication_v1_replication_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,9 @@ const (
 	// ReplicationServiceSubscribeProcedure is the fully-qualified name of the ReplicationService's
 	// Subscribe RPC.
 	ReplicationServiceSubscribeProcedure = "/nearside.replication.v1.ReplicationService/Subscribe"
+	// ReplicationServiceSnapshotProcedure is the fully-qualified name of the ReplicationService's
+	// Snapshot RPC.
+	ReplicationServiceSnapshotProcedure = "/nearside.replication.v1.ReplicationService/Snapshot"
 )
 
 // ReplicationServiceClient is a client for the nearside.replication.v1.ReplicationService service.
@@ -44,6 +47,11 @@ type ReplicationServiceClient interface {
 	// where its replica is; the primary answers Welcome, then records and heartbeats. An unknown message on either side is
 	// ignored.
 	Subscribe(context.Context) *connect.BidiStreamForClient[v1.SubscribeRequest, v1.SubscribeResponse]
+	// Snapshot sends a database, or some of its tables, as it is at one version: Begin, then the tables' rows in chunks, in the
+	// order of table ids and keys, then the records from Begin's version on, then Done. The rows alone are of no single
+	// version: each chunk is of its own. The records make them one, because a record holds final rows: whatever it is applied
+	// to, the rows that it names are right afterwards. A primary with the capability "snapshot" has this.
+	Snapshot(context.Context, *connect.Request[v1.SnapshotRequest]) (*connect.ServerStreamForClient[v1.SnapshotResponse], error)
 }
 
 // NewReplicationServiceClient constructs a client for the
@@ -63,17 +71,29 @@ func NewReplicationServiceClient(httpClient connect.HTTPClient, baseURL string, 
 			connect.WithSchema(replicationServiceMethods.ByName("Subscribe")),
 			connect.WithClientOptions(opts...),
 		),
+		snapshot: connect.NewClient[v1.SnapshotRequest, v1.SnapshotResponse](
+			httpClient,
+			baseURL+ReplicationServiceSnapshotProcedure,
+			connect.WithSchema(replicationServiceMethods.ByName("Snapshot")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // replicationServiceClient implements ReplicationServiceClient.
 type replicationServiceClient struct {
 	subscribe *connect.Client[v1.SubscribeRequest, v1.SubscribeResponse]
+	snapshot  *connect.Client[v1.SnapshotRequest, v1.SnapshotResponse]
 }
 
 // Subscribe calls nearside.replication.v1.ReplicationService.Subscribe.
 func (c *replicationServiceClient) Subscribe(ctx context.Context) *connect.BidiStreamForClient[v1.SubscribeRequest, v1.SubscribeResponse] {
 	return c.subscribe.CallBidiStream(ctx)
+}
+
+// Snapshot calls nearside.replication.v1.ReplicationService.Snapshot.
+func (c *replicationServiceClient) Snapshot(ctx context.Context, req *connect.Request[v1.SnapshotRequest]) (*connect.ServerStreamForClient[v1.SnapshotResponse], error) {
+	return c.snapshot.CallServerStream(ctx, req)
 }
 
 // ReplicationServiceHandler is an implementation of the nearside.replication.v1.ReplicationService
@@ -83,6 +103,11 @@ type ReplicationServiceHandler interface {
 	// where its replica is; the primary answers Welcome, then records and heartbeats. An unknown message on either side is
 	// ignored.
 	Subscribe(context.Context, *connect.BidiStream[v1.SubscribeRequest, v1.SubscribeResponse]) error
+	// Snapshot sends a database, or some of its tables, as it is at one version: Begin, then the tables' rows in chunks, in the
+	// order of table ids and keys, then the records from Begin's version on, then Done. The rows alone are of no single
+	// version: each chunk is of its own. The records make them one, because a record holds final rows: whatever it is applied
+	// to, the rows that it names are right afterwards. A primary with the capability "snapshot" has this.
+	Snapshot(context.Context, *connect.Request[v1.SnapshotRequest], *connect.ServerStream[v1.SnapshotResponse]) error
 }
 
 // NewReplicationServiceHandler builds an HTTP handler from the service implementation. It returns
@@ -98,10 +123,18 @@ func NewReplicationServiceHandler(svc ReplicationServiceHandler, opts ...connect
 		connect.WithSchema(replicationServiceMethods.ByName("Subscribe")),
 		connect.WithHandlerOptions(opts...),
 	)
+	replicationServiceSnapshotHandler := connect.NewServerStreamHandler(
+		ReplicationServiceSnapshotProcedure,
+		svc.Snapshot,
+		connect.WithSchema(replicationServiceMethods.ByName("Snapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nearside.replication.v1.ReplicationService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ReplicationServiceSubscribeProcedure:
 			replicationServiceSubscribeHandler.ServeHTTP(w, r)
+		case ReplicationServiceSnapshotProcedure:
+			replicationServiceSnapshotHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -113,4 +146,8 @@ type UnimplementedReplicationServiceHandler struct{}
 
 func (UnimplementedReplicationServiceHandler) Subscribe(context.Context, *connect.BidiStream[v1.SubscribeRequest, v1.SubscribeResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("nearside.replication.v1.ReplicationService.Subscribe is not implemented"))
+}
+
+func (UnimplementedReplicationServiceHandler) Snapshot(context.Context, *connect.Request[v1.SnapshotRequest], *connect.ServerStream[v1.SnapshotResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("nearside.replication.v1.ReplicationService.Snapshot is not implemented"))
 }
