@@ -234,8 +234,8 @@ var damages = []damage{
 		name: "record of the tail", deep: true,
 		flip: func(t *testing.T, db *pebble.DB, id uint32) {
 			t.Helper()
-			key, value := find(t, db, binary.BigEndian.AppendUint64(append(binary.BigEndian.AppendUint32(nil, id), 'l'), 3), nil)
-			value[bytes.Index(value, []byte("k050"))] ^= 4
+			key, value := findValue(t, db, append(binary.BigEndian.AppendUint32(nil, id), 'l'), []byte("touched"))
+			value[bytes.Index(value, []byte("touched"))] ^= 4
 			set(t, db, key, key, value)
 		},
 		wants: []string{"log"},
@@ -247,8 +247,11 @@ var damages = []damage{
 func TestVerifyFindsDamageOfARegion(t *testing.T) {
 	m := damagedMesh(t)
 	id := databaseID(t, m)
-	for _, d := range damages {
+	for i, d := range damages {
 		t.Run(d.name, func(t *testing.T) {
+			// A copy that was repaired began with a snapshot and has no records of before.
+			m.Exec("", "d", fmt.Sprintf("UPDATE t SET v = 'touched %d' WHERE k = 'last'", i))
+			m.WaitSync("d")
 			m.StopSidecar(west)
 			db := openStore(t, filepath.Join(m.RegionDir(west), "replica"))
 			d.flip(t, db, id)
@@ -393,6 +396,17 @@ func rawSQL(t *testing.T, path, sql string) {
 // find returns the first key that begins with prefix and holds part, and its value.
 func find(t *testing.T, db *pebble.DB, prefix, part []byte) (key, value []byte) {
 	t.Helper()
+	return findIn(t, db, prefix, func(key, _ []byte) bool { return bytes.Contains(key, part) })
+}
+
+// findValue finds the first entry below a prefix whose value holds a text.
+func findValue(t *testing.T, db *pebble.DB, prefix, part []byte) (key, value []byte) {
+	t.Helper()
+	return findIn(t, db, prefix, func(_, value []byte) bool { return bytes.Contains(value, part) })
+}
+
+func findIn(t *testing.T, db *pebble.DB, prefix []byte, wanted func(key, value []byte) bool) (key, value []byte) {
+	t.Helper()
 	iter, err := db.NewIter(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -403,11 +417,11 @@ func find(t *testing.T, db *pebble.DB, prefix, part []byte) (key, value []byte) 
 		}
 	}()
 	for ok := iter.SeekGE(prefix); ok && bytes.HasPrefix(iter.Key(), prefix); ok = iter.Next() {
-		if bytes.Contains(iter.Key(), part) {
+		if wanted(iter.Key(), iter.Value()) {
 			return bytes.Clone(iter.Key()), bytes.Clone(iter.Value())
 		}
 	}
-	t.Fatalf("no key with %x and %q", prefix, part)
+	t.Fatalf("no such entry below %x", prefix)
 	return nil, nil
 }
 
