@@ -16,6 +16,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -53,7 +54,7 @@ type primary struct {
 func newPrimary(t *testing.T) *primary {
 	t.Helper()
 	p := &primary{
-		addr: "127.0.0.1:0", pings: make(chan struct{}, 1),
+		addr: freeport.Addr(t), pings: make(chan struct{}, 1),
 		mesh: replicatest.NewPrimary(), shop: replicatest.NewPrimary(), records: make(map[uint32][][]byte),
 	}
 	p.commitMesh(
@@ -197,7 +198,7 @@ func startSidecar(t *testing.T, c Config) *Sidecar {
 		c.Region = "eu-west-1"
 	}
 	if c.Listen == "" {
-		c.Listen = "127.0.0.1:0"
+		c.Listen = freeport.Addr(t)
 	}
 	if c.Dir == "" {
 		c.Dir = t.TempDir()

@@ -27,6 +27,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/httpclient"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/services/primary"
 	"github.com/nearside-dev/nearside/sidecar"
 )
@@ -68,7 +69,7 @@ func Start(tb testing.TB, o Options) *Mesh {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Mesh{
-		tb: tb, options: o, dir: tb.TempDir(), http: httpclient.NewUnary(), primaryAddr: "127.0.0.1:0",
+		tb: tb, options: o, dir: tb.TempDir(), http: httpclient.NewUnary(), primaryAddr: freeport.Addr(tb),
 		sidecars: make(map[string]*sidecar.Sidecar), urls: make(map[string]string),
 	}
 	tb.Cleanup(m.close)
@@ -121,9 +122,9 @@ func (m *Mesh) StopPrimary() {
 // StartSidecar starts a region, at the address that it had before if it ran before.
 func (m *Mesh) StartSidecar(region string) {
 	m.tb.Helper()
-	listen := "127.0.0.1:0"
-	if url := m.urls[region]; url != "" {
-		listen = strings.TrimPrefix(url, "http://")
+	listen := strings.TrimPrefix(m.urls[region], "http://")
+	if listen == "" {
+		listen = freeport.Addr(m.tb)
 	}
 	primaryAddr := m.primaryAddr
 	if m.options.Through != nil {

@@ -4,17 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 
-	"github.com/nearside-dev/nearside/internal/server"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 )
 
 // Processes is a mesh of processes of the real binary, which can be killed one by one.
@@ -52,7 +50,7 @@ func Build(tb testing.TB) string {
 func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Processes {
 	tb.Helper()
 	ps := &Processes{
-		tb: tb, binary: Build(tb), dir: tb.TempDir(), http: client, primaryAddr: FreeAddr(tb),
+		tb: tb, binary: Build(tb), dir: tb.TempDir(), http: client, primaryAddr: freeport.Addr(tb),
 		addrs: make(map[string]string), running: make(map[string]*process),
 	}
 	tb.Cleanup(func() {
@@ -63,37 +61,13 @@ func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Proc
 	ps.StartPrimary()
 	ps.WaitReady(ps.PrimaryURL())
 	for _, region := range regions {
-		ps.addrs[region] = FreeAddr(tb)
+		ps.addrs[region] = freeport.Addr(tb)
 		ps.StartSidecar(region)
 	}
 	for _, region := range regions {
 		ps.WaitReady(ps.URL(region))
 	}
 	return ps
-}
-
-// FreeAddr returns a loopback address whose port, and the admin port above it, nobody listens on.
-func FreeAddr(tb testing.TB) string {
-	tb.Helper()
-	for range 100 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		addr := ln.Addr().(*net.TCPAddr)
-		admin, adminErr := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(addr.Port+server.AdminPortOffset)))
-		if adminErr == nil {
-			adminErr = admin.Close()
-		}
-		if err := ln.Close(); err != nil {
-			tb.Fatal(err)
-		}
-		if adminErr == nil {
-			return addr.String()
-		}
-	}
-	tb.Fatal("no free pair of ports")
-	return ""
 }
 
 // URL is the base URL of a region.

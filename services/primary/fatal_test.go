@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/nearside-dev/nearside/internal/httpclient"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/services/primary"
 )
 
@@ -29,7 +30,7 @@ func TestFailedStoreEndsTheRole(t *testing.T) {
 	f := &fixture{t: t, dir: t.TempDir(), http: httpclient.NewUnary()}
 	t.Cleanup(f.http.CloseIdleConnections)
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: f.dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler),
+		Dir: f.dir, Listen: freeport.Addr(t), Logger: slog.New(slog.DiscardHandler),
 		Failpoint: func(place string) {
 			if place == "before-append" && full.Load() {
 				limit(1)

@@ -22,6 +22,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/httpclient"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -54,7 +55,7 @@ func start(t *testing.T) *fixture {
 func (f *fixture) open() {
 	f.t.Helper()
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: f.dir, Listen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
+		Dir: f.dir, Listen: freeport.Addr(f.t), Region: "home", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		f.t.Fatal(err)

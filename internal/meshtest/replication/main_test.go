@@ -13,6 +13,7 @@ import (
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/replication"
@@ -50,7 +51,7 @@ type database struct {
 
 func startPrimary(t *testing.T) *primary {
 	t.Helper()
-	p := &primary{t: t, addr: "127.0.0.1:0", meshID: meshID}
+	p := &primary{t: t, addr: freeport.Addr(t), meshID: meshID}
 	p.log = p.openLog()
 	p.mesh = p.database(meshdb.DatabaseID)
 	p.mesh.commit(replicatest.Schema(replicatest.MeshDatabases, replicatest.MeshPlacements))
