@@ -43,6 +43,11 @@ type Conn struct {
 	dbNames    nameCache
 	names      nameCache // tables, columns and what else the callbacks are told
 
+	modules  []Module
+	tables   places[VirtualTable]
+	cursors  places[VirtualCursor]
+	tableErr error // what a virtual table's method failed with
+
 	mu sync.Mutex // lets Interrupt run beside Close
 }
 
@@ -185,8 +190,9 @@ func (c *Conn) prepare(sql string, flags uint32) (*Stmt, string, error) {
 		c.rethrow()
 	}
 	if rc != sqlite3.SQLITE_OK {
-		return nil, "", c.failure(rc)
+		return nil, "", c.takeTableErr(c.failure(rc))
 	}
+	c.tableErr = nil // of a plan that was not taken
 	if handle == 0 {
 		return nil, sql[used:], nil
 	}

@@ -28,10 +28,22 @@ func (p *CallbackPanic) Unwrap() error {
 // catch keeps the panic that a callback ended with, if any. It must be deferred directly.
 func (c *Conn) catch() {
 	if r := recover(); r != nil {
-		c.caught = &CallbackPanic{Value: r, Stack: debug.Stack()}
-		c.change.c = nil
-		sqlite3.Xsqlite3_interrupt(c.tls, c.db) // a pre-update hook has no other way to stop the statement
+		c.keep(r)
 	}
+}
+
+// catchAs is catch, and has the callback return SQLITE_ERROR.
+func (c *Conn) catchAs(rc *int32) {
+	if r := recover(); r != nil {
+		c.keep(r)
+		*rc = sqlite3.SQLITE_ERROR
+	}
+}
+
+func (c *Conn) keep(panicked any) {
+	c.caught = &CallbackPanic{Value: panicked, Stack: debug.Stack()}
+	c.change.c = nil
+	sqlite3.Xsqlite3_interrupt(c.tls, c.db) // a pre-update hook has no other way to stop the statement
 }
 
 // rethrow panics if a callback did.

@@ -102,7 +102,7 @@ func (s *Stmt) Step() (row bool, err error) {
 		s.state = ended
 		return false, nil
 	default:
-		s.state, s.err = failed, s.c.failure(rc)
+		s.state, s.err = failed, s.c.takeTableErr(s.c.failure(rc))
 		return false, s.err
 	}
 }
