@@ -12,6 +12,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
@@ -82,35 +83,14 @@ func bookmarkError(err error) error {
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_BOOKMARK_MALFORMED, "not a bookmark: %w", err)
 }
 
-// collector gathers an answer that is not streamed.
-type collector struct {
-	result datav1.ResultSet
-	size   int
-}
-
-func (c *collector) Columns(columns []*datav1.Column) error {
-	c.result.Columns = columns
-	return nil
-}
-
-func (c *collector) Row(row *datav1.Row, size int) error {
-	if c.size += size; c.size > engine.MaxResultBytes {
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
-			"the answer is larger than %d bytes: use QueryStream", engine.MaxResultBytes).
-			With("limit", strconv.Itoa(engine.MaxResultBytes))
-	}
-	c.result.Rows = append(c.result.Rows, row)
-	return nil
-}
-
 // query runs a statement in a view.
 func (s *Service) query(db *registry.Database, v *engine.View, st *datav1.Statement) (*datav1.ResultSet, *datav1.Answer, error) {
-	var c collector
+	var c sqlrun.Collector
 	stats, err := v.Query(st, &c)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &c.result, s.readAnswer(db, v, stats), nil
+	return &c.Result, s.readAnswer(db, v, stats), nil
 }
 
 func (s *Service) readAnswer(db *registry.Database, v *engine.View, stats engine.QueryStats) *datav1.Answer {
@@ -128,7 +108,7 @@ func (s *Service) view(
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
 	defer cancel()
 	return db.View(ctx, func(v *engine.View) error {
 		if err := s.checkFresh(db, v.Head(), c, h); err != nil {
@@ -154,9 +134,6 @@ func (s *Service) Query(
 	return respond(msg, msg.Answer), nil
 }
 
-// pieceBytes is about how large the pieces of a streamed answer are.
-const pieceBytes = 64 << 10
-
 // streamer sends an answer in pieces. The caller's flow control holds the read back: nothing is queued.
 type streamer struct {
 	stream *connect.ServerStream[datav1.QueryStreamResponse]
@@ -171,7 +148,7 @@ func (s *streamer) Columns(columns []*datav1.Column) error {
 
 func (s *streamer) Row(row *datav1.Row, size int) error {
 	s.rows = append(s.rows, row)
-	if s.size += size; s.size < pieceBytes {
+	if s.size += size; s.size < sqlrun.PieceBytes {
 		return nil
 	}
 	return s.flush(nil)

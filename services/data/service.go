@@ -19,13 +19,11 @@ import (
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
 	"github.com/nearside-dev/nearside/services/data/registry"
 )
-
-// StatementTimeout is how long a request may run at the primary, whatever its caller's deadline.
-const StatementTimeout = 30 * time.Second
 
 // Service answers DataService.
 type Service struct {
@@ -108,7 +106,7 @@ func transaction(h http.Header, procedure, key string, req proto.Message, ops ..
 func (s *Service) Execute(
 	ctx context.Context, req *connect.Request[datav1.ExecuteRequest],
 ) (*connect.Response[datav1.ExecuteResponse], error) {
-	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
 	defer cancel()
 	if mayOnlyRead(req.Msg.GetStatement().GetSql()) {
 		res, ok, err := s.executeRead(ctx, req)
@@ -170,7 +168,7 @@ func (s *Service) executeRead(
 func (s *Service) Transact(
 	ctx context.Context, req *connect.Request[datav1.TransactRequest],
 ) (*connect.Response[datav1.TransactResponse], error) {
-	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
 	defer cancel()
 	db, err := s.writable(req.Msg.GetDatabase())
 	if err != nil {
@@ -205,7 +203,7 @@ func (s *Service) Transact(
 func (s *Service) BatchInsert(
 	ctx context.Context, req *connect.Request[datav1.BatchInsertRequest],
 ) (*connect.Response[datav1.BatchInsertResponse], error) {
-	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
 	defer cancel()
 	db, err := s.writable(req.Msg.GetDatabase())
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
@@ -549,7 +550,7 @@ func TestTooLargeIsRefusedWhole(t *testing.T) {
 	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
 	_, err := f.try(fmt.Sprintf("INSERT INTO t (a) VALUES (1), (zeroblob(%d))", MaxTransactionBytes))
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE)
-	_, err = f.try(fmt.Sprintf("SELECT zeroblob(%d)", MaxResultBytes+1))
+	_, err = f.try(fmt.Sprintf("SELECT zeroblob(%d)", sqlrun.MaxResultBytes+1))
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE)
 	f.want("SELECT count(*) FROM t", "0")
 }

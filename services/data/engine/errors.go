@@ -6,11 +6,10 @@ import (
 	"strconv"
 	"time"
 
-	"connectrpc.com/connect"
-
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 )
 
 // Errors that callers test for.
@@ -28,50 +27,20 @@ var (
 // metaOperation is the error metadata that names the operation of a transaction, counted from 0.
 const metaOperation = "operation"
 
-// statementError turns what SQLite said of a caller's statement into an error for the caller. Failures of the store itself
-// stay unknown errors.
+// statementError is sqlrun.Error, and knows a full disk.
 func statementError(err error) error {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
-		return err
-	}
-	switch e.Code {
-	case sqlite.CodeConstraint:
-		out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_CONSTRAINT_FAILED, "%w", err).With("sqlite_code", e.Name())
-		if x := e.Extended; x == sqlite.CodeConstraintUnique || x == sqlite.CodeConstraintPrimaryKey ||
-			x == sqlite.CodeConstraintRowID {
-			out = out.WithCode(connect.CodeAlreadyExists)
-		}
-		return out
-	case sqlite.CodeAuth:
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "%w", err).With("sqlite_code", e.Name())
-	case sqlite.CodeError, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig, sqlite.CodeMisuse, sqlite.CodeReadOnly,
-		sqlite.CodeLocked:
-		out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "%w", err).With("sqlite_code", e.Name())
-		if e.Offset >= 0 {
-			out = out.With("offset", strconv.Itoa(e.Offset))
-		}
-		return out
-	case sqlite.CodeFull: // sooner than the reserve was looked at; nothing of it is done
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code == sqlite.CodeFull {
+		// Sooner than the reserve was looked at; nothing of it is done.
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is full: %w", err).
 			With("sqlite_code", e.Name()).WithRetryAfter(diskRetryAfter)
-	default:
-		return err
 	}
+	return sqlrun.Error(err)
 }
 
 // diskRetryAfter is when to try again what the disk has no room for.
 const diskRetryAfter = 10 * time.Second
 
-// interruptedError says that a statement was stopped because of its caller's context.
-func interruptedError(ctx context.Context) error {
-	err := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
-		"statement stopped, nothing was done: %w", context.Cause(ctx))
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return err.WithCode(connect.CodeCanceled)
-	}
-	return err
-}
+func interruptedError(ctx context.Context) error { return sqlrun.Interrupted(ctx) }
 
 // IsCorruptFile reports whether an error says that the SQLite file is damaged.
 func IsCorruptFile(err error) bool {
@@ -79,10 +48,7 @@ func IsCorruptFile(err error) bool {
 	return errors.Is(err, ErrCorruptFile) || ok && (e.Code == sqlite.CodeCorrupt || e.Code == sqlite.CodeNotADB)
 }
 
-func isInterrupt(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	return ok && e.Code == sqlite.CodeInterrupt
-}
+func isInterrupt(err error) bool { return sqlrun.IsInterrupt(err) }
 
 // withOperation names the operation that failed.
 func withOperation(err error, operation int) error {

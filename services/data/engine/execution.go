@@ -9,7 +9,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
-	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 )
 
 // execution is one run of one transaction inside a group.
@@ -43,9 +43,6 @@ const (
 
 // errNeedsAlone means that a transaction must run in a group of its own: it changes the schema, or it takes long.
 var errNeedsAlone = errors.New("transaction needs a group of its own")
-
-// progressOps is how many virtual-machine steps pass between two looks at the caller's context: some 20 µs.
-const progressOps = 2000
 
 // onProgress is the progress handler; true stops the running statement. It is asked only while a transaction's own
 // statements run, so a late cancellation cannot hit the next transaction.
@@ -127,7 +124,7 @@ func (x *execution) runPrepared(p *prepared, st *datav1.Statement) (rs *datav1.R
 	}
 	x.note(p.footprint)
 	if st != nil {
-		if err := bind(p, st); err != nil {
+		if err := sqlrun.Bind(p.Stmt, st); err != nil {
 			return nil, err
 		}
 	}
@@ -161,7 +158,7 @@ func (x *execution) note(f footprint) {
 }
 
 func (x *execution) step(p *prepared) (*datav1.ResultSet, error) {
-	rs := &datav1.ResultSet{Columns: columnsOf(p.Stmt)}
+	rs := &datav1.ResultSet{Columns: sqlrun.Columns(p.Stmt)}
 	for {
 		row, err := p.Step()
 		if err != nil {
@@ -171,9 +168,9 @@ func (x *execution) step(p *prepared) (*datav1.ResultSet, error) {
 			x.rowsRead += uint64(p.RowsRead())
 			return rs, nil
 		}
-		r, size := rowOf(p.Stmt)
-		if x.resultBytes += size; x.resultBytes > MaxResultBytes {
-			return nil, resultTooLarge()
+		r, size := sqlrun.Row(p.Stmt)
+		if x.resultBytes += size; x.resultBytes > sqlrun.MaxResultBytes {
+			return nil, sqlrun.ResultTooLarge()
 		}
 		rs.Rows = append(rs.Rows, r)
 	}
@@ -187,30 +184,6 @@ func (x *execution) stepError(err error) error {
 		return errNeedsAlone
 	}
 	return interruptedError(x.ctx)
-}
-
-// columnsOf describes a statement's result columns.
-func columnsOf(st *sqlite.Stmt) []*datav1.Column {
-	n := st.ColumnCount()
-	if n == 0 {
-		return nil
-	}
-	columns := make([]*datav1.Column, n)
-	for i := range columns {
-		columns[i] = &datav1.Column{Name: st.ColumnName(i), DeclaredType: st.ColumnDeclType(i)}
-	}
-	return columns
-}
-
-// rowOf reads the row that a statement stands on, and its size in bytes.
-func rowOf(st *sqlite.Stmt) (row *datav1.Row, size int) {
-	values := make([]*datav1.Value, st.ColumnCount())
-	for i := range values {
-		v := st.Column(i)
-		size += v.Size()
-		values[i] = value.ToProto(v)
-	}
-	return &datav1.Row{Values: values}, size
 }
 
 // rowVersion returns the version of a row's last change as this transaction sees it.
@@ -262,9 +235,4 @@ func tooLarge(size, limit int) error {
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE,
 		"the transaction changes %d bytes, the limit is %d", size, limit).
 		With("bytes", itoa(size)).With("limit", itoa(limit))
-}
-
-func resultTooLarge() error {
-	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
-		"the answer is larger than %d bytes: use QueryStream", MaxResultBytes).With("limit", itoa(MaxResultBytes))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
 
@@ -64,7 +65,7 @@ func (p *readerPool) take(ctx context.Context) (*reader, error) {
 		return nil, err
 	}
 	r := &reader{session: newSession(conn, true)}
-	conn.SetProgress(progressOps, func() bool { return r.ctx != nil && r.ctx.Err() != nil })
+	conn.SetProgress(sqlrun.ProgressOps, func() bool { return r.ctx != nil && r.ctx.Err() != nil })
 	return r, nil
 }
 
@@ -192,12 +193,6 @@ func (v *View) Head() changelog.Head { return v.head }
 // Catalog is the schema at that version.
 func (v *View) Catalog() *catalog.Catalog { return v.r.catalog }
 
-// RowSink takes a query's answer. Columns is called once, then Row for each row with its size in bytes.
-type RowSink interface {
-	Columns([]*datav1.Column) error
-	Row(row *datav1.Row, size int) error
-}
-
 // QueryStats is what a query cost.
 type QueryStats struct {
 	RowsRead uint64
@@ -205,7 +200,7 @@ type QueryStats struct {
 }
 
 // Query runs one statement that reads. Any other is STATEMENT_WRITES.
-func (v *View) Query(st *datav1.Statement, sink RowSink) (stats QueryStats, err error) {
+func (v *View) Query(st *datav1.Statement, sink sqlrun.Sink) (stats QueryStats, err error) {
 	begun := time.Now()
 	v.r.guard.trusted = false
 	defer func() { v.r.guard.trusted = true }()
@@ -217,10 +212,10 @@ func (v *View) Query(st *datav1.Statement, sink RowSink) (stats QueryStats, err 
 	if !p.readOnly || p.footprint.schema {
 		return stats, rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_WRITES, "the statement writes: use Execute or Transact")
 	}
-	if err := bind(p, st); err != nil {
+	if err := sqlrun.Bind(p.Stmt, st); err != nil {
 		return stats, err
 	}
-	if err := sink.Columns(columnsOf(p.Stmt)); err != nil {
+	if err := sink.Columns(sqlrun.Columns(p.Stmt)); err != nil {
 		return stats, err
 	}
 	for {
@@ -235,7 +230,7 @@ func (v *View) Query(st *datav1.Statement, sink RowSink) (stats QueryStats, err 
 			stats.RowsRead, stats.Elapsed = uint64(p.RowsRead()), time.Since(begun)
 			return stats, nil
 		}
-		r, size := rowOf(p.Stmt)
+		r, size := sqlrun.Row(p.Stmt)
 		if err := sink.Row(r, size); err != nil {
 			return stats, err
 		}

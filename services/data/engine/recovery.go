@@ -11,6 +11,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
@@ -46,7 +47,7 @@ func (w *writer) open() error {
 	if err := w.recover(); err != nil {
 		return err
 	}
-	w.conn.SetProgress(progressOps, w.onProgress)
+	w.conn.SetProgress(sqlrun.ProgressOps, w.onProgress)
 	return w.conn.SetPreUpdate(w.onChange)
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
-	"github.com/nearside-dev/nearside/internal/value"
 )
 
 // maxCachedStatements bounds the prepared statements kept by one connection.
@@ -132,62 +131,4 @@ func (s *session) release(p *prepared) error {
 
 func (s *session) close() error {
 	return s.conn.Close() // finalizes what is left
-}
-
-// bind sets a statement's parameters. Every parameter must be given, and none that the statement lacks.
-func bind(p *prepared, st *datav1.Statement) error {
-	positional, named := st.GetParameters(), st.GetNamedParameters()
-	count := p.ParamCount()
-	used := 0
-	for i := 1; i <= count; i++ {
-		name := p.ParamName(i)
-		v, ok := lookupNamed(named, name)
-		switch {
-		case ok:
-			used++
-		case name == "" || name[0] == '?' || len(named) == 0:
-			if i > len(positional) {
-				return rpcerr.InvalidField("statement.parameters",
-					"the statement has %d parameters, %d were given", count, len(positional))
-			}
-			v = positional[i-1]
-		default:
-			return rpcerr.InvalidField("statement.named_parameters", "%s is missing", name)
-		}
-		if err := p.BindValue(i, value.FromProto(v)); err != nil {
-			return statementError(err)
-		}
-	}
-	if len(positional) > count {
-		return rpcerr.InvalidField("statement.parameters",
-			"the statement has %d parameters, %d were given", count, len(positional))
-	}
-	if used < len(named) {
-		for name := range named {
-			if !hasParameter(p, name) {
-				return rpcerr.InvalidField("statement.named_parameters", "the statement has no parameter %q", name)
-			}
-		}
-	}
-	return nil
-}
-
-func lookupNamed(named map[string]*datav1.Value, name string) (*datav1.Value, bool) {
-	if len(named) == 0 || name == "" {
-		return nil, false
-	}
-	if v, ok := named[name]; ok {
-		return v, true
-	}
-	v, ok := named[name[1:]]
-	return v, ok
-}
-
-func hasParameter(p *prepared, name string) bool {
-	for i := 1; i <= p.ParamCount(); i++ {
-		if n := p.ParamName(i); n == name || n != "" && n[1:] == name {
-			return true
-		}
-	}
-	return false
 }

@@ -20,8 +20,6 @@ import (
 const (
 	// MaxTransactionBytes is how large a transaction's record may be.
 	MaxTransactionBytes = 64 << 20
-	// MaxResultBytes is how large an answer that is not streamed may be.
-	MaxResultBytes = 64 << 20
 
 	maxQueue      = 4096                  // waiting transactions
 	maxGroup      = 512                   // transactions of one group
