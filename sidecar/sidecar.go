@@ -25,6 +25,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/telemetry"
 	internalverify "github.com/nearside-dev/nearside/internal/verify"
+	"github.com/nearside-dev/nearside/sidecar/edgesql"
 	"github.com/nearside-dev/nearside/sidecar/forward"
 	"github.com/nearside-dev/nearside/sidecar/gateway"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
@@ -103,8 +104,14 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err != nil {
 		return nil, err
 	}
+	engine, err := edgesql.New(edgesql.Options{Registerer: metrics})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(engine.Close)
 	path, err := readpath.New(readpath.Options{
-		Region: c.Region, Store: s.store, Directory: s.directory, Primary: primary, Logger: s.logger, Registerer: metrics,
+		Region: c.Region, Store: s.store, Directory: s.directory, Primary: primary, SQL: engine, Logger: s.logger,
+		Registerer: metrics,
 	})
 	if err != nil {
 		return nil, err

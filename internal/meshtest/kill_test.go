@@ -121,6 +121,7 @@ func checkOnce(t *testing.T, client datav1connect.DataServiceClient, acked int64
 	t.Helper()
 	res, err := client.Query(context.Background(), connect.NewRequest(&datav1.QueryRequest{
 		Database: "d", Statement: &datav1.Statement{Sql: "SELECT count(*), count(DISTINCT v) FROM w"},
+		Consistency: &datav1.Consistency{Level: datav1.Consistency_LEVEL_PRIMARY},
 	}))
 	if err != nil {
 		t.Fatal(err)

@@ -224,12 +224,16 @@ func TestRepeatsThroughARegion(t *testing.T) {
 	}
 }
 
-// TestSQLSaysWhereItWasAnswered: SQL goes to the primary for now, and the answer says so.
+// TestSQLSaysWhereItWasAnswered: a region answers SELECTs itself, and passes on what it must.
 func TestSQLSaysWhereItWasAnswered(t *testing.T) {
 	m := meshtest.Start(t, meshtest.Options{})
 	m.Create("d")
-	a := m.Exec(west, "d", "SELECT 1").GetAnswer()
+	a := m.Exec(west, "d", "PRAGMA encoding").GetAnswer()
 	if !a.GetServedByPrimary() || a.GetSource() != datav1.Source_SOURCE_PRIMARY || a.GetRegion() != west {
+		t.Errorf("answer %v", a)
+	}
+	a = m.Exec(west, "d", "SELECT 1").GetAnswer()
+	if a.GetServedByPrimary() || a.GetSource() != datav1.Source_SOURCE_REPLICA || a.GetRegion() != west {
 		t.Errorf("answer %v", a)
 	}
 	res, err := m.HTTP().Post(m.URL(west)+"/nearside.data.v1.DataService/Query", "application/json",
@@ -238,7 +242,7 @@ func TestSQLSaysWhereItWasAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK || res.Header.Get(rpcheader.Source) != "PRIMARY" || res.Header.Get(rpcheader.Region) != west {
+	if res.StatusCode != http.StatusOK || res.Header.Get(rpcheader.Source) != "REPLICA" || res.Header.Get(rpcheader.Region) != west {
 		t.Errorf("%s %v", res.Status, res.Header)
 	}
 }

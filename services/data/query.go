@@ -134,32 +134,6 @@ func (s *Service) Query(
 	return respond(msg, msg.Answer), nil
 }
 
-// streamer sends an answer in pieces. The caller's flow control holds the read back: nothing is queued.
-type streamer struct {
-	stream *connect.ServerStream[datav1.QueryStreamResponse]
-	first  *datav1.Answer
-	rows   []*datav1.Row
-	size   int
-}
-
-func (s *streamer) Columns(columns []*datav1.Column) error {
-	return s.stream.Send(&datav1.QueryStreamResponse{Columns: columns, Answer: s.first})
-}
-
-func (s *streamer) Row(row *datav1.Row, size int) error {
-	s.rows = append(s.rows, row)
-	if s.size += size; s.size < sqlrun.PieceBytes {
-		return nil
-	}
-	return s.flush(nil)
-}
-
-func (s *streamer) flush(a *datav1.Answer) error {
-	err := s.stream.Send(&datav1.QueryStreamResponse{Rows: s.rows, Answer: a})
-	s.rows, s.size = nil, 0
-	return err
-}
-
 // QueryStream implements DataService.
 func (s *Service) QueryStream(
 	ctx context.Context, req *connect.Request[datav1.QueryStreamRequest],
@@ -169,11 +143,11 @@ func (s *Service) QueryStream(
 		func(db *registry.Database, v *engine.View) error {
 			first := s.answer(db.ID(), v.Head())
 			rpcheader.SetAnswer(stream.ResponseHeader(), first)
-			sink := &streamer{stream: stream, first: first}
+			sink := &sqlrun.Streamer{Stream: stream, First: first}
 			stats, err := v.Query(req.Msg.GetStatement(), sink)
 			if err != nil {
 				return err
 			}
-			return sink.flush(s.readAnswer(db, v, stats))
+			return sink.Flush(s.readAnswer(db, v, stats))
 		})
 }

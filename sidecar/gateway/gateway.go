@@ -1,5 +1,5 @@
-// Package gateway is what a region's listener answers: DataService, of which keyed reads go down the region's read path and
-// all else to the primary, and StatusService.
+// Package gateway is what a region's listener answers: DataService, of which reads go down the region's read path and all
+// else to the primary, and StatusService.
 package gateway
 
 import (
@@ -57,6 +57,44 @@ func (d *Data) List(
 	res, err := d.path.List(ctx, req.Header(), req.Msg)
 	if err != nil {
 		return nil, err
+	}
+	return respond(res), nil
+}
+
+// Query implements datav1connect.DataServiceHandler.
+func (d *Data) Query(
+	ctx context.Context, req *connect.Request[datav1.QueryRequest],
+) (*connect.Response[datav1.QueryResponse], error) {
+	res, err := d.path.Query(ctx, req.Header(), req.Msg)
+	switch {
+	case err != nil:
+		return nil, err
+	case res == nil:
+		return d.Primary.Query(ctx, req)
+	}
+	return respond(res), nil
+}
+
+// QueryStream implements datav1connect.DataServiceHandler.
+func (d *Data) QueryStream(
+	ctx context.Context, req *connect.Request[datav1.QueryStreamRequest], out *connect.ServerStream[datav1.QueryStreamResponse],
+) error {
+	if done, err := d.path.QueryStream(ctx, req.Header(), req.Msg, out); done || err != nil {
+		return err
+	}
+	return d.Primary.QueryStream(ctx, req, out)
+}
+
+// Execute implements datav1connect.DataServiceHandler.
+func (d *Data) Execute(
+	ctx context.Context, req *connect.Request[datav1.ExecuteRequest],
+) (*connect.Response[datav1.ExecuteResponse], error) {
+	res, err := d.path.Execute(ctx, req.Header(), req.Msg)
+	switch {
+	case err != nil:
+		return nil, err
+	case res == nil:
+		return d.Primary.Execute(ctx, req)
 	}
 	return respond(res), nil
 }

@@ -15,9 +15,15 @@ const (
 	methodGet method = iota
 	methodBatchGet
 	methodList
+	methodQuery
+	methodQueryStream
+	methodExecute
 )
 
-var methodNames = [...]string{methodGet: "Get", methodBatchGet: "BatchGet", methodList: "List"}
+var methodNames = [...]string{
+	methodGet: "Get", methodBatchGet: "BatchGet", methodList: "List",
+	methodQuery: "Query", methodQueryStream: "QueryStream", methodExecute: "Execute",
+}
 
 // Why a read goes to the primary.
 const (
@@ -27,6 +33,7 @@ const (
 	whyBehind   = "behind"   // the bookmark is newer than the copy
 	whyStale    = "stale"    // the copy is too old
 	whyFeature  = "feature"  // the copy lacks something of the table
+	whySQL      = "sql"      // a statement is not for the copy; nearside_edge_sql_unsupported_total says why
 	whyFailed   = "failed"   // the copy could not be read
 )
 
@@ -45,10 +52,10 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "nearside_reads_total", Help: "Keyed reads by where they were answered.",
+			Name: "nearside_reads_total", Help: "Reads by where they were answered; of SQL, those that the replica answered.",
 		}, []string{"method", "source"}),
 		passed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "nearside_reads_passed_total", Help: "Keyed reads that the replica passed on to the primary, by why.",
+			Name: "nearside_reads_passed_total", Help: "Reads that the replica passed on to the primary, by why.",
 		}, []string{"why"}),
 		waits: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nearside_bookmark_waits_total", Help: "Reads that waited for the replica to reach a bookmark.",

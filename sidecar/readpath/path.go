@@ -23,6 +23,7 @@ type Options struct {
 	Store      *replica.Store
 	Directory  *Directory
 	Primary    Primary
+	SQL        SQL
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // optional
 }
@@ -32,6 +33,8 @@ type Path struct {
 	store     *replica.Store
 	directory *Directory
 	first     Reader
+	replica   *replicaReader // answers SQL, which nothing else here does
+	sql       SQL
 	metrics   *metrics
 	key       atomic.Pointer[key]
 }
@@ -48,13 +51,14 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m}
+	p := &Path{store: o.Store, directory: o.Directory, metrics: m, sql: o.SQL}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}
-	reader = &replicaReader{
+	p.replica = &replicaReader{
 		next: reader, store: o.Store, codec: p.codec, region: o.Region, logger: o.Logger, metrics: m,
 	}
+	reader = p.replica
 	p.first = reader
 	return p, nil
 }

@@ -9,6 +9,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/sidecar/edgesql"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
 
@@ -90,6 +91,16 @@ func whyPassed(err error) string {
 	}
 	if errors.Is(err, errFeature) {
 		return whyFeature
+	}
+	if u, ok := errors.AsType[*edgesql.UnsupportedError](err); ok {
+		switch u.Reason {
+		case edgesql.ReasonFailed:
+			return whyFailed
+		case edgesql.ReasonDiverged:
+			return whyNotReady
+		default:
+			return whySQL
+		}
 	}
 	if errors.Is(err, replica.ErrDiverged) {
 		return whyNotReady // the follower has logged it, and copies the table anew

@@ -1,0 +1,250 @@
+package edgesql
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
+	"github.com/nearside-dev/nearside/internal/sqlsplit"
+	"github.com/nearside-dev/nearside/sidecar/replica"
+)
+
+// maxStatements bounds the compiled statements that a connection keeps.
+const maxStatements = 128
+
+// moduleName is the module of the replica's tables.
+const moduleName = "nearside_replica"
+
+// conn is a connection with the schema of one catalog. One goroutine uses it at a time.
+type conn struct {
+	sql      *sqlite.Conn
+	database uint32
+	catalog  *catalog.Catalog
+	tables   []*table         // those declared, in the catalog's order
+	left     map[string]error // tables that could not be declared, by name in lower case
+	guard    guard
+
+	cached map[string]*list.Element // of *statement
+	recent *list.List               // the most recently used first
+
+	// Of the statement that runs.
+	ctx  context.Context //nolint:containedctx // the progress handler and long reads ask it
+	snap *replica.Snapshot
+	rows uint64 // rows and index entries looked at
+	// closing is what closing a cursor failed with.
+	closing error
+}
+
+// statement is a compiled SELECT.
+type statement struct {
+	*sqlite.Stmt
+
+	text   string
+	tables []*catalog.Table // what it may read
+
+	uses    int       // since it was compiled
+	planned []float64 // rows of tables then
+}
+
+// openConn returns a connection for a catalog; nil is that of an empty database. snap is for planning meanwhile.
+func openConn(database uint32, cat *catalog.Catalog) (c *conn, err error) {
+	c = &conn{database: database, catalog: cat, cached: make(map[string]*list.Element), recent: list.New()}
+	if c.sql, err = sqlite.Open(":memory:", sqlite.ReadWrite|sqlite.Create); err != nil {
+		return nil, err
+	}
+	if err := c.setUp(); err != nil {
+		return nil, fmt.Errorf("set up connection: %w", errors.Join(err, c.sql.Close()))
+	}
+	return c, nil
+}
+
+func (c *conn) setUp() error {
+	c.guard = guard{trusted: true, tables: make(map[string]*catalog.Table), foreign: make(map[string]bool)}
+	c.sql.SetAuthorizer(c.guard.authorize)
+	modules, _, err := c.sql.Prepare("SELECT name FROM pragma_module_list")
+	if err != nil {
+		return err
+	}
+	for {
+		row, err := modules.Step()
+		if err != nil {
+			return errors.Join(err, modules.Finalize())
+		}
+		if !row {
+			break
+		}
+		if name := strings.ToLower(modules.Column(0).Text()); !ownTables[name] {
+			c.guard.foreign[name] = true
+		}
+	}
+	if err := modules.Finalize(); err != nil {
+		return err
+	}
+	if err := c.sql.CreateModule(moduleName, module{c}); err != nil {
+		return err
+	}
+	if c.catalog != nil {
+		c.declare()
+	}
+	c.sql.SetProgress(sqlrun.ProgressOps, func() bool { return c.ctx != nil && c.ctx.Err() != nil })
+	c.guard.trusted = false
+	return nil
+}
+
+// declare makes the catalog's tables and views. What cannot be made is left out: a statement that reads it does not compile
+// here, and so is for the primary.
+func (c *conn) declare() {
+	c.left = make(map[string]error)
+	for i, t := range c.catalog.Tables {
+		c.tables = append(c.tables, newTable(c, t, c.tableSQL(t)))
+		err := c.tables[i].problem
+		if err == nil {
+			err = c.sql.Exec("CREATE VIRTUAL TABLE main." + quote(t.Name) + " USING " + moduleName + "(" + strconv.Itoa(i) + ")")
+		}
+		if name := strings.ToLower(t.Name); err != nil {
+			c.left[name] = err
+		} else {
+			c.guard.tables[name] = t
+		}
+	}
+	for _, o := range c.catalog.Objects {
+		if o.Type == "view" {
+			_ = c.sql.Exec(o.SQL) // one that does not compile here has no answer here
+		}
+	}
+}
+
+// tableSQL returns the CREATE TABLE statement of a table.
+func (c *conn) tableSQL(t *catalog.Table) string {
+	for i := range t.Columns {
+		if t.Columns[i].Generated != catalog.GeneratedNo {
+			return declaration(t) // SQLite wants no generated columns in a virtual table, only their names
+		}
+	}
+	for _, o := range c.catalog.Objects {
+		if o.Type == "table" && o.Name == t.Name {
+			return o.SQL
+		}
+	}
+	return ""
+}
+
+// declaration writes a CREATE TABLE statement with what matters to a statement that reads.
+func declaration(t *catalog.Table) string {
+	var parts []string
+	for i := range t.Columns {
+		c := &t.Columns[i]
+		text := quote(c.Name) + " " + c.DeclaredType + " COLLATE " + collationName(c.Collation)
+		if c.NotNull {
+			text += " NOT NULL"
+		}
+		parts = append(parts, text)
+	}
+	var options []string
+	if t.Strict {
+		options = append(options, "STRICT") // ANY has another affinity there
+	}
+	if t.WithoutRowid {
+		var key []string
+		for _, part := range t.Key {
+			key = append(key, quote(t.Columns[part.Column].Name)+" COLLATE "+collationName(part.Collation))
+		}
+		parts = append(parts, "PRIMARY KEY ("+strings.Join(key, ", ")+")")
+		options = append(options, "WITHOUT ROWID")
+	}
+	return "CREATE TABLE x (" + strings.Join(parts, ", ") + ") " + strings.Join(options, ", ")
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// lookup returns the compiled statement of a text, which must hold exactly one SELECT. The error is UnsupportedError or the
+// caller's.
+func (c *conn) lookup(text string) (*statement, error) {
+	if e, ok := c.cached[text]; ok {
+		s := e.Value.(*statement)
+		if !c.outgrown(s) {
+			c.recent.MoveToFront(e)
+			return s, nil
+		}
+		c.recent.Remove(e)
+		delete(c.cached, text)
+		if err := s.Finalize(); err != nil {
+			return nil, err
+		}
+	}
+	c.guard.denied, c.guard.read = nil, nil // of an earlier statement, compiled anew
+	stmt, tail, err := c.sql.Prepare(text)
+	denied, read := c.guard.take()
+	switch {
+	case denied != nil:
+		return nil, denied
+	case err != nil && isSyntaxError(err):
+		return nil, sqlrun.Error(err)
+	case err != nil:
+		return nil, c.unsupported(err)
+	case stmt == nil:
+		return nil, &UnsupportedError{Reason: ReasonError, Detail: "no statement"}
+	}
+	if !stmt.ReadOnly() || stmt.IsExplain() != 0 || strings.TrimSpace(tail) != "" && sqlsplit.Kind(tail) != "" {
+		return nil, errors.Join(&UnsupportedError{Reason: ReasonWrites}, stmt.Finalize())
+	}
+	slices.SortFunc(read, func(a, b *catalog.Table) int { return int(a.ID) - int(b.ID) })
+	s := &statement{Stmt: stmt, text: text, tables: slices.Compact(read)}
+	for _, t := range s.tables {
+		s.planned = append(s.planned, rowCount(c.snap, t))
+	}
+	c.cached[text] = c.recent.PushFront(s)
+	if c.recent.Len() > maxStatements {
+		last := c.recent.Remove(c.recent.Back()).(*statement)
+		delete(c.cached, last.text)
+		if err := last.Finalize(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// unsupported says why a statement that does not compile here is for the primary.
+func (c *conn) unsupported(err error) *UnsupportedError {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		if name, ok := strings.CutPrefix(e.Message, "no such table: "); ok {
+			name = strings.ToLower(strings.TrimPrefix(name, "main."))
+			if err := c.left[name]; err != nil {
+				return &UnsupportedError{Reason: ReasonTable, Detail: name, Err: err}
+			}
+		}
+	}
+	return &UnsupportedError{Reason: ReasonError, Err: err}
+}
+
+// isSyntaxError reports whether a text is no SQL, whatever the schema.
+func isSyntaxError(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code == sqlite.CodeError && (strings.HasSuffix(e.Message, ": syntax error") ||
+		e.Message == "incomplete input" || strings.HasPrefix(e.Message, "unrecognized token: "))
+}
+
+// checkPlanEvery is how many runs of a statement there are between two looks at whether its plan is still a good one.
+const checkPlanEvery = 64
+
+// outgrown reports whether the tables of a statement are of another size than when it was planned.
+func (c *conn) outgrown(s *statement) bool {
+	if s.uses++; s.uses%checkPlanEvery != 0 {
+		return false
+	}
+	for i, t := range s.tables {
+		if now, then := rowCount(c.snap, t)+100, s.planned[i]+100; now > 8*then || then > 8*now {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *conn) close() error { return c.sql.Close() }

@@ -1,0 +1,242 @@
+package edgesql
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
+	"github.com/nearside-dev/nearside/internal/sqlsplit"
+	"github.com/nearside-dev/nearside/sidecar/replica"
+)
+
+// Defaults.
+const (
+	DefaultMaxRunning = 64
+	DefaultMaxIdle    = 64
+)
+
+// Options configures an Engine. All are optional.
+type Options struct {
+	// MaxRunning is how many statements run at once; more wait for their turn or their deadline. Default DefaultMaxRunning.
+	MaxRunning int
+	// MaxIdle is how many connections are kept for the next statements, of all databases. Default DefaultMaxIdle.
+	MaxIdle    int
+	Registerer prometheus.Registerer
+}
+
+// Engine answers SELECTs from snapshots of a replica. It may be used concurrently. Close it.
+type Engine struct {
+	maxIdle int
+	running chan struct{} // a place for each statement that runs
+	metrics *metrics
+
+	mu     sync.Mutex
+	idle   []*conn // the longest unused first
+	closed bool
+}
+
+// New returns an engine. The error is a metric's that the registerer has already.
+func New(o Options) (*Engine, error) {
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{
+		maxIdle: cmp.Or(o.MaxIdle, DefaultMaxIdle), running: make(chan struct{}, cmp.Or(o.MaxRunning, DefaultMaxRunning)),
+		metrics: m,
+	}, nil
+}
+
+// Close waits for the statements that run and closes all connections. Query must not be called afterwards.
+func (e *Engine) Close() error {
+	for range cap(e.running) {
+		e.running <- struct{}{}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	var errs []error
+	for _, c := range e.idle {
+		errs = append(errs, c.close())
+	}
+	e.idle = nil
+	return errors.Join(errs...)
+}
+
+// Stats is what a statement cost.
+type Stats struct {
+	RowsRead uint64 // rows and index entries looked at
+}
+
+// Query answers one SELECT from a snapshot, which stays the caller's, of a database with an id that is never another's. An
+// UnsupportedError error means that the primary is to be asked: nothing was given to the sink then. Others are the caller's, and
+// the same as the primary's.
+func (e *Engine) Query(
+	ctx context.Context, database uint32, snap *replica.Snapshot, st *datav1.Statement, sink sqlrun.Sink,
+) (stats Stats, err error) {
+	begun := time.Now()
+	defer func() {
+		if u, ok := errors.AsType[*UnsupportedError](err); ok {
+			e.metrics.unsupported.WithLabelValues(string(u.Reason)).Inc()
+			return
+		}
+		e.metrics.seconds.Observe(time.Since(begun).Seconds())
+	}()
+	if reason := reasonOfKind(sqlsplit.Kind(st.GetSql())); reason != "" {
+		return Stats{}, &UnsupportedError{Reason: reason}
+	}
+	select {
+	case e.running <- struct{}{}:
+	case <-ctx.Done():
+		return Stats{}, ctx.Err()
+	}
+	defer func() { <-e.running }()
+	c, err := e.take(database, snap.Catalog())
+	if err != nil {
+		return Stats{}, &UnsupportedError{Reason: ReasonFailed, Err: err}
+	}
+	whole := false // else something panicked, and nobody knows what the connection is like
+	defer func() {
+		if whole {
+			err = errors.Join(err, e.put(c))
+		} else {
+			_ = c.close()
+		}
+	}()
+	stats, err = c.query(ctx, snap, st, sink)
+	whole = true
+	return stats, err
+}
+
+// reasonOfKind returns why a kind of statement is not for the replica, or "".
+func reasonOfKind(kind string) Reason {
+	switch kind {
+	case "SELECT", "VALUES", "WITH":
+		return ""
+	case "PRAGMA":
+		return ReasonSchema
+	case "EXPLAIN":
+		return ReasonExplain
+	case "":
+		return ReasonError
+	default:
+		return ReasonWrites
+	}
+}
+
+// take returns a connection for a catalog.
+func (e *Engine) take(database uint32, cat *catalog.Catalog) (*conn, error) {
+	e.mu.Lock()
+	for i, c := range slices.Backward(e.idle) {
+		if c.catalog == cat && c.database == database {
+			e.idle = slices.Delete(e.idle, i, i+1)
+			e.mu.Unlock()
+			return c, nil
+		}
+	}
+	e.mu.Unlock()
+	return openConn(database, cat)
+}
+
+func (e *Engine) put(c *conn) error {
+	var old *conn
+	e.mu.Lock()
+	e.idle = append(e.idle, c)
+	if len(e.idle) > e.maxIdle || e.closed {
+		old = e.idle[0]
+		e.idle = slices.Delete(e.idle, 0, 1)
+	}
+	e.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	return old.close()
+}
+
+// query runs a statement.
+func (c *conn) query(
+	ctx context.Context, snap *replica.Snapshot, st *datav1.Statement, sink sqlrun.Sink,
+) (stats Stats, err error) {
+	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
+	defer cancel()
+	c.ctx, c.snap, c.rows, c.closing = ctx, snap, 0, nil
+	defer func() {
+		c.ctx, c.snap = nil, nil
+		err = errors.Join(err, c.closing)
+	}()
+	s, err := c.lookup(st.GetSql())
+	if err != nil {
+		return Stats{}, err
+	}
+	for _, t := range s.tables {
+		if err := snap.TableProblem(t); err != nil {
+			return Stats{}, &UnsupportedError{Reason: ReasonDiverged, Detail: t.Name, Err: err}
+		}
+	}
+	defer func() {
+		err = errors.Join(err, s.Reset())
+		s.ClearBindings()
+	}()
+	if err := sqlrun.Bind(s.Stmt, st); err != nil {
+		return Stats{}, err
+	}
+	if err := c.run(s, sink); err != nil {
+		return Stats{}, err
+	}
+	return Stats{RowsRead: c.rows}, nil
+}
+
+// run steps through a statement. The sink gets nothing before the first row is there.
+func (c *conn) run(s *statement, sink sqlrun.Sink) error {
+	row, err := s.Step()
+	if err != nil {
+		return c.stepError(err, true)
+	}
+	if err := sink.Columns(sqlrun.Columns(s.Stmt)); err != nil {
+		return err
+	}
+	for row {
+		r, size := sqlrun.Row(s.Stmt)
+		if err := sink.Row(r, size); err != nil {
+			return err
+		}
+		if row, err = s.Step(); err != nil {
+			return c.stepError(err, false)
+		}
+	}
+	return nil
+}
+
+// stepError returns the caller's error for what Step failed with. Where nothing has been answered yet, what is wrong here is
+// for the primary.
+func (c *conn) stepError(err error, first bool) error {
+	if sqlrun.IsInterrupt(err) && c.ctx.Err() != nil {
+		return sqlrun.Interrupted(c.ctx)
+	}
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code {
+		case sqlite.CodeError, sqlite.CodeTooBig, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeConstraint:
+			return sqlrun.Error(err)
+		default:
+		}
+	}
+	err = fmt.Errorf("run statement on the replica: %w", err)
+	switch {
+	case !first:
+		return err
+	case errors.Is(err, replica.ErrDiverged):
+		return &UnsupportedError{Reason: ReasonDiverged, Err: err}
+	default:
+		return &UnsupportedError{Reason: ReasonFailed, Err: err}
+	}
+}

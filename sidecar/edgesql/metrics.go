@@ -1,0 +1,33 @@
+package edgesql
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	unsupported *prometheus.CounterVec
+	seconds     prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		unsupported: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nearside_edge_sql_unsupported_total", Help: "Statements that the replica left to the primary, by why.",
+		}, []string{"reason"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "nearside_edge_sql_seconds", Help: "How long statements ran on the replica.",
+			Buckets: prometheus.ExponentialBuckets(0.00002, 5, 9), // 20 µs to 8 s
+		}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.unsupported, m.seconds} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics of edge SQL: %w", err)
+		}
+	}
+	return m, nil
+}
