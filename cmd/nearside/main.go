@@ -12,5 +12,6 @@ import (
 )
 
 func main() {
-	os.Exit(cli.Main(context.Background(), cli.OS(), os.Args[1:], upCommand, primaryCommand, sidecarCommand))
+	os.Exit(cli.Main(context.Background(), cli.OS(), os.Args[1:], upCommand, primaryCommand, sidecarCommand,
+		sqllogictestCommand))
 }

@@ -93,7 +93,7 @@ func columnAffinity(table uintptr, column int) (affinity int8, known bool) {
 	return (*sqlite3.TColumn)(ptr(t.FaCol + uintptr(column)*unsafe.Sizeof(sqlite3.TColumn{}))).Faffinity, true
 }
 
-// listHeadSize precedes the elements of an ExprList.
+// listHeadSize precedes the elements of an ExprList and of a SrcList.
 const listHeadSize = 8
 
 func selectAffinity(p uintptr, column int) (affinity int8, known bool) {

@@ -1,15 +1,18 @@
 package sqlite
 
 import (
+	"unsafe"
+
 	"github.com/nearside-dev/nearside/internal/value"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // IndexInfo is what SQLite wants of a virtual table, and takes the plan. It is valid during BestIndex.
 type IndexInfo struct {
-	c   *Conn
-	p   uintptr
-	raw *sqlite3.Tsqlite3_index_info
+	c     *Conn
+	p     uintptr
+	table uintptr // the description of the table
+	raw   *sqlite3.Tsqlite3_index_info
 }
 
 // Operator is the operator of a constraint.
@@ -139,6 +142,21 @@ func (x *IndexInfo) SetPlan(p Plan) error {
 	}
 	x.raw.FneedToFreeIdxStr = 1
 	return nil
+}
+
+// NotIndexed reports whether the FROM clause has the table with NOT INDEXED, once at least.
+func (x *IndexInfo) NotIndexed() bool {
+	const notIndexed = 1
+	hidden := (*sqlite3.THiddenIndexInfo)(ptr(x.p + hiddenOffset))
+	where := (*sqlite3.TWhereClause)(ptr(hidden.FpWC)).FpWInfo
+	list := (*sqlite3.TWhereInfo)(ptr(where)).FpTabList
+	for i := range uintptr(load[int32](list)) {
+		item := (*sqlite3.TSrcItem)(ptr(list + listHeadSize + i*unsafe.Sizeof(sqlite3.TSrcItem{})))
+		if item.FpSTab == x.table && item.Ffg.F__ccgo4&notIndexed != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Conversion says what is done to both sides of a comparison before it is made.

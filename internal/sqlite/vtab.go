@@ -67,6 +67,8 @@ type (
 		base sqlite3.Tsqlite3_vtab
 		conn uintptr // handle in conns
 		at   int     // in Conn.tables
+		// table is SQLite's own description of it.
+		table uintptr
 	}
 	cursorHead struct {
 		base sqlite3.Tsqlite3_vtab_cursor
@@ -77,7 +79,7 @@ type (
 )
 
 const (
-	tableHeadSize  = 48
+	tableHeadSize  = 64
 	cursorHeadSize = 32
 )
 
@@ -203,38 +205,40 @@ func (c *Conn) connect(m Module, argc int32, argv uintptr) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := c.declare(declared); err != nil {
+	description, err := c.declare(declared)
+	if err != nil {
 		return 0, err
 	}
 	p := allocate(c.tls, tableHeadSize)
 	if p == 0 {
 		return 0, newError(CodeNoMem, "out of memory", -1)
 	}
-	store(p, tableHead{conn: c.slot, at: c.tables.put(table)})
+	store(p, tableHead{conn: c.slot, at: c.tables.put(table), table: description})
 	return p, nil
 }
 
-func (c *Conn) declare(d Declaration) error {
+// declare returns SQLite's description of the table.
+func (c *Conn) declare(d Declaration) (uintptr, error) {
 	sql := c.cString(d.SQL)
 	if sql == 0 {
-		return newError(CodeNoMem, "out of memory", -1)
+		return 0, newError(CodeNoMem, "out of memory", -1)
 	}
 	defer sqlite3.Xsqlite3_free(c.tls, sql)
 	if err := c.check(sqlite3.Xsqlite3_declare_vtab(c.tls, c.db, sql)); err != nil {
-		return err
+		return 0, err
 	}
 	// Views may read it though the schema is not trusted.
 	if err := c.check(sqlite3.Xsqlite3_vtab_config(c.tls, c.db, sqlite3.SQLITE_VTAB_INNOCUOUS, 0)); err != nil {
-		return err
+		return 0, err
 	}
 	ctx := (*sqlite3.TVtabCtx)(ptr((*sqlite3.Tsqlite3)(ptr(c.db)).FpVtabCtx))
 	table := (*sqlite3.TTable)(ptr(ctx.FpTab))
 	if int(table.FnCol) != d.Columns || d.IntegerKey >= d.Columns {
-		return fmt.Errorf("declared %d columns, want %d", table.FnCol, d.Columns)
+		return 0, fmt.Errorf("declared %d columns, want %d", table.FnCol, d.Columns)
 	}
 	// With this a reference to the column is one to the rowid, as in an ordinary table: sqlite3_declare_vtab leaves it out.
 	table.FiPKey = int16(max(d.IntegerKey, -1))
-	return nil
+	return ctx.FpTab, nil
 }
 
 func onDisconnect(_ *libc.TLS, vtab uintptr) int32 {
@@ -254,7 +258,9 @@ func onBestIndex(_ *libc.TLS, vtab, info uintptr) (rc int32) {
 		return sqlite3.SQLITE_ERROR
 	}
 	defer c.catchAs(&rc)
-	err := c.tables.all[head.at].BestIndex(&IndexInfo{c: c, p: info, raw: (*sqlite3.Tsqlite3_index_info)(ptr(info))})
+	err := c.tables.all[head.at].BestIndex(&IndexInfo{
+		c: c, p: info, table: head.table, raw: (*sqlite3.Tsqlite3_index_info)(ptr(info)),
+	})
 	switch {
 	case errors.Is(err, ErrNoPlan):
 		return sqlite3.SQLITE_CONSTRAINT

@@ -42,6 +42,9 @@ func (m *memory) Connect(args []string) (VirtualTable, Declaration, error) {
 
 func (m *memory) BestIndex(x *IndexInfo) error {
 	m.asked = nil
+	if x.NotIndexed() {
+		m.asked = append(m.asked, "not indexed")
+	}
 	plan := Plan{Cost: 1000, Rows: 1000}
 	for i := range x.Constraints() {
 		k := x.Constraint(i)
@@ -222,6 +225,9 @@ func TestBestIndexIsTold(t *testing.T) {
 		{"SELECT DISTINCT b FROM t", "order 2 false 2|used 2"},
 		{"SELECT b FROM t GROUP BY b", "order 2 false 1|used 2"},
 		{"SELECT count(*) FROM t", ""},
+		{"SELECT count(*) FROM t NOT INDEXED", "not indexed"},
+		{"SELECT count(*) FROM n NOT INDEXED, t", ""},
+		{"SELECT count(*) FROM n, t NOT INDEXED", "not indexed"},
 		{"SELECT rowid, id FROM t ORDER BY id DESC", "order -1 true 0"},
 	} {
 		s := prepare(t, c, tt.query)

@@ -58,7 +58,11 @@ func (t *table) BestIndex(info *sqlite.IndexInfo) error {
 	rows := rowCount(t.conn.snap, t.Table)
 	constraints := t.constraints(info)
 	var best candidate
-	for i := range t.paths {
+	paths := t.paths
+	if info.NotIndexed() {
+		paths = paths[:1]
+	}
+	for i := range paths {
 		c := t.candidate(info, &t.paths[i], constraints, rows)
 		if i == 0 || c.better(&best) {
 			best = c

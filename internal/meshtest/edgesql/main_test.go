@@ -146,13 +146,10 @@ func text(v value.Value, how comparison) string {
 	spelled := how == sameRows || how == sameOrder
 	switch v.Kind() {
 	case value.KindInteger:
-		if !spelled && math.Abs(float64(v.Integer())) < 1<<53 {
-			return fmt.Sprintf("%.12g", float64(v.Integer()))
-		}
 		return fmt.Sprint(v.Integer())
 	case value.KindReal:
-		if !spelled {
-			return fmt.Sprintf("%.12g", v.Real())
+		if f := v.Real(); !spelled && f == math.Trunc(f) && f >= -1<<63 && f < 1<<63 {
+			return fmt.Sprint(int64(f))
 		}
 		return fmt.Sprintf("r%.12g", v.Real())
 	case value.KindText:

@@ -545,6 +545,40 @@ func TestUncheckedForeignKeys(t *testing.T) {
 	f.want("SELECT count(*) FROM c", "0")
 }
 
+// A compiled statement is compiled anew where the schema has changed, and has other columns then.
+func TestColumnsAreThoseOfTheRows(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE t (a)")
+	f.exec("INSERT INTO t VALUES (1)")
+	columns := func() (n int) {
+		t.Helper()
+		var sink sqlrun.Collector
+		err := f.db.View(t.Context(), func(v *View) error {
+			_, err := v.Query(&datav1.Statement{Sql: "SELECT * FROM t"}, &sink)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n = len(sink.Result.GetColumns()); len(sink.Result.GetRows()[0].GetValues()) != n {
+			t.Errorf("%d columns, a row of %d values", n, len(sink.Result.GetRows()[0].GetValues()))
+		}
+		return n
+	}
+	before := columns()
+	f.exec("ALTER TABLE t ADD COLUMN b DEFAULT 2")
+	if after := columns(); before != 1 || after != 2 {
+		t.Errorf("%d columns, then %d", before, after)
+	}
+	for want := 1; want < 3; want++ {
+		c := f.exec("UPDATE t SET a = a + 1 RETURNING *")
+		if rs := c.Results[0]; len(rs.GetColumns()) != len(rs.GetRows()[0].GetValues()) {
+			t.Errorf("%d columns, %d values", len(rs.GetColumns()), len(rs.GetRows()[0].GetValues()))
+		}
+		f.exec("ALTER TABLE t ADD COLUMN c" + fmt.Sprint(want))
+	}
+}
+
 func TestTooLargeIsRefusedWhole(t *testing.T) {
 	f := newFixture(t)
 	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")

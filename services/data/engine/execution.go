@@ -158,11 +158,14 @@ func (x *execution) note(f footprint) {
 }
 
 func (x *execution) step(p *prepared) (*datav1.ResultSet, error) {
-	rs := &datav1.ResultSet{Columns: sqlrun.Columns(p.Stmt)}
-	for {
+	rs := &datav1.ResultSet{}
+	for first := true; ; first = false {
 		row, err := p.Step()
 		if err != nil {
 			return nil, x.stepError(err)
+		}
+		if first {
+			rs.Columns = sqlrun.Columns(p.Stmt) // not sooner: the schema may have changed, and the step compiled it anew
 		}
 		if !row {
 			x.rowsRead += uint64(p.RowsRead())

@@ -215,16 +215,19 @@ func (v *View) Query(st *datav1.Statement, sink sqlrun.Sink) (stats QueryStats, 
 	if err := sqlrun.Bind(p.Stmt, st); err != nil {
 		return stats, err
 	}
-	if err := sink.Columns(sqlrun.Columns(p.Stmt)); err != nil {
-		return stats, err
-	}
-	for {
+	for first := true; ; first = false {
 		row, err := p.Step()
 		if err != nil {
 			if isInterrupt(err) && v.r.ctx.Err() != nil {
 				return stats, interruptedError(v.r.ctx)
 			}
 			return stats, statementError(err)
+		}
+		if first {
+			// Not sooner: the schema may have changed, and the step compiled it anew.
+			if err := sink.Columns(sqlrun.Columns(p.Stmt)); err != nil {
+				return stats, err
+			}
 		}
 		if !row {
 			stats.RowsRead, stats.Elapsed = uint64(p.RowsRead()), time.Since(begun)

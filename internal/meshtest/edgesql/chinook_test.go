@@ -1,0 +1,58 @@
+package edgesql_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/sqlsplit"
+)
+
+// dataDir returns the folder of sample data, or skips the test.
+func dataDir(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("NEARSIDE_DATA")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "..", "shared", "data")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("the sample data is not there (set NEARSIDE_DATA): %v", err)
+	}
+	return dir
+}
+
+// statements calls f with each statement of a file.
+func statements(t *testing.T, path string, f func(sql string)) {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	scanner := sqlsplit.NewScanner(file, sqlsplit.Options{})
+	for scanner.Scan() {
+		f(scanner.Statement().Text)
+	}
+	if err := scanner.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestChinookReports asks both sides for reports as people write them.
+func TestChinookReports(t *testing.T) {
+	dir := dataDir(t)
+	s := newSides(t)
+	s.use("chinook")
+	statements(t, filepath.Join(dir, "chinook.sql"), s.mustWrite)
+	reports := 0
+	statements(t, filepath.Join("testdata", "reports.sql"), func(sql string) {
+		reports++
+		if got := s.compare(sameOrder, sql); got != datav1.Source_SOURCE_REPLICA {
+			t.Errorf("answered by %v: %s", got, sql)
+		}
+	})
+	if reports < 30 {
+		t.Errorf("%d reports", reports)
+	}
+}
