@@ -16,8 +16,12 @@ import (
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
 
-// maxStatements bounds the compiled statements that a connection keeps.
-const maxStatements = 128
+const (
+	// maxStatements bounds the compiled statements that a connection keeps.
+	maxStatements = 128
+	// maxKeptText is the length of the longest text that is kept; longer statements are compiled each time.
+	maxKeptText = 16 << 10
+)
 
 // moduleName is the module of the replica's tables.
 const moduleName = "nearside_replica"
@@ -49,6 +53,7 @@ type statement struct {
 	text   string
 	tables []*catalog.Table // what it may read
 
+	kept    bool      // in conn.cached
 	uses    int       // since it was compiled
 	planned []float64 // rows of tables then
 }
@@ -133,7 +138,7 @@ func (c *conn) tableSQL(t *catalog.Table) string {
 			return o.SQL
 		}
 	}
-	return ""
+	return declaration(t)
 }
 
 // declaration writes a CREATE TABLE statement with what matters to a statement that reads.
@@ -200,6 +205,10 @@ func (c *conn) lookup(text string) (*statement, error) {
 	for _, t := range s.tables {
 		s.planned = append(s.planned, rowCount(c.snap, t))
 	}
+	if len(text) > maxKeptText {
+		return s, nil
+	}
+	s.kept = true
 	c.cached[text] = c.recent.PushFront(s)
 	if c.recent.Len() > maxStatements {
 		last := c.recent.Remove(c.recent.Back()).(*statement)
@@ -209,6 +218,16 @@ func (c *conn) lookup(text string) (*statement, error) {
 		}
 	}
 	return s, nil
+}
+
+// release ends a statement's run.
+func (c *conn) release(s *statement) error {
+	if !s.kept {
+		return s.Finalize()
+	}
+	err := s.Reset()
+	s.ClearBindings()
+	return err
 }
 
 // unsupported says why a statement that does not compile here is for the primary.
@@ -232,7 +251,7 @@ func isSyntaxError(err error) bool {
 }
 
 // checkPlanEvery is how many runs of a statement there are between two looks at whether its plan is still a good one.
-const checkPlanEvery = 64
+const checkPlanEvery = 16
 
 // outgrown reports whether the tables of a statement are of another size than when it was planned.
 func (c *conn) outgrown(s *statement) bool {

@@ -25,12 +25,27 @@ type cursor struct {
 	key          []byte // of the plan's equal parts; a point's whole
 	lower, upper []byte
 
+	got     int // rows got by their keys
+	seeker  *replica.RowSeeker
+	buffer  []byte // of stored, as long as there is no seeker
 	stored  []byte // a row that was got by its key
 	row     rowcodec.Row
 	decoded bool          // row is the present one
 	parts   []value.Value // of the present key, as far as they were needed
 	rest    []byte        // of the present key, behind parts
 	begun   bool          // parts and rest are the present key's
+
+	counting bool   // rows are only counted
+	left     uint64 // the present one and those after it
+
+	// Of plans with filters.
+	wanted, found []byte // encoded values: those asked for, those of a row
+	scans         int    // how often the table was read
+	tooLarge      bool
+	hash          *rowHash
+	matches       []int32 // places in hash of the rows to come
+	matching      bool    // the present row is one of hash
+	present       []byte  // its key
 }
 
 // Filter implements sqlite.VirtualCursor.
@@ -54,13 +69,41 @@ func (c *cursor) Filter(number int, _ string, args sqlite.Args) (bool, error) {
 	}
 	if p.point {
 		c.conn.rows++
-		var ok bool
+		return c.get(c.key)
+	}
+	c.matching, c.counting = false, p.counted
+	if p.counted {
 		var err error
-		c.stored, ok, err = c.conn.snap.AppendRow(c.stored[:0], c.Table, c.key)
-		return ok, err
+		c.left, err = c.conn.snap.RowCount(c.Table)
+		return c.left > 0, err
+	}
+	if len(p.filters) > 0 {
+		return c.filter(args)
 	}
 	if !c.bounds(args) {
 		return false, nil
+	}
+	if err := c.seek(); err != nil {
+		return false, err
+	}
+	return c.Next()
+}
+
+// filter is Filter for plans with filters.
+func (c *cursor) filter(args sqlite.Args) (bool, error) {
+	if !c.wantFilters(args) {
+		return false, nil
+	}
+	c.lower = c.lower[:0]
+	c.upper = after(c.upper[:0])
+	var err error
+	if c.matching, err = c.remember(); err != nil {
+		return false, err
+	}
+	c.moved()
+	if c.matching {
+		c.matches = c.hash.byKey[string(c.wanted)]
+		return c.Next()
 	}
 	if err := c.seek(); err != nil {
 		return false, err
@@ -148,14 +191,30 @@ func (c *cursor) moved() { c.decoded, c.begun = false, false }
 
 // Next implements sqlite.VirtualCursor.
 func (c *cursor) Next() (bool, error) {
+	if c.counting {
+		c.left--
+		return c.left > 0, nil
+	}
 	c.moved()
 	switch {
 	case c.plan.point:
 		return false, nil
+	case c.matching:
+		c.conn.rows++
+		return c.nextMatch(), nil
 	case c.plan.path.index == nil:
-		if c.rowIter.Next() {
+		for c.rowIter.Next() {
 			c.conn.rows++
-			return true, nil
+			if len(c.plan.filters) == 0 {
+				return true, nil
+			}
+			c.moved()
+			if ok, err := c.passes(); ok || err != nil {
+				return ok, err
+			}
+			if c.conn.rows%checkEvery == 0 && c.conn.ctx.Err() != nil {
+				return false, c.conn.ctx.Err()
+			}
 		}
 		return false, c.rowIter.Err()
 	default:
@@ -167,10 +226,36 @@ func (c *cursor) Next() (bool, error) {
 	}
 }
 
+// stopCounting goes to the row that the count is at: something of it is read after all. That is its rowid, of which SQLite tells
+// nothing beforehand.
+func (c *cursor) stopCounting() error {
+	if !c.counting {
+		return nil
+	}
+	total, err := c.conn.snap.RowCount(c.Table)
+	if err != nil {
+		return err
+	}
+	c.counting = false
+	c.lower, c.upper = c.lower[:0], after(c.upper[:0])
+	if err := c.seek(); err != nil {
+		return err
+	}
+	for range total - c.left + 1 {
+		if more, err := c.Next(); err != nil || !more {
+			return errors.Join(err, fmt.Errorf("%w: table %s has fewer rows than it should", replica.ErrDiverged, c.Name))
+		}
+	}
+	return nil
+}
+
 // Column implements sqlite.VirtualCursor.
 func (c *cursor) Column(r sqlite.Result, i int) error {
 	if i < 0 || i >= len(c.Columns) {
 		return fmt.Errorf("no column %d", i)
+	}
+	if err := c.stopCounting(); err != nil {
+		return err
 	}
 	if i == c.IntegerKey {
 		rowid, err := c.Rowid()
@@ -217,6 +302,9 @@ func asStored(c *catalog.Column, part catalog.KeyPart, v value.Value) (_ value.V
 
 // Rowid implements sqlite.VirtualCursor.
 func (c *cursor) Rowid() (int64, error) {
+	if err := c.stopCounting(); err != nil {
+		return 0, err
+	}
 	p := c.plan.path
 	if c.decoded || p.rowid < 0 {
 		err := c.load()
@@ -251,6 +339,8 @@ func (c *cursor) presentKey() []byte {
 	switch {
 	case c.plan.point:
 		return c.key
+	case c.matching:
+		return c.present
 	case c.plan.path.index == nil:
 		return c.rowIter.Key()
 	default:
@@ -266,6 +356,8 @@ func (c *cursor) load() (err error) {
 	key, stored := c.key, c.stored
 	switch {
 	case c.plan.point:
+	case c.matching:
+		key = c.present
 	case c.plan.path.index == nil:
 		key = c.rowIter.Key()
 		if stored, _, err = c.rowIter.Value(); err != nil {
@@ -275,8 +367,8 @@ func (c *cursor) load() (err error) {
 		if key, err = c.entries.RowKey(); err != nil {
 			return err
 		}
-		var ok bool
-		if c.stored, ok, err = c.conn.snap.AppendRow(c.stored[:0], c.Table, key); err != nil {
+		ok, err := c.get(key)
+		if err != nil {
 			return err
 		}
 		if !ok {
@@ -291,16 +383,38 @@ func (c *cursor) load() (err error) {
 	return nil
 }
 
+// seekAfter is how many rows are got one by one before a seeker is worth its making.
+const seekAfter = 2
+
+// get reads the row with a key into stored.
+func (c *cursor) get(key []byte) (ok bool, err error) {
+	if c.got++; c.got <= seekAfter {
+		c.buffer, ok, err = c.conn.snap.AppendRow(c.buffer[:0], c.Table, key)
+		c.stored = c.buffer
+		return ok, err
+	}
+	if c.seeker == nil {
+		if c.seeker, err = c.conn.snap.NewRowSeeker(c.Table); err != nil {
+			return false, err
+		}
+	}
+	c.stored, ok, err = c.seeker.Seek(key)
+	return ok, err
+}
+
 // Close implements sqlite.VirtualCursor.
 func (c *cursor) Close() {
 	var errs []error
+	if c.seeker != nil {
+		errs = append(errs, c.seeker.Close())
+	}
 	if c.rowIter != nil {
 		errs = append(errs, c.rowIter.Close())
 	}
 	if c.entries != nil {
 		errs = append(errs, c.entries.Close())
 	}
-	c.rowIter, c.entries = nil, nil
+	c.rowIter, c.entries, c.seeker = nil, nil, nil
 	if err := errors.Join(errs...); err != nil {
 		c.conn.closing = errors.Join(c.conn.closing, err)
 	}

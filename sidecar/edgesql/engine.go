@@ -178,15 +178,12 @@ func (c *conn) query(
 	if err != nil {
 		return Stats{}, err
 	}
+	defer func() { err = errors.Join(err, c.release(s)) }()
 	for _, t := range s.tables {
 		if err := snap.TableProblem(t); err != nil {
 			return Stats{}, &UnsupportedError{Reason: ReasonDiverged, Detail: t.Name, Err: err}
 		}
 	}
-	defer func() {
-		err = errors.Join(err, s.Reset())
-		s.ClearBindings()
-	}()
 	if err := sqlrun.Bind(s.Stmt, st); err != nil {
 		return Stats{}, err
 	}
@@ -220,7 +217,7 @@ func (c *conn) run(s *statement, sink sqlrun.Sink) error {
 // stepError returns the caller's error for what Step failed with. Where nothing has been answered yet, what is wrong here is
 // for the primary.
 func (c *conn) stepError(err error, first bool) error {
-	if sqlrun.IsInterrupt(err) && c.ctx.Err() != nil {
+	if cause := c.ctx.Err(); cause != nil && (sqlrun.IsInterrupt(err) || errors.Is(err, cause)) {
 		return sqlrun.Interrupted(c.ctx)
 	}
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {

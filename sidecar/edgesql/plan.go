@@ -15,11 +15,13 @@ import (
 type plan struct {
 	path    *path
 	equal   []term
-	lower   *term // > or >=
-	upper   *term // < or <=
+	lower   *term    // > or >=
+	upper   *term    // < or <=
+	filters []filter // of a scan of the rows
 	reverse bool
 	point   bool // at most one row: the whole key of a row is given
 	covered bool // all columns that are read are parts of the path
+	counted bool // nothing is read of any row, as far as is known: how many there are will do
 }
 
 // term is one side of a comparison.
@@ -68,7 +70,13 @@ func (t *table) BestIndex(info *sqlite.IndexInfo) error {
 			best = c
 		}
 	}
+	if c, ok := t.hashed(info, constraints, rows); ok && c.better(&best) {
+		best = c
+	}
 	p := best.plan
+	if info.Constraints() == 0 && info.OrderBys() == 0 && info.NothingUsed() {
+		p = plan{path: &t.paths[0], counted: true}
+	}
 	place := 0
 	use := func(x *term) {
 		// Rows are compared exactly as SQLite would, so it need not do it again.
@@ -82,6 +90,9 @@ func (t *table) BestIndex(info *sqlite.IndexInfo) error {
 		if x != nil {
 			use(x)
 		}
+	}
+	for i := range p.filters {
+		use(&p.filters[i].term)
 	}
 	number, ok := t.number(&p)
 	if !ok {
@@ -104,7 +115,7 @@ func (t *table) number(p *plan) (number int, ok bool) {
 	if p.path.index != nil {
 		index = p.path.index.ID
 	}
-	fmt.Fprintf(&b, "%d %v %v %v", index, p.reverse, p.point, p.covered)
+	fmt.Fprintf(&b, "%d %v %v %v %v", index, p.reverse, p.point, p.covered, p.counted)
 	for _, x := range p.equal {
 		fmt.Fprintf(&b, " =%d,%d", x.operator, x.conversion)
 	}
@@ -112,6 +123,9 @@ func (t *table) number(p *plan) (number int, ok bool) {
 		if x != nil {
 			fmt.Fprintf(&b, " %d,%d", x.operator, x.conversion)
 		}
+	}
+	for _, f := range p.filters {
+		fmt.Fprintf(&b, " %d=%d,%d", f.column, f.collation, f.conversion)
 	}
 	key := b.String()
 	if n, ok := t.known[key]; ok {
@@ -251,6 +265,22 @@ func (t *table) candidate(info *sqlite.IndexInfo, p *path, constraints []constra
 		c.cost += c.rows // something for the sorter, so that equal costs are not: SQLite adds its own
 	}
 	return c
+}
+
+// hashed returns the plan that remembers rows by the values of columns that no path begins with.
+func (t *table) hashed(info *sqlite.IndexInfo, constraints []constraint, rows float64) (c candidate, ok bool) {
+	filters := t.filtersOf(info, constraints)
+	if len(filters) == 0 || info.NotIndexed() {
+		return c, false
+	}
+	used := make(map[int]bool)
+	for _, f := range filters {
+		used[f.constraint] = true
+	}
+	// Reading the table first is shared by all the times that it is asked again; how many, nobody tells.
+	c = candidate{plan: plan{path: &t.paths[0], filters: filters}, cost: costSeek + rows/4}
+	c.rows = t.filtered(constraints, used, min(rows, equalRows[0]))
+	return c, true
 }
 
 func (c *candidate) addRange(t *catalog.Table, constraints []constraint, used map[int]bool) {

@@ -50,7 +50,7 @@ type path struct {
 
 func newTable(c *conn, t *catalog.Table, sql string) *table {
 	out := &table{Table: t, conn: c, sql: sql, known: make(map[string]int)}
-	out.problem = checkDeclarable(t, sql)
+	out.problem = checkDeclarable(t)
 	out.paths = append(out.paths, newPath(t, nil))
 	for i := range t.Indexes {
 		out.paths = append(out.paths, newPath(t, &t.Indexes[i]))
@@ -60,10 +60,7 @@ func newTable(c *conn, t *catalog.Table, sql string) *table {
 
 var errNotDeclarable = errors.New("cannot be declared as a virtual table")
 
-func checkDeclarable(t *catalog.Table, sql string) error {
-	if sql == "" {
-		return fmt.Errorf("table %s without its text: %w", t.Name, errNotDeclarable)
-	}
+func checkDeclarable(t *catalog.Table) error {
 	for i := range t.Columns {
 		// SQLite takes the word out of a virtual table's types, and hides the column.
 		if c := &t.Columns[i]; c.Hidden || strings.Contains(strings.ToLower(c.DeclaredType), "hidden") {

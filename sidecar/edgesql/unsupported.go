@@ -14,7 +14,6 @@ const (
 	ReasonDiverged  Reason = "diverged"  // a table is being repaired
 	ReasonError     Reason = "error"     // it does not compile: the primary says why, and may have a newer schema
 	ReasonFailed    Reason = "failed"    // the replica could not be read
-	ReasonBusy      Reason = "busy"      // too many statements run
 )
 
 // UnsupportedError means that the primary is to be asked.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -155,7 +156,8 @@ func splitRow(stored []byte) (value []byte, version uint64, err error) {
 type scan struct {
 	store   *Store
 	iter    *pebble.Iterator
-	bounds  [2][]byte // scratch, beginning with the prefix
+	bounds  [2][]byte // beginning with the prefix
+	whole   bool      // the iterator itself goes over all keys of the table or the index
 	reverse bool
 	started bool
 }
@@ -189,24 +191,38 @@ func (sc *scan) setBounds(lower, upper []byte) {
 
 // Reset begins another scan of the same keys. It costs less than a new iterator.
 func (sc *scan) Reset(lower, upper []byte, reverse bool) {
+	if !sc.whole {
+		// Once, and keys are compared from then on: with new bounds an iterator forgets where it is in each level.
+		sc.setBounds(nil, nil)
+		sc.iter.SetBounds(sc.bounds[0], sc.bounds[1])
+		sc.whole = true
+	}
 	sc.setBounds(lower, upper)
-	sc.iter.SetBounds(sc.bounds[0], sc.bounds[1])
 	sc.reverse, sc.started = reverse, false
 }
 
 // Next goes to the next key, at first to the first, and reports whether there is one.
 func (sc *scan) Next() bool {
+	first := !sc.started
+	sc.started = true
+	var ok bool
 	switch {
-	case !sc.started && sc.reverse:
-		sc.started = true
-		return sc.iter.Last()
-	case !sc.started:
-		sc.started = true
-		return sc.iter.First()
+	case first && sc.reverse:
+		ok = sc.iter.SeekLT(sc.bounds[1])
+	case first:
+		ok = sc.iter.SeekGE(sc.bounds[0])
 	case sc.reverse:
-		return sc.iter.Prev()
+		ok = sc.iter.Prev()
 	default:
-		return sc.iter.Next()
+		ok = sc.iter.Next()
+	}
+	switch {
+	case !ok || !sc.whole:
+		return ok
+	case sc.reverse:
+		return bytes.Compare(sc.iter.Key(), sc.bounds[0]) >= 0
+	default:
+		return bytes.Compare(sc.iter.Key(), sc.bounds[1]) < 0
 	}
 }
 

@@ -1,0 +1,220 @@
+package edgesql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
+	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/sidecar/replica"
+	"github.com/nearside-dev/nearside/sidecar/replica/replicatest"
+)
+
+const shopID = uint32(100)
+
+// region is an engine over a real store with one database.
+type region struct {
+	tb      testing.TB
+	store   *replica.Store
+	engine  *Engine
+	primary *replicatest.Primary
+}
+
+func newRegion(tb testing.TB, o Options) *region {
+	tb.Helper()
+	r := &region{tb: tb, primary: replicatest.NewPrimary()}
+	var err error
+	if r.store, err = replica.OpenStore("replica", replica.Options{FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		tb.Fatal(err)
+	}
+	if r.engine, err = New(o); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := errors.Join(r.engine.Close(), r.store.Close()); err != nil {
+			tb.Error(err)
+		}
+	})
+	err = r.store.Adopt(replica.Identity{MeshID: [16]byte{1}, BookmarkKey: make([]byte, 16), PrimaryRegion: "p"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+func (r *region) commit(changes ...replicatest.Change) {
+	r.tb.Helper()
+	if err := r.store.ApplyRecords(shopID, [][]byte{r.primary.Commit(changes...)}); err != nil {
+		r.tb.Fatal(err)
+	}
+}
+
+// query returns the rows of an answer, their values separated by commas.
+func (r *region) query(ctx context.Context, sql string) (_ string, err error) {
+	db, ok := r.store.Database(shopID)
+	if !ok {
+		return "", errors.New("no database")
+	}
+	snap, err := db.Snapshot()
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	var sink sqlrun.Collector
+	if _, err := r.engine.Query(ctx, shopID, snap, &datav1.Statement{Sql: sql}, &sink); err != nil {
+		return "", err
+	}
+	var rows []string
+	for _, row := range sink.Result.GetRows() {
+		var cells []string
+		for _, v := range row.GetValues() {
+			if v := value.FromProto(v); v.Kind() == value.KindInteger {
+				cells = append(cells, fmt.Sprint(v.Integer()))
+			} else {
+				cells = append(cells, v.Text())
+			}
+		}
+		rows = append(rows, strings.Join(cells, ","))
+	}
+	return strings.Join(rows, ";"), nil
+}
+
+func accounts() *catalog.Table { return replicatest.Table(10, "accounts", "id", "money") }
+
+func account(id, money int64) replicatest.Change {
+	return replicatest.Put(accounts(), replicatest.Row(id, value.Integer(money)))
+}
+
+// One statement reads one version, however many tables it reads and however often, while commits move money about.
+func TestOneVersion(t *testing.T) {
+	r := newRegion(t, Options{MaxRunning: 3, MaxIdle: 2})
+	const count, total = 20, 20 * 100
+	changes := []replicatest.Change{replicatest.Schema(accounts())}
+	money := make([]int64, count)
+	for id := range money {
+		money[id] = 100
+		changes = append(changes, account(int64(id), 100))
+	}
+	r.commit(changes...)
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				got, err := r.query(t.Context(), "SELECT sum(a.money), (SELECT sum(money) FROM accounts), count(b.id) FROM accounts a JOIN accounts b ON b.money = b.money AND b.id = a.id")
+				if want := fmt.Sprintf("%d,%d,%d", total, total, count); err != nil || got != want {
+					t.Errorf("%q, %v; want %q", got, err, want)
+					return
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		from, to := i*7%count, (i*13+1)%count
+		if from == to {
+			continue
+		}
+		money[from]--
+		money[to]++
+		r.commit(account(int64(from), money[from]), account(int64(to), money[to]))
+	}
+	close(done)
+	readers.Wait()
+	if n := len(r.engine.idle); n > 2 {
+		t.Errorf("%d idle connections", n)
+	}
+}
+
+func TestNewSchema(t *testing.T) {
+	r := newRegion(t, Options{})
+	r.commit(replicatest.Schema(accounts()), account(1, 5))
+	want := func(sql, rows string) {
+		t.Helper()
+		if got, err := r.query(t.Context(), sql); err != nil || got != rows {
+			t.Errorf("%s: %q, %v; want %q", sql, got, err, rows)
+		}
+	}
+	want("SELECT * FROM accounts", "1,5")
+	wider := replicatest.WithColumn(accounts(), "note", value.Text("n"))
+	r.commit(replicatest.Schema(wider, replicatest.Table(11, "more", "id")))
+	want("SELECT * FROM accounts", "1,5,n")
+	want("SELECT count(*) FROM more", "0")
+}
+
+func TestCancelled(t *testing.T) {
+	r := newRegion(t, Options{MaxRunning: 1})
+	r.commit(replicatest.Schema(accounts()), account(1, 5))
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan error)
+	go func() {
+		_, err := r.query(ctx, "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s) SELECT count(*) FROM s")
+		stopped <- err
+	}()
+	cancel()
+	err := <-stopped
+	if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED && !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if got, err := r.query(t.Context(), "SELECT money FROM accounts"); err != nil || got != "5" {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+}
+
+func TestStatementsThatAreNotKept(t *testing.T) {
+	r := newRegion(t, Options{MaxIdle: 1})
+	r.commit(replicatest.Schema(accounts()), account(1, 5))
+	long := "SELECT money FROM accounts --" + strings.Repeat("x", maxKeptText)
+	for i := range maxStatements + 10 {
+		for _, sql := range []string{long, fmt.Sprintf("SELECT money + %d - %d FROM accounts", i, i)} {
+			if got, err := r.query(t.Context(), sql); err != nil || got != "5" {
+				t.Fatalf("%q, %v", got, err)
+			}
+		}
+	}
+	c := r.engine.idle[0]
+	if len(c.cached) != maxStatements || c.recent.Len() != maxStatements || c.cached[long] != nil {
+		t.Errorf("%d statements kept", len(c.cached))
+	}
+}
+
+// A table that has grown is planned for anew: the plan made for an empty one would read it whole for each row.
+func TestPlansFollowSizes(t *testing.T) {
+	r := newRegion(t, Options{})
+	r.commit(replicatest.Schema(accounts()))
+	const sql = "SELECT count(*) FROM accounts a JOIN accounts b ON b.money = a.money"
+	for i := range 2 * checkPlanEvery {
+		if i == checkPlanEvery/2 {
+			changes := make([]replicatest.Change, 1000)
+			for id := range changes {
+				changes[id] = account(int64(id), int64(id))
+			}
+			r.commit(changes...)
+		}
+		want := "0"
+		if i >= checkPlanEvery/2 {
+			want = "1000"
+		}
+		if got, err := r.query(t.Context(), sql); err != nil || got != want {
+			t.Fatalf("%d: %q, %v", i, got, err)
+		}
+	}
+	s := r.engine.idle[0].cached[sql].Value.(*statement)
+	if s.planned[0] != 1000 {
+		t.Errorf("planned for %v rows", s.planned)
+	}
+}
