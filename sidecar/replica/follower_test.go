@@ -153,7 +153,9 @@ func TestAPrimaryOfANewerProtocolIsNotFollowed(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			connects := 0
 			f := followIn(t, 10*time.Second, FollowerConfig{OnConnect: func() { connects++ }},
-				func(req *http.Request) (*http.Response, error) { return stream(req, io.ErrUnexpectedEOF, welcome(version)) })
+				func(req *http.Request) (*http.Response, error) {
+					return stream(req, io.ErrUnexpectedEOF, welcome(version))
+				})
 			if _, ok := f.store.Identity(); ok || connects > 0 {
 				t.Errorf("protocol %d: %d connects, identity %v", version, connects, ok)
 			}
