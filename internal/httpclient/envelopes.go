@@ -16,7 +16,7 @@ type envelopes struct{ *http.Transport }
 // RoundTrip implements http.RoundTripper.
 func (e envelopes) RoundTrip(req *http.Request) (*http.Response, error) {
 	kind := req.Header.Get("Content-Type")
-	if req.Body != nil && (strings.HasPrefix(kind, "application/connect+") || strings.HasPrefix(kind, "application/grpc")) {
+	if req.Body != nil && req.ContentLength < 0 && (strings.HasPrefix(kind, "application/connect+") || strings.HasPrefix(kind, "application/grpc")) {
 		req = req.Clone(req.Context()) // which is not ours to change
 		req.Body = &envelopeReader{ReadCloser: req.Body}
 	}
@@ -30,21 +30,21 @@ const envelopePrefix = 5 // flags, and the length of what follows
 type envelopeReader struct {
 	io.ReadCloser
 
-	rest uint64 // of the message that was begun
+	prefix [envelopePrefix]byte
+	begun  []byte // what is not read yet of prefix
+	rest   uint64 // and of the message after it
 }
 
 // Read implements io.Reader.
-func (r *envelopeReader) Read(b []byte) (n int, err error) {
-	if r.rest == 0 {
-		if len(b) < envelopePrefix {
-			return 0, io.ErrShortBuffer
+func (r *envelopeReader) Read(b []byte) (int, error) {
+	if len(r.begun) == 0 && r.rest == 0 {
+		if _, err := io.ReadFull(r.ReadCloser, r.prefix[:]); err != nil {
+			return 0, err
 		}
-		n, err = io.ReadFull(r.ReadCloser, b[:envelopePrefix])
-		if err != nil {
-			return n, err
-		}
-		r.rest = uint64(binary.BigEndian.Uint32(b[1:]))
+		r.begun, r.rest = r.prefix[:], uint64(binary.BigEndian.Uint32(r.prefix[1:]))
 	}
+	n := copy(b, r.begun)
+	r.begun = r.begun[n:]
 	m, err := io.ReadFull(r.ReadCloser, b[n:n+int(min(r.rest, uint64(len(b)-n)))])
 	r.rest -= uint64(m)
 	if r.rest > 0 && errors.Is(err, io.EOF) {

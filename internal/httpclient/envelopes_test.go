@@ -14,37 +14,52 @@ func envelope(message []byte) []byte {
 }
 
 func TestAMessageIsReadInOnePiece(t *testing.T) {
-	in, out := io.Pipe()
 	long := bytes.Repeat([]byte("x"), 300)
-	go func() {
-		for _, message := range [][]byte{[]byte("ping"), nil, long} {
-			e := envelope(message)
-			_, _ = out.Write(e[:envelopePrefix])
-			if len(message) > 0 {
-				_, _ = out.Write(e[envelopePrefix:])
+	messages := [][]byte{[]byte("ping"), nil, long}
+	for _, test := range []struct {
+		buffer int
+		want   []int // sizes of what is read
+	}{
+		{1024, []int{9, 5, 305}},
+		{128, []int{9, 5, 128, 128, 49}},
+		{4, []int{4, 4, 1, 4, 1, 4, 4}},
+		{1, []int{1, 1, 1, 1, 1}},
+	} {
+		in, out := io.Pipe()
+		go func() {
+			for _, message := range messages {
+				e := envelope(message)
+				_, _ = out.Write(e[:envelopePrefix])
+				if len(message) > 0 {
+					_, _ = out.Write(e[envelopePrefix:])
+				}
 			}
+			_ = out.Close()
+		}()
+		r := &envelopeReader{ReadCloser: in}
+		b := make([]byte, test.buffer)
+		var sizes []int
+		var all []byte
+		for {
+			n, err := r.Read(b)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			sizes, all = append(sizes, n), append(all, b[:n]...)
 		}
-		_ = out.Close()
-	}()
-	r := &envelopeReader{ReadCloser: in}
-	b := make([]byte, 128)
-	var sizes []int
-	var all []byte
-	for {
-		n, err := r.Read(b)
-		if errors.Is(err, io.EOF) {
-			break
+		if diff := cmp.Diff(test.want, sizes[:min(len(test.want), len(sizes))]); diff != "" {
+			t.Errorf("buffer of %d: sizes of what was read (-want +got):\n%s", test.buffer, diff)
 		}
-		if err != nil {
-			t.Fatal(err)
+		var want []byte
+		for _, message := range messages {
+			want = append(want, envelope(message)...)
 		}
-		sizes, all = append(sizes, n), append(all, b[:n]...)
-	}
-	if diff := cmp.Diff([]int{9, 5, 128, 128, 49}, sizes); diff != "" {
-		t.Errorf("sizes of what was read (-want +got):\n%s", diff)
-	}
-	if want := bytes.Join([][]byte{envelope([]byte("ping")), envelope(nil), envelope(long)}, nil); !bytes.Equal(all, want) {
-		t.Errorf("read %x, written was %x", all, want)
+		if !bytes.Equal(all, want) {
+			t.Errorf("buffer of %d: read %x, written was %x", test.buffer, all, want)
+		}
 	}
 }
 
