@@ -297,11 +297,11 @@ func (p *Primary) onClose(f func() error) {
 func (p *Primary) Close(ctx context.Context) error {
 	p.health.SetNotReady("stopping")
 	p.cancel()
+	p.done.Wait() // the janitor reads the stores
 	var errs []error
 	for _, closer := range slices.Backward(p.closers) {
 		errs = append(errs, closer(ctx))
 	}
 	p.closers = nil
-	p.done.Wait()
 	return errors.Join(errs...)
 }

@@ -37,18 +37,29 @@ type origin struct {
 	addr   string
 	client datav1connect.DataServiceClient
 	id     uint32
+	dir    string
 	trims  atomic.Int64
+	// checkpoints of SQLite's WAL
+	checkpoints atomic.Int64
 }
 
 func startPrimary(t *testing.T) *origin {
 	t.Helper()
-	o := &origin{t: t}
+	return startPrimaryThatTrims(t, 5*time.Millisecond)
+}
+
+func startPrimaryThatTrims(t *testing.T, every time.Duration) *origin {
+	t.Helper()
+	o := &origin{t: t, dir: t.TempDir()}
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: t.TempDir(), Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
-		Keep: changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}, TrimInterval: 5 * time.Millisecond,
+		Dir: o.dir, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
+		Keep: changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}, TrimInterval: every,
 		Failpoint: func(place string) {
-			if place == "after-trim" {
+			switch place {
+			case "after-trim":
 				o.trims.Add(1)
+			case "after-checkpoint":
+				o.checkpoints.Add(1)
 			}
 		},
 	})

@@ -83,6 +83,7 @@ type DB struct {
 	closed        atomic.Bool
 	checkpointing atomic.Bool
 	sinceCheck    atomic.Int64  // commits since the last checkpoint
+	walFrames     atomic.Int64  // in the WAL at the last checkpoint
 	durable       atomic.Uint64 // a version that the file itself has on the disk
 	closing       sync.RWMutex  // held for reading while a request is queued
 	writer        *writer
@@ -220,18 +221,29 @@ func (db *DB) meshVersion() uint64 {
 // checkpointEvery is how many groups are committed between two checkpoints: at most some 4 MiB of WAL for small ones.
 const checkpointEvery = 64
 
-// committed starts a checkpoint now and then, off the commit path: its fsync would be the commit's p99.
+// maxWALFrames is how many pages the WAL may have before the writer waits for a checkpoint: 32 MiB. SQLite begins a WAL anew
+// only at a write that finds all of it in the file; a checkpoint beside a writer that never rests always leaves something,
+// and the WAL would grow for as long as that goes on.
+const maxWALFrames = 8 << 10
+
+// committed starts a checkpoint now and then, off the commit path: its fsync would be the commit's p99. The writer calls it,
+// between two groups.
 func (db *DB) committed() {
 	if db.sinceCheck.Add(1) < checkpointEvery || !db.checkpointing.CompareAndSwap(false, true) {
 		return
 	}
 	db.sinceCheck.Store(0)
-	db.done.Go(func() {
+	check := func() {
 		defer db.checkpointing.Store(false)
 		if err := db.checkpoint(); err != nil {
 			db.logger.Warn("checkpoint", slog.Any("error", err))
 		}
-	})
+	}
+	if db.walFrames.Load() > maxWALFrames {
+		check()
+	} else {
+		db.done.Go(check)
+	}
 }
 
 // checkpoint moves what it can from the WAL into the file. Where that was all, the file has on the disk at least the version
@@ -256,6 +268,7 @@ func (db *DB) checkpoint() (err error) {
 	}
 	db.failpoint("before-checkpoint")
 	frames, done, err := conn.WALCheckpoint(sqlite.CheckpointPassive)
+	db.walFrames.Store(int64(frames))
 	if err == nil && frames >= 0 && frames == done {
 		db.durable.Store(max(db.durable.Load(), version))
 	}
