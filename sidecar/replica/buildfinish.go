@@ -226,9 +226,8 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 	if old.tailFirst > b.at.version+1 || old.catalogVersion != b.catalogVersion {
 		return errBuildStale
 	}
-	g := &group{store: d.store, database: d, catalog: b.catalog}
-	g.begin()
-	defer func() { _ = g.batch.Close() }() // gives memory back; there is nothing to lose
+	g := d.newGroup(b.catalog)
+	defer g.end()
 	g.next.problem = old.problem
 	moved := make(map[uint32]uint32)
 	maps.Copy(moved, old.moved)
@@ -252,16 +251,10 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 			return fmt.Errorf("record %d: %w", version, err)
 		}
 	}
-	for table, sum := range g.sums {
-		if err := g.batch.Set(sumKey(d.id, table), sum.encode(), nil); err != nil {
-			return err
-		}
-	}
-	next := g.next
-	if err := errors.Join(g.batch.Set(stateKey(d.id), next.encode(), nil), forgetBuild(g.batch, d.id)); err != nil {
+	if err := forgetBuild(g.batch, d.id); err != nil {
 		return err
 	}
-	if err := d.commit(g.batch, &next); err != nil {
+	if err := g.commit(); err != nil {
 		return err
 	}
 	d.building.Store(nil)
@@ -274,15 +267,15 @@ func (g *group) addTail(b *build, version uint64) error {
 	if err != nil {
 		return err
 	}
-	var r replicationv1.CommitRecord
-	if stored == nil || proto.Unmarshal(stored, &r) != nil {
+	r := &g.record
+	if stored == nil || r.decode(stored) != nil {
 		return fmt.Errorf("%w: log tail", ErrCorrupt)
 	}
-	for _, change := range r.GetTables() {
-		if !b.wants(change.GetTableId()) {
+	for i := range r.tables {
+		if !b.wants(r.tables[i].id) {
 			continue
 		}
-		if err := g.changeTable(change, version); err != nil {
+		if err := g.changeTable(&r.tables[i], version); err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,7 @@ func (s *Snapshot) StoredSum(t *catalog.Table) (sum rowcodec.Sum, rows uint64, e
 
 // HasEntry reports whether an index has an entry of exactly this key.
 func (s *Snapshot) HasEntry(t *catalog.Table, ix *catalog.Index, key []byte) (bool, error) {
-	s.key = appendDataPrefix(s.key[:0], s.id, s.applied.generation, t.ID, ix.ID)
+	s.key = appendDataPrefix(s.key[:0], s.id, s.applied.generationOf(t.ID), t.ID, ix.ID)
 	s.key = append(s.key, key...)
 	_, closer, err := s.snap.Get(s.key)
 	if errors.Is(err, pebble.ErrNotFound) {
