@@ -38,8 +38,7 @@ func (g *group) passOver(t *catalog.Table, err error) error {
 
 // markDiverged notes that a table is not what the primary has.
 func (g *group) markDiverged(table uint32) {
-	at, _ := slices.BinarySearch(g.next.diverged, table)
-	g.next.diverged = slices.Insert(slices.Clone(g.next.diverged), at, table)
+	g.next.diverge(table)
 	delete(g.tables, table)
 	delete(g.sums, table)
 }

@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -212,7 +214,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 
 // switchTables puts copies of tables in the place of the old ones, after bringing them from where they are to where the
 // database is by the records of the tail.
-func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
+func (d *Database) switchTables(b *build, sums map[uint32]tableSum) (err error) {
 	if err := d.store.acquire(); err != nil {
 		return err
 	}
@@ -246,10 +248,14 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 		g.sums[table] = &sum
 	}
 	g.next.moved = moved
+	checksum := b.at.checksum
 	for version := b.at.version + 1; version <= old.version; version++ {
-		if err := g.addTail(b, version); err != nil {
+		if checksum, err = g.addTail(b, version, checksum); err != nil {
 			return fmt.Errorf("record %d: %w", version, err)
 		}
+	}
+	if checksum != old.checksum {
+		return fmt.Errorf("%w: the log tail ends with checksum %x, %x was applied", errBuildStale, checksum, old.checksum)
 	}
 	if err := forgetBuild(g.batch, d.id); err != nil {
 		return err
@@ -261,23 +267,26 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 	return nil
 }
 
-// addTail applies to the tables of a build what a record of the tail says of them.
-func (g *group) addTail(b *build, version uint64) error {
+// addTail applies to the tables of a build what a record of the tail says of them, and returns the record's checksum. A
+// record that does not follow the one before is of no use: a build of a later version does without it.
+func (g *group) addTail(b *build, version uint64, before [checksumSize]byte) (checksum [checksumSize]byte, err error) {
 	stored, err := get(g.store.db, tailKey(g.database.id, version))
 	if err != nil {
-		return err
+		return checksum, err
 	}
 	r := &g.record
-	if stored == nil || r.decode(stored) != nil {
-		return fmt.Errorf("%w: log tail", ErrCorrupt)
+	if stored == nil || r.decode(stored) != nil || !bytes.Equal(r.previousChecksum, before[:]) {
+		return checksum, fmt.Errorf("%w: log tail", errBuildStale)
 	}
 	for i := range r.tables {
 		if !b.wants(r.tables[i].id) {
 			continue
 		}
 		if err := g.changeTable(&r.tables[i], version); err != nil {
-			return err
+			return checksum, err
 		}
 	}
-	return nil
+	sum := sha256.Sum256(stored)
+	copy(checksum[:], sum[:])
+	return checksum, nil
 }
