@@ -67,7 +67,7 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 			DataCorruption: func(info pebble.DataCorruptionInfo) { s.fs.Fail(fmt.Errorf("%w: %s", ErrCorrupt, info)) },
 		},
 	}
-	// Rows are mostly looked up by their whole key, at each insert in vain: a bloom filter answers that from memory.
+	// Rows are mostly looked up by their whole key, at many an insert in vain: a bloom filter answers that from memory.
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
