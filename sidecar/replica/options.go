@@ -70,7 +70,7 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 		},
 	}
 	po.Experimental.CompactionScheduler = compactions.New()
-	// Rows are mostly looked up by their whole key, at each insert in vain: a bloom filter answers that from memory.
+	// Rows are mostly looked up by their whole key, at many an insert in vain: a bloom filter answers that from memory.
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
