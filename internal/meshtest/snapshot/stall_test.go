@@ -35,7 +35,10 @@ func TestASnapshotStallsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	for stream.Receive() && stream.Msg().GetChunk() == nil { // up to the first chunk
+	for stream.Msg().GetChunk() == nil {
+		if !stream.Receive() {
+			t.Fatalf("no chunk: %v", stream.Err())
+		}
 	}
 	wal := func() int64 {
 		t.Helper()
