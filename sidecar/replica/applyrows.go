@@ -22,6 +22,10 @@ func (g *group) changeTable(change *replicationv1.TableChange, version uint64) e
 	if _, bad := slices.BinarySearch(g.next.diverged, t.ID); bad {
 		return nil // it is being copied anew, from a later version
 	}
+	if change.Replaced {
+		g.markDiverged(t.ID) // it has no rows yet: they are to be copied
+		return nil
+	}
 	err := g.changeRows(t, change, version)
 	// A stored row that cannot be read differs from the primary's as much as one with a wrong value.
 	if g.repairs && (errors.Is(err, ErrDiverged) || errors.Is(err, ErrCorrupt)) {

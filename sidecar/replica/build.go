@@ -65,13 +65,14 @@ type build struct {
 	indexing bool   // index entries have been written
 	rows     uint64
 	total    uint64
+	lacking  []uint32 // tables, ascending, that a record replaced when the rows had been sent: to be copied afterwards
 
 	catalogVersion uint64
 	catalog        *catalog.Catalog
 }
 
-// buildFormat begins a stored build.
-const buildFormat = 1
+// buildFormat begins a stored build. Format 1 ends after the tables.
+const buildFormat = 2
 
 func (b *build) encode() []byte {
 	flags := uint64(0)
@@ -91,11 +92,11 @@ func (b *build) encode() []byte {
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.after)))
 	out = append(out, b.after...)
-	return appendTables(out, b.tables)
+	return appendTables(appendTables(out, b.tables), b.lacking)
 }
 
 func decodeBuild(stored []byte) (*build, error) {
-	if len(stored) == 0 || stored[0] != buildFormat {
+	if len(stored) == 0 || stored[0] == 0 || stored[0] > buildFormat {
 		return nil, fmt.Errorf("%w: build of %d bytes", ErrCorrupt, len(stored))
 	}
 	r := numbers{b: stored[1:]}
@@ -109,6 +110,9 @@ func decodeBuild(stored []byte) (*build, error) {
 	}
 	b.after = r.bytes()
 	b.tables = r.tables()
+	if stored[0] > 1 {
+		b.lacking = r.tables()
+	}
 	if r.bad || len(r.b) != 0 {
 		return nil, fmt.Errorf("%w: build of another length", ErrCorrupt)
 	}

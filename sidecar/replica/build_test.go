@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -227,4 +228,28 @@ func FuzzSnapshot(f *testing.F) {
 			t.Fatalf("version %d is served after %v", version, err)
 		}
 	})
+}
+
+// TestBuildRoundTrip reads stored builds back, those of the format before this one too.
+func TestBuildRoundTrip(t *testing.T) {
+	b := &build{
+		generation: 3, tables: []uint32{4, 7}, begin: place{epoch: 1, version: 8}, at: place{epoch: 2, version: 9, checksum: [checksumSize]byte{1}},
+		newest: 9, table: 7, after: []byte("key"), ended: true, rowsDone: true, rows: 5, total: 6, catalogVersion: 2, lacking: []uint32{9, 12},
+	}
+	stored := b.encode()
+	got, err := decodeBuild(stored)
+	if err != nil || !reflect.DeepEqual(got, b) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	old := slices.Clone(stored[:len(stored)-3]) // without a number and two ids
+	old[0] = 1
+	b.lacking = nil
+	if got, err := decodeBuild(old); err != nil || !reflect.DeepEqual(got, b) {
+		t.Errorf("of format 1: %+v, %v", got, err)
+	}
+	for n := range stored {
+		if _, err := decodeBuild(stored[:n]); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("the first %d bytes: %v", n, err)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -42,7 +43,7 @@ func (d *Database) finishBuild(ctx context.Context, b *build, done *replicationv
 		return err
 	}
 	for _, t := range b.catalog.Tables {
-		if !b.wants(t.ID) {
+		if !b.wants(t.ID) || slices.Contains(b.lacking, t.ID) {
 			continue
 		}
 		if err := d.finishTable(ctx, b, t, sums[t.ID], again); err != nil {
@@ -196,6 +197,12 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 		a.catalog.Store(b.catalog)
 		errs = append(errs, batch.Set(catalogKey(d.id), stored, nil))
 	}
+	for _, t := range b.catalog.Tables {
+		if slices.Contains(b.lacking, t.ID) {
+			a.diverged = append(a.diverged, t.ID)
+		}
+	}
+	slices.Sort(a.diverged)
 	for _, t := range b.catalog.Tables {
 		errs = append(errs, batch.Set(sumKey(d.id, t.ID), sums[t.ID].encode(), nil))
 	}
