@@ -241,8 +241,9 @@ func TestBuildRoundTrip(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, b) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	old := slices.Clone(stored[:len(stored)-3]) // without a number and two ids
-	old[0] = 1
+	// Without the bytes before the tables and what is lacking behind them, each a number and two ids.
+	at := len(stored) - 3 - 3
+	old := slices.Concat([]byte{1}, stored[1:at-1], stored[at:at+3])
 	b.lacking = nil
 	if got, err := decodeBuild(old); err != nil || !reflect.DeepEqual(got, b) {
 		t.Errorf("of format 1: %+v, %v", got, err)
