@@ -58,6 +58,9 @@ type Config struct {
 	Metrics *Metrics
 
 	Clock func() time.Time // default time.Now
+	// WholeTableBytes is how many bytes of the tables that a transaction made or rewrote its record carries. Beyond that it
+	// only names them, and replicas copy them. Default and maximum 56 MiB.
+	WholeTableBytes int
 	// OnFatal is told once when the database stops because its store failed; nil for nobody. It must not wait.
 	OnFatal func(error)
 	// Failpoint is called at the named places of the commit path by crash tests; nil otherwise.
@@ -72,7 +75,9 @@ type DB struct {
 	logger  *slog.Logger
 	metrics *Metrics
 	fail    func(place string)
-	onFatal func(error)
+
+	wholeTableBytes int
+	onFatal         func(error)
 
 	readers *readerPool
 	queue   chan *request
@@ -95,12 +100,15 @@ func Open(c Config) (*DB, error) {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	if c.WholeTableBytes <= 0 || c.WholeTableBytes > maxWholeTableBytes {
+		c.WholeTableBytes = maxWholeTableBytes
+	}
 	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("create database folder: %w", err)
 	}
 	db := &DB{
 		id: c.ID, path: c.Path, log: c.Log, logger: c.Logger.With(slog.Uint64("database_id", uint64(c.ID))),
-		metrics: c.Metrics, fail: c.Failpoint, onFatal: c.OnFatal, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
+		metrics: c.Metrics, wholeTableBytes: c.WholeTableBytes, fail: c.Failpoint, onFatal: c.OnFatal, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
 	}
 	conn, err := openConn(c.Path, sqlite.ReadWrite|sqlite.Create)
 	if err != nil {
@@ -301,7 +309,8 @@ func (db *DB) TrimLog(keep changelog.Retention) (n int, err error) {
 		return 0, fmt.Errorf("checkpoint database %d: %w", db.id, err)
 	}
 	db.failpoint("before-trim")
-	n, err = db.log.Trim(db.id, db.durable.Load(), keep)
+	published, _ := db.log.Published(db.id)
+	n, err = db.log.Trim(db.id, min(db.durable.Load(), published.Version), keep) // the file can be ahead of the log for a moment
 	db.failpoint("after-trim")
 	return n, err
 }
