@@ -26,7 +26,9 @@ type Processes struct {
 	http   *http.Client
 
 	primaryAddr string
+	primaryArgs []string
 	addrs       map[string]string // by region
+	through     map[string]string // by region: where it finds the primary, if not at the primary's own address
 	running     map[string]*process
 }
 
@@ -78,7 +80,7 @@ func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Proc
 	tb.Helper()
 	ps := &Processes{
 		tb: tb, binary: Build(tb), dir: tb.TempDir(), http: client, primaryAddr: freeport.Addr(tb),
-		addrs: make(map[string]string), running: make(map[string]*process),
+		addrs: make(map[string]string), through: make(map[string]string), running: make(map[string]*process),
 	}
 	tb.Cleanup(func() {
 		for name := range ps.running {
@@ -115,13 +117,25 @@ func (ps *Processes) PrimaryURL() string { return "http://" + ps.primaryAddr }
 // StartPrimary starts the primary, without waiting for it.
 func (ps *Processes) StartPrimary() {
 	ps.tb.Helper()
-	ps.start(primaryName, "primary", "--listen", ps.primaryAddr, "--dir", filepath.Join(ps.dir, primaryName))
+	ps.start(primaryName, append([]string{
+		"primary", "--listen", ps.primaryAddr, "--dir", filepath.Join(ps.dir, primaryName),
+	}, ps.primaryArgs...)...)
 }
+
+// SetPrimaryArgs sets what more arguments the primary gets when it is started next.
+func (ps *Processes) SetPrimaryArgs(args ...string) { ps.primaryArgs = args }
+
+// SetThrough has a region, when it is started next, find the primary at an address, host:port: a proxy's, say.
+func (ps *Processes) SetThrough(region, addr string) { ps.through[region] = addr }
 
 // StartSidecar starts a region, without waiting for it.
 func (ps *Processes) StartSidecar(region string) {
 	ps.tb.Helper()
-	ps.start(region, "sidecar", "--region", region, "--primary", ps.PrimaryURL(), "--listen", ps.addrs[region],
+	primaryURL := ps.PrimaryURL()
+	if addr, ok := ps.through[region]; ok {
+		primaryURL = "http://" + addr
+	}
+	ps.start(region, "sidecar", "--region", region, "--primary", primaryURL, "--listen", ps.addrs[region],
 		"--dir", filepath.Join(ps.dir, region))
 }
 

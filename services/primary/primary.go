@@ -46,7 +46,7 @@ type Config struct {
 
 	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
 	Keep changelog.Retention
-	// TrimInterval is how often logs are trimmed; default a minute.
+	// TrimInterval is how often logs are trimmed; default a minute, or Keep.Age if that is less, but at least 100 ms.
 	TrimInterval time.Duration
 	// FarBehindBytes is how much log a region may lack before it takes a snapshot instead; default
 	// replication.DefaultFarBehindBytes.
@@ -90,7 +90,7 @@ func (c *Config) setDefaults() {
 		c.Keep.Bytes = changelog.DefaultKeepBytes
 	}
 	if c.TrimInterval == 0 {
-		c.TrimInterval = janitorInterval
+		c.TrimInterval = max(100*time.Millisecond, min(janitorInterval, c.Keep.Age))
 	}
 }
 

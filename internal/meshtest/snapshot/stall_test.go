@@ -23,7 +23,7 @@ func TestASnapshotStallsNobody(t *testing.T) {
 		commits, commitBytes = 1000, 100 << 10 // 100 MiB in all
 		walBytes             = 64 << 20        // 32 MiB, and twice what comes between two checkpoints, and then some
 	)
-	o := startPrimaryThatTrims(t, time.Hour)
+	o := startPrimaryThatTrims(t, time.Hour, closed())
 	o.exec("CREATE TABLE item (id INTEGER PRIMARY KEY, v BLOB)", "CREATE TABLE other (id INTEGER PRIMARY KEY, v BLOB)",
 		fmt.Sprintf("INSERT INTO item WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "+
 			"SELECT i, zeroblob(%d) FROM n", rows, rowBytes))
