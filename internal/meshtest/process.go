@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -38,17 +39,36 @@ type process struct {
 
 const primaryName = "primary"
 
-// Build builds the binary into a folder of the test's own.
+// Build builds the binary and returns its path. The compiler and the linker, which take far longer than most tests, run once
+// for all tests of a process.
 func Build(tb testing.TB) string {
 	tb.Helper()
+	content, err := build()
+	if err != nil {
+		tb.Fatal(err)
+	}
 	binary := filepath.Join(tb.TempDir(), "nearside")
-	cmd := exec.Command("go", "build", "-o", binary, "github.com/nearside-dev/nearside/cmd/nearside")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("build: %v\n%s", err, out)
+	if err := os.WriteFile(binary, content, 0o700); err != nil {
+		tb.Fatal(err)
 	}
 	return binary
 }
+
+// build returns the binary itself: a file would have to outlive the test that asks first, and nobody would remove it.
+var build = sync.OnceValues(func() (binary []byte, err error) {
+	dir, err := os.MkdirTemp("", "nearside-build")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	name := filepath.Join(dir, "nearside")
+	cmd := exec.Command("go", "build", "-o", name, "github.com/nearside-dev/nearside/cmd/nearside")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return os.ReadFile(name)
+})
 
 // Environ is the environment for a role that a test starts: nothing of the caller's own settings.
 func Environ() []string {

@@ -78,7 +78,7 @@ func (c *heldConn) Receive(m any) error {
 // the middle: the old copy answers as it was, all of it and its indexes, and grows older though the primary is heard.
 func TestOldCopyAnswersMeanwhile(t *testing.T) {
 	away := make(chan struct{})
-	o := startPrimaryThatTrims(t, away)
+	o := startPrimaryThatTrims(t, 5*time.Millisecond, away)
 	o.fill(2500)
 	link := faultproxy.Start(t, o.addr)
 	h := newHold()

@@ -37,23 +37,26 @@ type origin struct {
 	addr   string
 	client datav1connect.DataServiceClient
 	id     uint32
+	dir    string
 	trims  atomic.Int64
+	// checkpoints of SQLite's WAL
+	checkpoints atomic.Int64
 }
 
 func startPrimary(t *testing.T) *origin {
 	t.Helper()
 	now := make(chan struct{})
 	close(now)
-	return startPrimaryThatTrims(t, now)
+	return startPrimaryThatTrims(t, 5*time.Millisecond, now)
 }
 
-// startPrimaryThatTrims is startPrimary, but nothing is trimmed before a channel is closed.
-func startPrimaryThatTrims(t *testing.T, after <-chan struct{}) *origin {
+// startPrimaryThatTrims starts a primary that trims its log at an interval, but nothing before a channel is closed.
+func startPrimaryThatTrims(t *testing.T, every time.Duration, after <-chan struct{}) *origin {
 	t.Helper()
-	o := &origin{t: t}
+	o := &origin{t: t, dir: t.TempDir()}
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: t.TempDir(), Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
-		Keep: changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}, TrimInterval: 5 * time.Millisecond,
+		Dir: o.dir, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
+		Keep: changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}, TrimInterval: every,
 		Failpoint: func(place string) {
 			switch place {
 			case "before-trim":
@@ -63,6 +66,8 @@ func startPrimaryThatTrims(t *testing.T, after <-chan struct{}) *origin {
 				}
 			case "after-trim":
 				o.trims.Add(1)
+			case "after-checkpoint":
+				o.checkpoints.Add(1)
 			}
 		},
 	})
