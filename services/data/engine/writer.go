@@ -21,6 +21,9 @@ const (
 	// MaxTransactionBytes is how large a transaction's record may be.
 	MaxTransactionBytes = 64 << 20
 
+	// maxWholeTableBytes leaves room in a record for its catalog.
+	maxWholeTableBytes = MaxTransactionBytes - 8<<20
+
 	maxQueue      = 4096                  // waiting transactions
 	maxGroup      = 512                   // transactions of one group
 	maxGroupBytes = 16 << 20              // records of one group, about
@@ -268,6 +271,9 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	results, c, err := w.savepoint(x, r.tx)
 	if x.schema {
 		w.forgetStatements() // what was noted of them when they were compiled may be wrong now
+	}
+	if err != nil || w.conn.Autocommit() {
+		x.unsettle()
 	}
 	if w.conn.Autocommit() {
 		if err == nil {
