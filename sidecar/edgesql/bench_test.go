@@ -83,7 +83,7 @@ func newBothSides(tb testing.TB, rows int64) *bothSides {
 	p := replicatest.NewPrimary()
 	must(tb, s.store.ApplyRecords(benchID, [][]byte{p.Commit(replicatest.Schema(users, orders))}))
 	must(tb, conn.Exec("BEGIN"))
-	for id := int64(0); id < rows; id++ {
+	for id := range rows {
 		email, bio, age := fmt.Sprintf("user%08d@example.org", id), strings.Repeat("b", 120), id*7919%97
 		record := p.Commit(
 			replicatest.Put(users, replicatest.Row(id, value.Text(email), value.Integer(age), value.Text(bio))),
