@@ -37,7 +37,7 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 	a := d.state.Load()
 	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), id: d.id, floor: a.stamp}
 	if before%2 == 0 && d.commits.Load() == before {
-		s.reading = stamp.Reading{At: a.stamp, Until: last}
+		s.reading = stamp.Reading{At: a.stamp, Until: max(a.stamp, last)}
 	} else {
 		// A commit was in flight: only the Pebble snapshot itself knows whether it has it.
 		stored, err := readState(s.snap, d.id)
