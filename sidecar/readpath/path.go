@@ -34,6 +34,7 @@ type Path struct {
 	store     *replica.Store
 	directory *Directory
 	first     Reader
+	memory    *memoryReader // for the values that are kept beside the rows
 	metrics   *metrics
 	key       atomic.Pointer[key]
 }
@@ -57,8 +58,8 @@ func New(o Options) (*Path, error) {
 	reader = &replicaReader{
 		next: reader, store: o.Store, codec: p.codec, region: o.Region, logger: o.Logger, metrics: m,
 	}
-	reader = &memoryReader{next: reader, cache: o.Memory, store: o.Store, codec: p.codec, region: o.Region}
-	p.first = reader
+	p.memory = &memoryReader{next: reader, cache: o.Memory, store: o.Store, codec: p.codec, region: o.Region}
+	p.first = p.memory
 	return p, nil
 }
 

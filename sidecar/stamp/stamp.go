@@ -99,6 +99,11 @@ func (t *Table) Change(database uint32, touched Touched, commit func() error, pu
 	return nil
 }
 
+// Invalidate makes all that was kept of what it names until now invalid. It is no change of the database.
+func (t *Table) Invalidate(database uint32, touched Touched) {
+	t.raise(t.last.Add(1), database, touched)
+}
+
 func (t *Table) raise(n uint64, database uint32, touched Touched) {
 	if touched.Everything {
 		raise(t.database(database), n)
