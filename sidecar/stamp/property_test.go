@@ -12,7 +12,7 @@ import (
 
 const (
 	ids      = 24
-	versions = 450
+	versions = 300
 	readers  = 4
 )
 
