@@ -78,7 +78,9 @@ func (s *Snapshot) Epoch() uint32 { return s.applied.epoch }
 func (s *Snapshot) Version() uint64 { return s.applied.version }
 
 // Reaches reports whether the snapshot is at least as fresh as a bookmark. The error is ErrBookmarkLost.
-func (s *Snapshot) Reaches(epoch uint32, version uint64) (bool, error) { return s.applied.reaches(epoch, version) }
+func (s *Snapshot) Reaches(epoch uint32, version uint64) (bool, error) {
+	return s.applied.reaches(epoch, version)
+}
 
 // Catalog returns the schema. It is nil for a database without any.
 func (s *Snapshot) Catalog() *catalog.Catalog { return s.catalog }
