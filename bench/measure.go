@@ -173,6 +173,9 @@ func (b *bench) measureWrites(ctx context.Context, _ uint64) error {
 
 // measureLag has three regions follow writes at a steady rate and looks for them in another region than the caller's.
 func (b *bench) measureLag(ctx context.Context, version uint64) error {
+	if !b.wants("lag") {
+		return nil
+	}
 	for _, name := range []string{"us-east-1", "ap-southeast-1"} {
 		b.logf("%s copies the rows", name)
 		n, err := b.startRegion(ctx, name, b.primary.addr)
@@ -302,6 +305,9 @@ type measurement struct {
 
 // closed measures a call that all clients repeat without a pause.
 func (b *bench) closed(ctx context.Context, m measurement, target *node, call func(*load.Client, *rand.Rand) error) error {
+	if !b.wants(m.name) {
+		return nil
+	}
 	b.logf("%s", m.name)
 	tasks := make([]load.Task, b.clients)
 	for i := range tasks {
@@ -342,6 +348,8 @@ func (b *bench) closed(ctx context.Context, m measurement, target *node, call fu
 		line.peak = append(line.peak, memory.Peak)
 	}
 	b.report.hops = append(b.report.hops, line)
+	b.logf("  %.0f/s, p50 %s ms, p99 %s ms, %.2f s of the servers' processors per 100 k", r.Rate(),
+		milliseconds(&r.Latency, 0.5), milliseconds(&r.Latency, 0.99), line.cpuPer100k())
 	return profiled()
 }
 

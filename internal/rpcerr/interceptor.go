@@ -78,7 +78,7 @@ func (c *validatingConn) Receive(msg any) error {
 
 func (i *Interceptor) validate(msg any) error {
 	m, ok := msg.(proto.Message)
-	if !ok {
+	if !ok || plain(msg) {
 		return nil
 	}
 	err := i.validator.Validate(m)

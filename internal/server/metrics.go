@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,6 +14,7 @@ import (
 type rpcMetrics struct {
 	seconds  *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	answered sync.Map // procedure → prometheus.Observer of its calls without an error: a look-up by labels costs ten times as much
 }
 
 var _ connect.Interceptor = (*rpcMetrics)(nil)
@@ -37,12 +39,17 @@ func newRPCMetrics(registerer prometheus.Registerer) (*rpcMetrics, error) {
 }
 
 func (m *rpcMetrics) observe(procedure string, begin time.Time, err error) {
-	code := "ok"
-	if err != nil {
-		code = connect.CodeOf(err).String()
-	}
 	m.inFlight.Dec()
-	m.seconds.WithLabelValues(procedure, code).Observe(time.Since(begin).Seconds())
+	took := time.Since(begin).Seconds()
+	if err != nil {
+		m.seconds.WithLabelValues(procedure, connect.CodeOf(err).String()).Observe(took)
+		return
+	}
+	ok, found := m.answered.Load(procedure)
+	if !found {
+		ok, _ = m.answered.LoadOrStore(procedure, m.seconds.WithLabelValues(procedure, "ok"))
+	}
+	ok.(prometheus.Observer).Observe(took)
 }
 
 // WrapUnary implements connect.Interceptor.
