@@ -33,6 +33,7 @@ type Path struct {
 	directory *Directory
 	first     Reader
 	metrics   *metrics
+	region    []string // alone, as a header has it
 	key       atomic.Pointer[key]
 }
 
@@ -48,7 +49,7 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m}
+	p := &Path{store: o.Store, directory: o.Directory, metrics: m, region: []string{o.Region}}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}
