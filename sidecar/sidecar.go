@@ -27,6 +27,7 @@ import (
 	internalverify "github.com/nearside-dev/nearside/internal/verify"
 	"github.com/nearside-dev/nearside/sidecar/forward"
 	"github.com/nearside-dev/nearside/sidecar/gateway"
+	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 	"github.com/nearside-dev/nearside/sidecar/verify"
@@ -103,8 +104,13 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err != nil {
 		return nil, err
 	}
+	cache, err := s.openCache(metrics)
+	if err != nil {
+		return nil, err
+	}
 	path, err := readpath.New(readpath.Options{
-		Region: c.Region, Store: s.store, Directory: s.directory, Primary: primary, Logger: s.logger, Registerer: metrics,
+		Region: c.Region, Store: s.store, Directory: s.directory, Memory: cache, Primary: primary, Logger: s.logger,
+		Registerer: metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -142,6 +148,25 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	}
 	s.logger.InfoContext(ctx, "sidecar serves", slog.String("url", s.url), slog.String("admin_url", s.adminURL))
 	return s, nil
+}
+
+// openCache opens the memory that reads look into first; nil is none.
+func (s *Sidecar) openCache(metrics *prometheus.Registry) (*memory.Cache, error) {
+	if s.config.CacheBytes == 0 {
+		return nil, nil //nolint:nilnil // no cache keeps nothing
+	}
+	cache, err := memory.New(memory.Options{
+		Bytes: s.config.CacheBytes, DatabasePercent: cmp.Or(s.config.CachePercent, memory.DefaultDatabasePercent),
+		Stamps: s.store.Stamps(), Registerer: metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error {
+		cache.Close()
+		return nil
+	})
+	return cache, nil
 }
 
 // listen opens both listeners.

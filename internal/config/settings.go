@@ -109,6 +109,32 @@ type Up struct {
 	Regions        []string // the first is the primary's
 	InsecureListen bool     // allow a ListenHost that other machines reach; default false
 	MaxOpen        int      // databases whose files the primary has open at once; default 256
+	Cache          Cache    // of each region
+}
+
+// Cache is a sidecar's memory of answers.
+type Cache struct {
+	Bytes   int // default 64 MiB; 0 is none
+	Percent int // how much of it one database may take; default 80
+}
+
+func defaultCache() Cache { return Cache{Bytes: 64 << 20, Percent: 80} }
+
+func (c *Cache) register(s Set) {
+	s.Int(&c.Bytes, "cache-bytes", "how much memory each sidecar keeps answers in, in bytes; 0 keeps none")
+	s.Int(&c.Percent, "cache-database-percent", "how much of that memory one database may take, in percent")
+}
+
+func (c *Cache) validate() error {
+	const least = 1 << 20
+	var errs []error
+	if c.Bytes != 0 && c.Bytes < least {
+		errs = append(errs, invalid("cache-bytes", strconv.Itoa(c.Bytes), fmt.Sprintf("want 0 or at least %d", least)))
+	}
+	if c.Percent < 1 || c.Percent > 100 {
+		errs = append(errs, invalid("cache-database-percent", strconv.Itoa(c.Percent), "must be from 1 to 100"))
+	}
+	return errors.Join(errs...)
 }
 
 // DefaultUp returns the defaults.
@@ -116,6 +142,7 @@ func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
 		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen,
+		Cache: defaultCache(),
 	}
 }
 
@@ -127,6 +154,7 @@ func (c *Up) Register(s Set) {
 	s.String(&c.ListenHost, "listen-host", "address to listen on")
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
+	c.Cache.register(s)
 }
 
 const (
@@ -159,7 +187,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, validMaxOpen(c.MaxOpen))
+	errs = append(errs, validMaxOpen(c.MaxOpen), c.Cache.validate())
 	return errors.Join(errs...)
 }
 
@@ -240,11 +268,12 @@ type Sidecar struct {
 	Dir            string // default .nearside/REGION
 	AdvertiseURL   string // where others reach the gateway; default from Listen
 	InsecureListen bool   // allow a Listen that other machines reach; default false
+	Cache          Cache
 }
 
 // DefaultSidecar returns the defaults.
 func DefaultSidecar() Sidecar {
-	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080"}
+	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", Cache: defaultCache()}
 }
 
 // Register registers the settings, with the present values as defaults.
@@ -254,6 +283,7 @@ func (c *Sidecar) Register(s Set) {
 	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
 	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
 	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
+	c.Cache.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 }
 
@@ -271,6 +301,7 @@ func (c *Sidecar) Validate() error {
 		validURL("primary", c.Primary),
 		validListen(c.Listen, c.InsecureListen),
 		advertise,
+		c.Cache.validate(),
 	)
 }
 

@@ -14,15 +14,17 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
 
-// Options configures a Path. All but the registerer are required.
+// Options configures a Path. All but the memory and the registerer are required.
 type Options struct {
 	Region     string
 	Store      *replica.Store
 	Directory  *Directory
 	Primary    Primary
+	Memory     *memory.Cache // optional: without it nothing is kept
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // optional
 }
@@ -56,6 +58,7 @@ func New(o Options) (*Path, error) {
 	reader = &replicaReader{
 		next: reader, store: o.Store, codec: p.codec, region: o.Region, logger: o.Logger, metrics: m,
 	}
+	reader = &memoryReader{next: reader, cache: o.Memory, store: o.Store, codec: p.codec, region: o.Region}
 	p.first = reader
 	return p, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // ApplyRecords applies a group of encoded commit records of one database, in order, and makes them visible together. It keeps
@@ -89,6 +90,7 @@ type group struct {
 	sums    map[uint32]*tableSum // of the tables that were touched
 	records int
 	bytes   int
+	touched stamp.Touched
 
 	record replicationv1.CommitRecord
 
@@ -110,6 +112,7 @@ func (g *group) begin() {
 	}
 	g.sums = make(map[uint32]*tableSum)
 	g.records, g.bytes = 0, 0
+	g.touched = stamp.Touched{}
 }
 
 // add puts a record into the batch. After an error the batch is not to be committed.
@@ -203,7 +206,7 @@ func (g *group) commit() error {
 		return err
 	}
 	next := g.next
-	if err := d.commit(g.batch, &next); err != nil {
+	if err := d.commit(g.batch, &next, g.touched); err != nil {
 		return err
 	}
 	g.store.metrics.records.Add(float64(g.records))

@@ -35,6 +35,7 @@ func (g *group) changeTable(change *replicationv1.TableChange, version uint64) e
 // markDiverged notes that a table is not what the primary has.
 func (g *group) markDiverged(table uint32) {
 	at, _ := slices.BinarySearch(g.next.diverged, table)
+	g.touched.Everything = true
 	g.next.diverged = slices.Insert(slices.Clone(g.next.diverged), at, table)
 }
 
@@ -47,7 +48,9 @@ func (g *group) changeRows(t *catalog.Table, change *replicationv1.TableChange, 
 	if err != nil {
 		return err
 	}
+	g.touched.Slots = append(g.touched.Slots, g.store.stamps.Whole(g.database.id, t.ID))
 	for _, row := range change.Rows {
+		g.touched.Slots = append(g.touched.Slots, g.store.stamps.Row(g.database.id, t.ID, row.Key))
 		if err := g.changeRow(t, sum, row, version); err != nil {
 			return fmt.Errorf("table %s: %w", t.Name, err)
 		}

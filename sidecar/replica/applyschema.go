@@ -126,6 +126,7 @@ func (g *group) changeCatalog(r *replicationv1.CommitRecord, change catalogChang
 			return err
 		}
 	}
+	g.touched.Everything = true // what the names of tables and columns mean
 	g.catalog = change.catalog
 	g.next.catalogVersion = r.Version
 	g.next.catalog = new(atomic.Pointer[catalog.Catalog])
@@ -139,6 +140,7 @@ func (g *group) dropTable(id uint32) error {
 	if err := g.batch.DeleteRange(lower, upper, nil); err != nil {
 		return err
 	}
+	g.touched.Everything = true
 	g.next.forget(id)
 	delete(g.sums, id)
 	return g.batch.Delete(sumKey(g.database.id, id), nil)

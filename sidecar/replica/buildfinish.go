@@ -203,7 +203,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := d.commit(batch, a); err != nil {
+	if err := d.commit(batch, a, everything); err != nil {
 		return err
 	}
 	d.building.Store(nil)
@@ -261,7 +261,7 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 	if err := errors.Join(g.batch.Set(stateKey(d.id), next.encode(), nil), forgetBuild(g.batch, d.id)); err != nil {
 		return err
 	}
-	if err := d.commit(g.batch, &next); err != nil {
+	if err := d.commit(g.batch, &next, everything); err != nil {
 		return err
 	}
 	d.building.Store(nil)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // Snapshot is one version of one database. It is for one goroutine at a time; its iterators may be used on goroutines of
@@ -21,6 +22,9 @@ type Snapshot struct {
 	applied *applied
 	catalog *catalog.Catalog
 	key     []byte // scratch
+
+	floor   stamp.Stamp   // of a state that the snapshot has at least
+	reading stamp.Reading // zero where it is not known what state it has
 }
 
 // Snapshot returns the newest version, or Problem's error.
@@ -28,10 +32,13 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 	if err := d.store.acquire(); err != nil {
 		return nil, err
 	}
+	last := d.store.stamps.Last() // before all that follows: no change up to it is still to come unless it is seen to be on its way
 	before := d.commits.Load()
 	a := d.state.Load()
-	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), id: d.id}
-	if before%2 != 0 || d.commits.Load() != before {
+	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), id: d.id, floor: a.stamp}
+	if before%2 == 0 && d.commits.Load() == before {
+		s.reading = stamp.Reading{At: a.stamp, Until: last}
+	} else {
 		// A commit was in flight: only the Pebble snapshot itself knows whether it has it.
 		stored, err := readState(s.snap, d.id)
 		if err != nil {
