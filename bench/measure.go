@@ -40,7 +40,9 @@ func (b *bench) measure(ctx context.Context) error {
 		return err
 	}
 	b.report.fillSeconds = time.Since(begin).Seconds()
-	for _, step := range []func(context.Context, uint64) error{b.measureCold, b.measureReads, b.measureWrites, b.measureLag} {
+	for _, step := range []func(context.Context, uint64) error{
+		b.measureCold, b.measureReads, b.measureMemory, b.measureWrites, b.measureLag,
+	} {
 		if err := step(ctx, version); err != nil {
 			return err
 		}

@@ -29,19 +29,18 @@ func AppendPrimaryKey(dst []byte, t *catalog.Table, parts []catalog.KeyPart, val
 // Tags of the fields of Row and Value: number and wire type, of which a varint is 0.
 const (
 	tagValues  = 1<<3 | 2
-	tagVersion = 2<<3
+	tagVersion = 2 << 3
 
-	tagNull      = 1<<3
-	tagInteger   = 2<<3
+	tagNull      = 1 << 3
+	tagInteger   = 2 << 3
 	tagReal      = 3<<3 | 1
 	tagText      = 4<<3 | 2
 	tagBlob      = 5<<3 | 2
 	tagTextBytes = 6<<3 | 2
 )
 
-// AppendRow appends a row's wire form, with the length before it: what Row returns, encoded.
-func (s *Shape) AppendRow(dst []byte, row rowcodec.Row, version uint64) []byte {
-	size := 0
+// AppendRow appends a row's wire form, what Row returns, with the length before it, and returns that length.
+func (s *Shape) AppendRow(dst []byte, row rowcodec.Row, version uint64) (out []byte, size int) {
 	for _, place := range s.places {
 		n := valueSize(row.Values[place])
 		size += 1 + uvarintSize(uint64(n)) + n
@@ -58,7 +57,7 @@ func (s *Shape) AppendRow(dst []byte, row rowcodec.Row, version uint64) []byte {
 	if version > 0 {
 		dst = binary.AppendUvarint(append(dst, tagVersion), version)
 	}
-	return dst
+	return dst, size
 }
 
 func appendWireValue(dst []byte, v value.Value) []byte {

@@ -29,7 +29,10 @@ func FuzzAppendRow(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := shape.AppendRow([]byte("before"), row, version)
+			got, size := shape.AppendRow([]byte("before"), row, version)
+			if size != len(want) {
+				t.Errorf("size %d, want %d", size, len(want))
+			}
 			if want = protowire.AppendBytes([]byte("before"), want); !bytes.Equal(got, want) {
 				t.Errorf("%x, want %x", got, want)
 			}

@@ -31,6 +31,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 	"github.com/nearside-dev/nearside/sidecar/replica/replicatest"
@@ -65,10 +66,11 @@ func (noPrimary) List(context.Context, *connect.Request[datav1.ListRequest]) (*c
 type twins struct {
 	general, hot string
 	metrics      [2]*prometheus.Registry
+	memories     [2]*memory.Cache
 	passed       atomic.Int64 // calls that the hot one's general handler answered
 }
 
-func newTwins(t testing.TB) *twins {
+func newTwins(t testing.TB, memoryBytes int64) *twins {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	store, err := replica.OpenStore("replica", replica.Options{FS: vfs.NewMem(), Logger: logger})
@@ -99,14 +101,23 @@ func newTwins(t testing.TB) *twins {
 		replicatest.Row(3, value.Blob([]byte{0, 255}), value.Real(-1.5)),
 		replicatest.Row(-4, value.TextBytes([]byte{'x', 0xff}), value.Integer(0)),
 	)))
-	path, err := readpath.New(readpath.Options{
-		Region: "eu-west-1", Store: store, Directory: readpath.NewDirectory(store, "eu-west-1"), Primary: noPrimary{}, Logger: logger,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	tw := &twins{}
 	for i, url := range []*string{&tw.general, &tw.hot} {
+		if memoryBytes > 0 {
+			cache, err := memory.New(memory.Options{Bytes: memoryBytes, DatabasePercent: 100, Stamps: store.Stamps()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cache.Close)
+			tw.memories[i] = cache
+		}
+		path, err := readpath.New(readpath.Options{
+			Region: "eu-west-1", Store: store, Directory: readpath.NewDirectory(store, "eu-west-1"), Primary: noPrimary{},
+			Memory: tw.memories[i], Logger: logger,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		registry := prometheus.NewRegistry()
 		tw.metrics[i] = registry
 		options, err := server.HandlerOptions(logger, registry)
@@ -357,8 +368,14 @@ func requests(t *testing.T) []request {
 
 // A caller cannot tell which of the two handlers has answered.
 func TestHotMethodsAreLikeTheGeneralHandler(t *testing.T) {
-	tw := newTwins(t)
-	for _, two := range []bool{false, true} {
+	t.Run("replica", func(t *testing.T) { compareTwins(t, newTwins(t, 0)) })
+	t.Run("memory", func(t *testing.T) { compareTwins(t, newTwins(t, memory.MinBytes)) })
+}
+
+func compareTwins(t *testing.T, tw *twins) {
+	t.Helper()
+	sources := make(map[string]bool)
+	for _, two := range []bool{false, true, true} {
 		transport := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
 		transport.Protocols.SetHTTP1(!two)
 		transport.Protocols.SetUnencryptedHTTP2(two)
@@ -375,11 +392,23 @@ func TestHotMethodsAreLikeTheGeneralHandler(t *testing.T) {
 			if diff := cmp.Diff(want.masked(t, req.procedure), got.masked(t, req.procedure), protocmp.Transform()); diff != "" {
 				t.Errorf("HTTP/2 %v, %s: body (-general +hot):\n%s", two, req.name, diff)
 			}
+			for _, m := range tw.memories {
+				if m != nil {
+					m.Wait()
+				}
+			}
+			sources[got.Header.Get("Nearside-Source")] = true
+			if tw.memories[1] != nil && !req.hot {
+				continue // it may be in memory by now
+			}
 			if hot := tw.passed.Load() == before; hot != req.hot && req.procedure != list {
 				t.Errorf("HTTP/2 %v, %s: answered by the hot method: %v, want %v", two, req.name, hot, req.hot)
 			}
 		}
 		transport.CloseIdleConnections()
+	}
+	if !sources["REPLICA"] || sources["MEMORY"] != (tw.memories[1] != nil) {
+		t.Errorf("answered from %v", sources)
 	}
 	if diff := cmp.Diff(counts(t, tw.metrics[0]), counts(t, tw.metrics[1])); diff != "" {
 		t.Errorf("metrics (-general +hot):\n%s", diff)

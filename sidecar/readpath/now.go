@@ -2,6 +2,7 @@ package readpath
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 	"net/http"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
@@ -21,6 +23,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/sidecar/readpath/wire"
 	"github.com/nearside-dev/nearside/sidecar/replica"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // Reads that are answered at once, from and into their wire form: those by primary key that the copy can answer as it is, with
@@ -37,11 +40,20 @@ type now struct {
 	values  []value.Value
 	key     []byte
 	row     rowcodec.Row
+	kept    []keptRow
 
 	database  *Database
 	copy      *replica.Database
+	moment    replica.Moment
 	begin     time.Time
 	staleness time.Duration
+}
+
+// keptRow is a row that was read, to be kept if all was read of one state.
+type keptRow struct {
+	key        int // of the request
+	slot       stamp.Slot
+	begin, end int // of its wire form in the answer; the same for no row
 }
 
 var nows = sync.Pool{New: func() any { return new(now) }}
@@ -53,7 +65,7 @@ func (n *now) release() {
 	clear(n.request.Keys[:cap(n.request.Keys)])
 	*n = now{
 		request: wire.Request{Keys: n.request.Keys[:0]}, values: n.values[:0], key: n.key[:0],
-		row: rowcodec.Row{Values: n.row.Values[:0]},
+		row: rowcodec.Row{Values: n.row.Values[:0]}, kept: n.kept[:0],
 	}
 	nows.Put(n)
 }
@@ -62,31 +74,30 @@ func (n *now) release() {
 func (p *Path) GetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
 	n := nows.Get().(*now)
 	defer n.release()
-	if !n.request.ParseGet(msg) {
+	if !n.request.ParseGet(msg) || !p.openNow(n, h) {
 		return false
 	}
-	state, ok := p.openNow(n, h)
-	if !ok {
+	if row, ok := p.memory.Lookup(n.moment.Stamp(), n.database.id, n.request.Table, n.request.Keys[0]); ok {
+		a.Message = row.AppendGetResponse(a.Message)
+		p.answerNow(n, methodGet, datav1.Source_SOURCE_MEMORY, 0, a)
+		return true
+	}
+	read := nowReading{now: n}
+	if !read.open() {
 		return false
 	}
-	t, found, ok := n.table(&state)
-	if ok {
-		a.Message = append(a.Message, t.columns...)
-		start := len(a.Message)
-		a.Message = append(a.Message, tagRow)
-		a.Message, found, ok = n.appendRow(&state, t, n.request.Keys[0], a.Message)
-		if !found {
-			a.Message = a.Message[:start]
-		}
+	a.Message = append(a.Message, read.table.columns...)
+	start := len(a.Message)
+	a.Message = append(a.Message, tagRow)
+	var found bool
+	if a.Message, found = read.appendRow(0, a.Message); !found {
+		a.Message = a.Message[:start]
 	}
-	if !state.Close() || !ok {
+	if !read.close() {
 		return false
 	}
-	rows := 0
-	if found {
-		rows = 1
-	}
-	p.answerNow(n, &state, methodGet, rows, a)
+	p.keepNow(&read, a.Message)
+	p.answerNow(n, methodGet, datav1.Source_SOURCE_REPLICA, read.rows, a)
 	return true
 }
 
@@ -94,38 +105,60 @@ func (p *Path) GetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
 func (p *Path) BatchGetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
 	n := nows.Get().(*now)
 	defer n.release()
-	if !n.request.ParseBatchGet(msg) {
+	if !n.request.ParseBatchGet(msg) || !p.openNow(n, h) {
 		return false
 	}
-	state, ok := p.openNow(n, h)
-	if !ok {
+	t := n.table()
+	if t == nil {
 		return false
 	}
-	t, _, ok := n.table(&state)
-	rows := 0
-	if ok {
-		a.Message = append(a.Message, t.columns...)
-	}
-	for _, key := range n.request.Keys {
-		if !ok || len(a.Message) > keyread.MaxPageBytes {
-			ok = false // what is large may be too large, and the layers count in another way
+	read := nowReading{now: n}
+	a.Message = append(a.Message, t.columns...)
+	for i, key := range n.request.Keys {
+		if len(a.Message) > keyread.MaxPageBytes {
+			read.failed = true // what is large may be too large, and the layers count in another way
 			break
+		}
+		if row, ok := p.memory.Lookup(n.moment.Stamp(), n.database.id, n.request.Table, key); ok {
+			a.Message = appendResult(a.Message, row.Wire())
+			continue
+		}
+		if read.table == nil && !read.open() {
+			return false
 		}
 		start := len(a.Message)
 		a.Message = append(a.Message, tagResult, tagResultRow)
 		var found bool
-		if a.Message, found, ok = n.appendRow(&state, t, key, a.Message); !found {
+		if a.Message, found = read.appendRow(i, a.Message); !found {
 			a.Message = append(a.Message[:start], tagResult, 0)
 			continue
 		}
-		rows++
-		a.Message = prefixed(a.Message, start+1)
+		var moved int
+		a.Message, moved = prefixed(a.Message, start+1)
+		read.move(moved)
 	}
-	if !state.Close() || !ok {
+	if read.table == nil && !read.failed {
+		p.answerNow(n, methodBatchGet, datav1.Source_SOURCE_MEMORY, 0, a)
+		return true
+	}
+	if !read.close() {
 		return false
 	}
-	p.answerNow(n, &state, methodBatchGet, rows, a)
+	p.keepNow(&read, a.Message)
+	p.answerNow(n, methodBatchGet, datav1.Source_SOURCE_REPLICA, read.rows, a)
 	return true
+}
+
+// appendResult appends a result of a BatchGetResponse with a row's wire form; nil is no row.
+func appendResult(dst, row []byte) []byte {
+	dst = append(dst, tagResult)
+	if row == nil {
+		return append(dst, 0)
+	}
+	size := uint64(len(row))
+	dst = binary.AppendUvarint(dst, size+1+uint64(protowire.SizeVarint(size)))
+	dst = binary.AppendUvarint(append(dst, tagResultRow), size)
+	return append(dst, row...)
 }
 
 // Tags of fields: number and wire type, of which a varint is 0.
@@ -137,51 +170,51 @@ const (
 
 	tagBookmark  = 1<<3 | 2
 	tagRegion    = 2<<3 | 2
-	tagSource    = 3<<3
-	tagStaleness = 5<<3
+	tagSource    = 3 << 3
+	tagStaleness = 5 << 3
 	tagSQLMs     = 6<<3 | 1
-	tagRowsRead  = 7<<3
+	tagRowsRead  = 7 << 3
 )
 
-// prefixed puts the length of what begins at start before it.
-func prefixed(b []byte, start int) []byte {
-	n := len(b) - start
+// prefixed puts the length of what begins at start before it, and returns how far that has moved.
+func prefixed(b []byte, start int) (out []byte, moved int) {
 	var length [binary.MaxVarintLen64]byte
-	return slices.Insert(b, start, length[:binary.PutUvarint(length[:], uint64(n))]...)
+	moved = binary.PutUvarint(length[:], uint64(len(b)-start))
+	return slices.Insert(b, start, length[:moved]...), moved
 }
 
-// openNow finds the copy that a request is about and begins to read it, if that is as fresh as the request asks for.
-func (p *Path) openNow(n *now, h http.Header) (state replica.Now, ok bool) {
+// openNow finds the copy that a request is about and a moment of it that is as fresh as the request asks for.
+func (p *Path) openNow(n *now, h http.Header) (ok bool) {
 	r := &n.request
 	if r.Level == datav1.Consistency_LEVEL_MAX_STALENESS || r.Level == datav1.Consistency_LEVEL_PRIMARY {
-		return state, false
+		return false
 	}
 	codec := p.codec()
 	if codec == nil {
-		return state, false
+		return false
 	}
 	var m marks
 	if len(r.Bookmark) > 0 {
 		b, err := codec.Decode(string(r.Bookmark))
 		if err != nil {
-			return state, false
+			return false
 		}
 		m.field = &b
 	}
 	if lines := h[bookmarkHeader]; len(lines) > 0 {
 		var err error
 		if m.header, err = codec.DecodeList(strings.Join(lines, ","), rpcheader.MaxBookmarks); err != nil {
-			return state, false
+			return false
 		}
 		if _, marked := m.mesh(); marked {
-			return state, false // what names mean may have to be waited for
+			return false // what names mean may have to be waited for
 		}
 	}
 	if n.database = p.directory.find(string(r.Database), false); n.database == nil {
-		return state, false
+		return false
 	}
 	if n.copy, ok = p.store.Database(n.database.id); !ok {
-		return state, false
+		return false
 	}
 	want, marked := bookmark.Bookmark{}, false
 	if m.field != nil {
@@ -192,18 +225,18 @@ func (p *Path) openNow(n *now, h http.Header) (state replica.Now, ok bool) {
 	switch {
 	case m.field != nil && want.DatabaseID != n.database.id,
 		r.Level == datav1.Consistency_LEVEL_AT_LEAST && !marked && len(m.header) == 0:
-		return state, false // an error
+		return false // an error
 	}
 	n.begin = time.Now()
-	n.staleness = n.copy.Staleness(n.begin) // before the state, which can only be newer
-	if state, ok = n.copy.Now(); !ok {
-		return state, false
+	n.staleness = n.copy.Staleness(n.begin) // before the moment, which can only be newer
+	if n.moment, ok = n.copy.Moment(); !ok {
+		return false
 	}
-	if marked && r.Level != datav1.Consistency_LEVEL_ANY && !state.Reaches(want.Epoch, want.Version) {
-		state.Close()
-		return state, false
+	if marked && r.Level != datav1.Consistency_LEVEL_ANY {
+		ok, err := n.moment.Reaches(want.Epoch, want.Version)
+		return ok && err == nil
 	}
-	return state, true
+	return true
 }
 
 var bookmarkHeader = http.CanonicalHeaderKey(rpcheader.Bookmark)
@@ -230,35 +263,109 @@ func newNowTable(t *catalog.Table) *nowTable {
 	return &nowTable{table: t, shape: shape, parts: parts, columns: columns}
 }
 
-// table returns the request's table.
-func (n *now) table(state *replica.Now) (t *nowTable, found, ok bool) {
-	t = n.database.shapesOf(state.Catalog()).byName[string(n.request.Table)]
-	return t, false, t != nil && state.Readable(t.table)
+// table returns the request's table; nil if it is not known or takes a plan.
+func (n *now) table() *nowTable {
+	cat := n.moment.Catalog()
+	if cat == nil {
+		return nil
+	}
+	return n.database.shapesOf(cat).byName[string(n.request.Table)]
 }
 
-// appendRow appends the row of an encoded key, with its length before it. ok is false where the read takes a plan, or fails.
-func (n *now) appendRow(state *replica.Now, t *nowTable, encoded, dst []byte) (out []byte, found, ok bool) {
-	if n.values, ok = wire.AppendKey(n.values[:0], encoded); !ok {
-		return dst, false, false
+// nowReading reads rows of the copy at the moment of a now.
+type nowReading struct {
+	*now
+
+	state  replica.Now
+	table  *nowTable // nil: not open
+	rows   int       // that were found
+	failed bool      // the read takes a plan, or failed
+}
+
+// open begins to read, unless the moment has passed or the table takes a plan.
+func (r *nowReading) open() (ok bool) {
+	t := r.now.table()
+	if t == nil {
+		return false
 	}
-	if n.key, ok = keyread.AppendPrimaryKey(n.key[:0], t.table, t.parts, n.values); !ok {
-		return dst, false, false
+	if r.state, ok = r.copy.Now(); !ok {
+		return false
 	}
-	stored, version, closer, err := state.GetRow(t.table, n.key)
-	if err != nil || closer == nil {
-		return dst, false, err == nil
+	if r.state.Reading().At != r.moment.Stamp() || !r.state.Readable(t.table) {
+		r.state.Close()
+		return false
 	}
-	err = rowcodec.DecodeRowInto(&n.row, t.table, n.key, stored)
-	if err == nil {
-		dst = t.shape.AppendRow(dst, n.row, version)
+	r.table = t
+	return true
+}
+
+// close ends the reading and reports whether what was read is what the copy had at the moment.
+func (r *nowReading) close() bool {
+	if r.table == nil {
+		return false
 	}
-	return dst, err == nil, closer.Close() == nil && err == nil
+	return r.state.Close() && !r.failed
+}
+
+// appendRow appends the row of a key of the request, with its length before it, if it is found.
+func (r *nowReading) appendRow(key int, dst []byte) (out []byte, found bool) {
+	if r.failed {
+		return dst, false
+	}
+	t, ok := r.table, false
+	if r.values, ok = wire.AppendKey(r.values[:0], r.request.Keys[key]); ok {
+		r.key, ok = keyread.AppendPrimaryKey(r.key[:0], t.table, t.parts, r.values)
+	}
+	if !ok {
+		r.failed = true
+		return dst, false
+	}
+	kept := keptRow{key: key, slot: r.state.RowSlot(t.table.ID, r.key)}
+	stored, version, closer, err := r.state.GetRow(t.table, r.key)
+	if err == nil && closer != nil {
+		if err = rowcodec.DecodeRowInto(&r.row, t.table, r.key, stored); err == nil {
+			var size int
+			dst, size = t.shape.AppendRow(dst, r.row, version)
+			kept.begin, kept.end = len(dst)-size, len(dst)
+		}
+		err = errors.Join(err, closer.Close())
+	}
+	if err != nil {
+		r.failed = true
+		return dst, false
+	}
+	r.kept = append(r.kept, kept)
+	if closer == nil {
+		return dst, false
+	}
+	r.rows++
+	return dst, true
+}
+
+// move notes that the last row has been moved.
+func (r *nowReading) move(by int) {
+	last := &r.kept[len(r.kept)-1]
+	last.begin, last.end = last.begin+by, last.end+by
+}
+
+// keepNow keeps the rows of an answer that were read.
+func (p *Path) keepNow(r *nowReading, message []byte) {
+	if p.memory == nil {
+		return
+	}
+	for _, k := range r.kept {
+		var row []byte
+		if k.end > k.begin {
+			row = message[k.begin:k.end]
+		}
+		p.memory.KeepRowWire(r.state.Reading(), k.slot, r.database.id, r.request.Table, r.request.Keys[k.key], r.table.shape.Columns, row)
+	}
 }
 
 // answerNow appends the field that says where the answer comes from.
-func (p *Path) answerNow(n *now, state *replica.Now, method method, rows int, a *hotrpc.Answer) {
-	m := n.database.markOf(p.codec(), state.Epoch(), state.Version())
-	a.Bookmark, a.Region, a.Source = m.header, p.region, sourceReplica
+func (p *Path) answerNow(n *now, method method, source datav1.Source, rows int, a *hotrpc.Answer) {
+	m := n.database.markOf(p.codec(), n.moment.Epoch(), n.moment.Version())
+	a.Bookmark, a.Region, a.Source = m.header, p.region, sourceHeaders[source]
 	a.StalenessMs = Milliseconds(n.staleness)
 
 	b := a.Message
@@ -266,18 +373,23 @@ func (p *Path) answerNow(n *now, state *replica.Now, method method, rows int, a 
 	start := len(b)
 	b = append(append(b, tagBookmark, byte(len(m.text))), m.text...)
 	b = append(binary.AppendUvarint(append(b, tagRegion), uint64(len(p.region[0]))), p.region[0]...)
-	b = append(b, tagSource, byte(datav1.Source_SOURCE_REPLICA))
+	b = append(b, tagSource, byte(source))
 	if a.StalenessMs > 0 {
 		b = binary.AppendUvarint(append(b, tagStaleness), uint64(a.StalenessMs))
 	}
-	if ms := float64(time.Since(n.begin).Microseconds()) / 1000; ms > 0 {
-		b = binary.LittleEndian.AppendUint64(append(b, tagSQLMs), math.Float64bits(ms))
+	if source == datav1.Source_SOURCE_REPLICA {
+		if ms := float64(time.Since(n.begin).Microseconds()) / 1000; ms > 0 {
+			b = binary.LittleEndian.AppendUint64(append(b, tagSQLMs), math.Float64bits(ms))
+		}
 	}
 	if rows > 0 {
 		b = binary.AppendUvarint(append(b, tagRowsRead), uint64(rows))
 	}
-	a.Message = prefixed(b, start)
-	p.metrics.bySource[method][datav1.Source_SOURCE_REPLICA].Inc()
+	a.Message, _ = prefixed(b, start)
+	p.metrics.bySource[method][source].Inc()
 }
 
-var sourceReplica = []string{rpcheader.SourceName(datav1.Source_SOURCE_REPLICA)}
+var sourceHeaders = [...][]string{
+	datav1.Source_SOURCE_MEMORY:  {rpcheader.SourceName(datav1.Source_SOURCE_MEMORY)},
+	datav1.Source_SOURCE_REPLICA: {rpcheader.SourceName(datav1.Source_SOURCE_REPLICA)},
+}

@@ -35,7 +35,8 @@ type Path struct {
 	directory *Directory
 	first     Reader
 	metrics   *metrics
-	region    []string // alone, as a header has it
+	memory    *memory.Cache // nil keeps nothing
+	region    []string      // alone, as a header has it
 	key       atomic.Pointer[key]
 }
 
@@ -51,7 +52,7 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m, region: []string{o.Region}}
+	p := &Path{store: o.Store, directory: o.Directory, metrics: m, memory: o.Memory, region: []string{o.Region}}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}

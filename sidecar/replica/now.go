@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // Now is the present state of a copy, for reads that are so short that a Pebble snapshot would be much of their cost. Nothing is
@@ -17,6 +18,7 @@ type Now struct {
 	applied  *applied
 	catalog  *catalog.Catalog
 	commits  uint64
+	reading  stamp.Reading
 	key      []byte
 }
 
@@ -26,8 +28,10 @@ func (d *Database) Now() (n Now, ok bool) {
 	if d.store.acquire() != nil {
 		return Now{}, false
 	}
+	last := d.store.stamps.Last() // before all that follows, as in Snapshot
 	n = Now{database: d, commits: d.commits.Load()}
 	n.applied = d.state.Load()
+	n.reading = stamp.Reading{At: n.applied.stamp, Until: last}
 	n.catalog = n.applied.catalog.Load()
 	if n.commits%2 != 0 || n.catalog == nil || n.applied.check(d.id) != nil {
 		d.store.release()
@@ -51,10 +55,12 @@ func (n *Now) Epoch() uint32 { return n.applied.epoch }
 // Version returns the version of the state's newest commit.
 func (n *Now) Version() uint64 { return n.applied.version }
 
-// Reaches reports whether the state is at least as fresh as a bookmark.
-func (n *Now) Reaches(epoch uint32, version uint64) bool {
-	ok, err := n.applied.reaches(epoch, version)
-	return ok && err == nil
+// Reading says when what is read is of, for what is kept of it after Close has reported true.
+func (n *Now) Reading() stamp.Reading { return n.reading }
+
+// RowSlot returns what a row's value depends on, there or not.
+func (n *Now) RowSlot(table uint32, key []byte) stamp.Slot {
+	return n.database.store.stamps.Row(n.database.id, table, key)
 }
 
 // Catalog returns the schema. It is not nil.

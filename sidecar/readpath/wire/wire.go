@@ -38,8 +38,8 @@ const (
 	tag4Bytes  = 4<<3 | 2
 	tag5Bytes  = 5<<3 | 2
 	tag6Bytes  = 6<<3 | 2
-	tag1Varint = 1<<3
-	tag2Varint = 2<<3
+	tag1Varint = 1 << 3
+	tag2Varint = 2 << 3
 	tag3Fixed  = 3<<3 | 1
 )
 
