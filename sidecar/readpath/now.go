@@ -312,9 +312,10 @@ func (r *nowReading) appendRow(key int, dst []byte) (out []byte, found bool) {
 	if r.failed {
 		return dst, false
 	}
-	t, ok := r.table, false
-	if r.values, ok = wire.AppendKey(r.values[:0], r.request.Keys[key]); ok {
-		r.key, ok = keyread.AppendPrimaryKey(r.key[:0], t.table, t.parts, r.values)
+	t := r.table
+	values, ok := wire.AppendKey(r.values[:0], r.request.Keys[key])
+	if r.values = values; ok {
+		r.key, ok = keyread.AppendPrimaryKey(r.key[:0], t.table, t.parts, values)
 	}
 	if !ok {
 		r.failed = true
