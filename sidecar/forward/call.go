@@ -113,7 +113,12 @@ func copyHeader(to, from http.Header) {
 	}
 }
 
-var canonicalKey = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
+var (
+	canonicalKey   = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
+	canonicalTrace = http.CanonicalHeaderKey(rpcheader.TraceParent)
+
+	canonicalBookmark = http.CanonicalHeaderKey(rpcheader.Bookmark)
+)
 
 type answered interface{ GetAnswer() *datav1.Answer }
 
