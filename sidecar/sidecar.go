@@ -202,11 +202,13 @@ func (s *Sidecar) handler(
 	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
 		return nil, err
 	}
+	mux.Handle(datav1connect.NewCacheServiceHandler(gateway.NewCache(path), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(status, options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(verifier, options...)
 	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))
 	services := []string{
-		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
+		datav1connect.DataServiceName, datav1connect.CacheServiceName, controlv1connect.StatusServiceName,
+		controlv1connect.VerifyServiceName,
 	}
 	server.MountHealth(mux, s.health, append(services, s.config.MountedServices...), options...)
 	if s.config.Mount != nil {

@@ -51,6 +51,7 @@ type Cache struct {
 	stamps  *stamp.Table
 	seed    maphash.Seed
 	counts  [kinds]counts
+	limit   int64
 	share   int64 // of one database
 
 	mu        sync.Mutex // guards databases
@@ -63,7 +64,7 @@ func New(o Options) (*Cache, error) {
 		return nil, fmt.Errorf("memory cache of %d bytes, %d %% for a database", o.Bytes, o.DatabasePercent)
 	}
 	c := &Cache{
-		stamps: o.Stamps, seed: maphash.MakeSeed(), share: o.Bytes / 100 * int64(o.DatabasePercent),
+		stamps: o.Stamps, seed: maphash.MakeSeed(), limit: o.Bytes, share: o.Bytes / 100 * int64(o.DatabasePercent),
 		databases: make(map[uint32]*usage),
 	}
 	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{

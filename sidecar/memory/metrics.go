@@ -24,8 +24,14 @@ type Stats struct {
 	Bytes     int64  // taken now
 }
 
+// Kinds returns all kinds.
+func Kinds() []Kind { return []Kind{KindRow, KindPage, KindValue} }
+
 // Stats returns the numbers of one kind.
 func (c *Cache) Stats(kind Kind) Stats {
+	if c == nil {
+		return Stats{}
+	}
 	n := &c.counts[kind]
 	return Stats{
 		Hits: n.hits.Load(), Misses: n.misses.Load(), Old: n.old.Load(), Refused: n.refused.Load(),
@@ -33,8 +39,19 @@ func (c *Cache) Stats(kind Kind) Stats {
 	}
 }
 
+// Limits returns how much the cache may take, and how much of that one database may; 0 for a nil Cache.
+func (c *Cache) Limits() (bytes, database int64) {
+	if c == nil {
+		return 0, 0
+	}
+	return c.limit, c.share
+}
+
 // DatabaseBytes returns what the entries of a database take now.
 func (c *Cache) DatabaseBytes(database uint32) int64 {
+	if c == nil {
+		return 0
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if u := c.databases[database]; u != nil {

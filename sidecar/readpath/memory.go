@@ -298,7 +298,6 @@ func (b *batch) complete(ctx context.Context) *datav1.BatchGetResponse {
 	for i, place := range b.misses {
 		res.Results[place] = read.GetResults()[i]
 		size += proto.Size(read.GetResults()[i])
-		b.keep(p, i, place, read.GetColumns(), read.GetResults()[i].GetRow())
 	}
 	for i, row := range b.rows {
 		if res.Results[i] == nil && !b.reader.cache.Holds(row, p.floor) {
@@ -307,6 +306,9 @@ func (b *batch) complete(ctx context.Context) *datav1.BatchGetResponse {
 	}
 	if size > keyread.MaxResponseBytes || b.decode(res.Results) != nil {
 		return nil
+	}
+	for i, place := range b.misses {
+		b.keep(p, i, place, res.GetColumns(), res.GetResults()[place].GetRow())
 	}
 	return res
 }

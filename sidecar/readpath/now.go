@@ -77,7 +77,7 @@ func (p *Path) GetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
 	if !n.request.ParseGet(msg) || !p.openNow(n, h) {
 		return false
 	}
-	if row, ok := p.memory.Lookup(n.moment.Stamp(), n.database.id, n.request.Table, n.request.Keys[0]); ok {
+	if row, ok := p.memory.cache.Lookup(n.moment.Stamp(), n.database.id, n.request.Table, n.request.Keys[0]); ok {
 		a.Message = row.AppendGetResponse(a.Message)
 		p.answerNow(n, methodGet, datav1.Source_SOURCE_MEMORY, 0, a)
 		return true
@@ -119,7 +119,7 @@ func (p *Path) BatchGetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
 			read.failed = true // what is large may be too large, and the layers count in another way
 			break
 		}
-		if row, ok := p.memory.Lookup(n.moment.Stamp(), n.database.id, n.request.Table, key); ok {
+		if row, ok := p.memory.cache.Lookup(n.moment.Stamp(), n.database.id, n.request.Table, key); ok {
 			a.Message = appendResult(a.Message, row.Wire())
 			continue
 		}
@@ -351,7 +351,7 @@ func (r *nowReading) move(by int) {
 
 // keepNow keeps the rows of an answer that were read.
 func (p *Path) keepNow(r *nowReading, message []byte) {
-	if p.memory == nil {
+	if p.memory.cache == nil {
 		return
 	}
 	for _, k := range r.kept {
@@ -359,7 +359,7 @@ func (p *Path) keepNow(r *nowReading, message []byte) {
 		if k.end > k.begin {
 			row = message[k.begin:k.end]
 		}
-		p.memory.KeepRowWire(r.state.Reading(), k.slot, r.database.id, r.request.Table, r.request.Keys[k.key], r.table.shape.Columns, row)
+		p.memory.cache.KeepRowWire(r.state.Reading(), k.slot, r.database.id, r.request.Table, r.request.Keys[k.key], r.table.shape.Columns, row)
 	}
 }
 

@@ -34,9 +34,9 @@ type Path struct {
 	store     *replica.Store
 	directory *Directory
 	first     Reader
+	memory    *memoryReader
 	metrics   *metrics
-	memory    *memory.Cache // nil keeps nothing
-	region    []string      // alone, as a header has it
+	region    []string // alone, as a header has it
 	key       atomic.Pointer[key]
 }
 
@@ -52,15 +52,15 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m, memory: o.Memory, region: []string{o.Region}}
+	p := &Path{store: o.Store, directory: o.Directory, metrics: m, region: []string{o.Region}}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}
 	reader = &replicaReader{
 		next: reader, store: o.Store, codec: p.codec, region: o.Region, logger: o.Logger, metrics: m,
 	}
-	reader = &memoryReader{next: reader, cache: o.Memory, store: o.Store, codec: p.codec, region: o.Region}
-	p.first = reader
+	p.memory = &memoryReader{next: reader, cache: o.Memory, store: o.Store, codec: p.codec, region: o.Region}
+	p.first = p.memory
 	return p, nil
 }
 

@@ -143,6 +143,12 @@ func (r *replicaReader) open(ctx context.Context, read *Read) (v *view, why stri
 	if err != nil {
 		return nil, whyNotReady, nil //nolint:nilerr // Problem says it to whoever asks
 	}
+	if f.Level == datav1.Consistency_LEVEL_AT_LEAST {
+		// A copy that was begun anew meanwhile may have less than was waited for.
+		if ok, err := snap.Reaches(f.Bookmark.Epoch, f.Bookmark.Version); !ok || err != nil {
+			return nil, whyBehind, snap.Close()
+		}
+	}
 	v = &view{
 		reader: r, codec: codec, database: read.Database, snap: snap, begin: begin, staleness: staleness,
 		provenance: read.provenance,

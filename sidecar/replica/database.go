@@ -25,6 +25,9 @@ type Database struct {
 	building atomic.Pointer[build] // the copy in the making; nil if there is none
 
 	writer sync.Mutex // held by whoever changes the copy
+	// last has, by table, a key that no row of the table is behind: rows behind it need not be looked for. A table that is not
+	// in it may have any rows. The writer's.
+	last map[uint32][]byte
 	// commits is odd from before a batch is committed until its state is published: then a Pebble snapshot may be newer than
 	// state.
 	commits atomic.Uint64
@@ -106,6 +109,7 @@ func (d *Database) watch(epoch uint32, version uint64) <-chan struct{} {
 // commit writes a batch, publishes the state that it makes and wakes those who wait. The caller holds d.writer. The stamps of
 // what the batch touches are raised first: whoever sees the state finds them raised.
 func (d *Database) commit(b *pebble.Batch, a *applied, touched stamp.Touched) error {
+	d.last = nil // who knows what the batch does to the rows sets it anew
 	d.commits.Add(1)
 	err := d.store.stamps.Change(d.id, touched, func() error { return d.store.commit(b) }, func(n stamp.Stamp) {
 		a.stamp = n

@@ -8,6 +8,22 @@ import (
 // everything is what a change touches that is more than rows.
 var everything = stamp.Touched{Everything: true}
 
+// touched returns what the group changes. The slots are the group's, and valid until it ends.
+func (g *group) touched() stamp.Touched {
+	if g.everything {
+		return everything
+	}
+	id, stamps := g.database.id, g.store.stamps
+	g.slots = g.slots[:0]
+	for _, t := range g.tables {
+		g.slots = append(g.slots, stamps.Whole(id, t.table.ID))
+		for i := range t.rows {
+			g.slots = append(g.slots, stamps.Row(id, t.table.ID, t.rows[i].key))
+		}
+	}
+	return stamp.Touched{Slots: g.slots}
+}
+
 // Moment is a published state of a copy. What a cache kept is compared with one that is taken before: DESIGN.md of package
 // stamp says why.
 type Moment struct{ applied *applied }

@@ -37,7 +37,7 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 	a := d.state.Load()
 	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), id: d.id, floor: a.stamp}
 	if before%2 == 0 && d.commits.Load() == before {
-		s.reading = stamp.Reading{At: a.stamp, Until: last}
+		s.reading = stamp.Reading{At: a.stamp, Until: max(a.stamp, last)}
 	} else {
 		// A commit was in flight: only the Pebble snapshot itself knows whether it has it.
 		stored, err := readState(s.snap, d.id)
@@ -45,7 +45,8 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 			return nil, errors.Join(err, s.Close())
 		}
 		switch {
-		case stored == nil:
+		// What the store has under the id once this handle is dropped may be another copy's.
+		case stored == nil || d.state.Load().problem == problemDropped:
 			stored = newApplied(0, problemDropped)
 		case stored.catalogVersion == a.catalogVersion && stored.generation == a.generation:
 			stored.catalog = a.catalog
@@ -75,6 +76,11 @@ func (s *Snapshot) Epoch() uint32 { return s.applied.epoch }
 
 // Version returns the version of the newest commit in the snapshot.
 func (s *Snapshot) Version() uint64 { return s.applied.version }
+
+// Reaches reports whether the snapshot is at least as fresh as a bookmark. The error is ErrBookmarkLost.
+func (s *Snapshot) Reaches(epoch uint32, version uint64) (bool, error) {
+	return s.applied.reaches(epoch, version)
+}
 
 // Catalog returns the schema. It is nil for a database without any.
 func (s *Snapshot) Catalog() *catalog.Catalog { return s.catalog }

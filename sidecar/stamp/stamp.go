@@ -7,8 +7,9 @@
 package stamp
 
 import (
-	"hash/maphash"
 	"sync/atomic"
+
+	"github.com/zeebo/xxh3"
 )
 
 // Stamp is the number of a change. The first one is 2: 0 and 1 are before all changes.
@@ -28,7 +29,6 @@ const tableSlot Slot = 1 << 31
 
 // Table is the stamps of all databases of a process. It may be used concurrently.
 type Table struct {
-	seed maphash.Seed
 	last atomic.Uint64
 
 	rows      [1 << rowBits]atomic.Uint64
@@ -43,14 +43,14 @@ type Table struct {
 
 // NewTable returns a table without any change. It takes 576 KiB.
 func NewTable() *Table {
-	t := &Table{seed: maphash.MakeSeed()}
+	t := &Table{}
 	t.last.Store(1)
 	return t
 }
 
 // Row returns the slot of a row, by its encoded key.
 func (t *Table) Row(database, table uint32, key []byte) Slot {
-	h := maphash.Bytes(t.seed, key) ^ (uint64(database)<<32 | uint64(table))
+	h := xxh3.Hash(key) ^ (uint64(database)<<32 | uint64(table))
 	return Slot(mix(h) >> (64 - rowBits))
 }
 
@@ -97,6 +97,11 @@ func (t *Table) Change(database uint32, touched Touched, commit func() error, pu
 	}
 	publish(Stamp(n))
 	return nil
+}
+
+// Invalidate makes all that was kept of what it names until now invalid. It is no change of the database.
+func (t *Table) Invalidate(database uint32, touched Touched) {
+	t.raise(t.last.Add(1), database, touched)
 }
 
 func (t *Table) raise(n uint64, database uint32, touched Touched) {
