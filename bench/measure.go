@@ -35,13 +35,13 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	b.logf("filling the primary with %d rows", b.rows)
 	begin := time.Now()
-	version, err := b.fill(ctx)
+	version, err := fill(ctx, b.primary.addr, b.rows)
 	if err != nil {
 		return err
 	}
 	b.report.fillSeconds = time.Since(begin).Seconds()
 	for _, step := range []func(context.Context, uint64) error{
-		b.measureCold, b.measureReads, b.measureMemory, b.measureWrites, b.measureLag,
+		b.measureCold, b.measureReads, b.measureMemory, b.measureWrites, b.measureLag, b.measureUp,
 	} {
 		if err := step(ctx, version); err != nil {
 			return err
@@ -301,8 +301,9 @@ func (b *bench) settle(ctx context.Context) error {
 // measurement says what closed measures.
 type measurement struct {
 	name    string
-	servers []*node // whose processor time counts
-	beside  []*node // profiled too
+	servers []*node  // whose processor time counts
+	beside  []*node  // profiled too
+	targets []string // where clients call, in turn; nil is the target's address
 }
 
 // closed measures a call that all clients repeat without a pause.
@@ -313,7 +314,11 @@ func (b *bench) closed(ctx context.Context, m measurement, target *node, call fu
 	b.logf("%s", m.name)
 	tasks := make([]load.Task, b.clients)
 	for i := range tasks {
-		c, err := load.Dial(ctx, target.addr)
+		addr := target.addr
+		if len(m.targets) > 0 {
+			addr = m.targets[i%len(m.targets)]
+		}
+		c, err := load.Dial(ctx, addr)
 		if err != nil {
 			return err
 		}

@@ -14,10 +14,7 @@ import (
 // hotRows is how many rows are read again and again where memory is measured: they fit into a sidecar's default cache.
 const hotRows = 10_000
 
-const (
-	getFromMemory = "Get by key, sidecar's memory"
-	mixedReads    = "Get by key, three regions in one process, 5 % writes"
-)
+const getFromMemory = "Get by key, sidecar's memory"
 
 var batchFromMemory = fmt.Sprintf("BatchGet of %d keys, sidecar's memory", batchGetKeys)
 

@@ -194,9 +194,9 @@ func (n *node) caughtUp(ctx context.Context, version uint64) error {
 	})
 }
 
-// fill makes the database with its rows at the primary and returns the version that has them all.
-func (b *bench) fill(ctx context.Context) (version uint64, err error) {
-	c, err := load.Dial(ctx, b.primary.addr)
+// fill makes the database with its rows at a primary and returns the version that has them all.
+func fill(ctx context.Context, addr string, rows int) (version uint64, err error) {
+	c, err := load.Dial(ctx, addr)
 	if err != nil {
 		return 0, err
 	}
@@ -211,9 +211,9 @@ func (b *bench) fill(ctx context.Context) (version uint64, err error) {
 		}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	for first := 0; first < b.rows; first += batchRows {
+	for first := 0; first < rows; first += batchRows {
 		req := &datav1.BatchInsertRequest{Database: database, Table: table, Columns: []string{"id", "email", "age", "bio"}}
-		for id := first; id < min(first+batchRows, b.rows); id++ {
+		for id := first; id < min(first+batchRows, rows); id++ {
 			req.Rows = append(req.Rows, &datav1.Row{Values: rowValues(random, int64(id))})
 		}
 		if err := c.Call(datav1connect.DataServiceBatchInsertProcedure, req, nil); err != nil {
@@ -223,7 +223,7 @@ func (b *bench) fill(ctx context.Context) (version uint64, err error) {
 			return 0, ctx.Err()
 		}
 	}
-	res, err := put(c, random, int64(b.rows))
+	res, err := put(c, random, int64(rows))
 	return res.GetVersion(), err
 }
 
