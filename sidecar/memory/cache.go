@@ -64,7 +64,7 @@ func New(o Options) (*Cache, error) {
 		return nil, fmt.Errorf("memory cache of %d bytes, %d %% for a database", o.Bytes, o.DatabasePercent)
 	}
 	c := &Cache{
-		stamps: o.Stamps, seed: maphash.MakeSeed(), limit: o.Bytes, share: o.Bytes / 100 * int64(o.DatabasePercent),
+		stamps: o.Stamps, seed: maphash.MakeSeed(), limit: o.Bytes, share: o.Bytes * int64(o.DatabasePercent) / 100,
 		databases: make(map[uint32]*usage),
 	}
 	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
@@ -134,7 +134,7 @@ func appendKey(dst []byte, kind Kind, database uint32) []byte {
 }
 
 // find returns the entry of a key, if it still holds at now, and counts.
-func (c *Cache) find(kind Kind, database uint32, key []byte, now stamp.Stamp) *entry {
+func (c *Cache) find(kind Kind, key []byte, now stamp.Stamp) *entry {
 	e, ok := c.entries.Get(maphash.Bytes(c.seed, key))
 	if !ok || e.key != string(key) {
 		c.counts[kind].misses.Add(1)

@@ -225,7 +225,7 @@ func TestValuesExpire(t *testing.T) {
 			}
 			return keys
 		}
-		if v, _ := c.Value(c.stamps.Last(), NoDatabase, "short"); v.Expires.Sub(time.Now()) != time.Minute || string(v.Bytes) != "v" {
+		if v, _ := c.Value(c.stamps.Last(), NoDatabase, "short"); time.Until(v.Expires) != time.Minute || string(v.Bytes) != "v" {
 			t.Errorf("value %q until %v", v.Bytes, v.Expires)
 		}
 		time.Sleep(time.Minute + 1) // of the bubble

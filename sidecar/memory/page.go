@@ -51,7 +51,7 @@ func (c *Cache) LookupPage(now stamp.Stamp, database uint32, page []byte) (p Pag
 		return p, false
 	}
 	var buf [256]byte
-	e := c.find(KindPage, database, append(appendKey(buf[:0], KindPage, database), page...), now)
+	e := c.find(KindPage, append(appendKey(buf[:0], KindPage, database), page...), now)
 	return Page{e}, e != nil
 }
 

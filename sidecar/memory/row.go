@@ -127,7 +127,7 @@ func lookup[T ~string | ~[]byte](c *Cache, now stamp.Stamp, database uint32, tab
 		return r, false
 	}
 	var buf [256]byte
-	e := c.find(KindRow, database, appendRowKey(buf[:0], database, table, key), now)
+	e := c.find(KindRow, appendRowKey(buf[:0], database, table, key), now)
 	return Row{e}, e != nil
 }
 

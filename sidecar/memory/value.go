@@ -45,7 +45,7 @@ func (c *Cache) Value(now stamp.Stamp, database uint32, key string) (v Value, ok
 	if c == nil {
 		return v, false
 	}
-	e := c.find(KindValue, database, valueKey(database, key), now)
+	e := c.find(KindValue, valueKey(database, key), now)
 	if e == nil {
 		return v, false
 	}

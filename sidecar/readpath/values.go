@@ -2,6 +2,7 @@ package readpath
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 
@@ -120,14 +121,14 @@ func (p *Path) readTables(read *Read, req *datav1.CacheServiceSetRequest, v *mem
 	if !ok {
 		return r, nil
 	}
-	defer snap.Close()
+	defer func() { err = errors.Join(err, snap.Close()) }()
 	for _, name := range req.GetTables() {
 		t, err := keyread.Table(snap.Catalog(), name)
 		if err != nil {
 			return r, err
 		}
 		if snap.TableProblem(t) != nil {
-			return r, nil //nolint:nilerr // nothing is kept of it until it is repaired
+			return r, nil // nothing is kept of it until it is repaired
 		}
 		v.Tables = append(v.Tables, t.ID)
 	}
@@ -180,7 +181,7 @@ func (p *Path) Invalidate(
 	return &datav1.CacheServiceInvalidateResponse{Answer: p.valueAnswer()}, nil
 }
 
-func (p *Path) forgetTable(id uint32, name string) error {
+func (p *Path) forgetTable(id uint32, name string) (err error) {
 	if id == memory.NoDatabase {
 		return rpcerr.InvalidField("table", "needs a database")
 	}
@@ -188,7 +189,7 @@ func (p *Path) forgetTable(id uint32, name string) error {
 	if !ok {
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_NOT_READY, "the region has no copy of the database that it serves")
 	}
-	defer snap.Close()
+	defer func() { err = errors.Join(err, snap.Close()) }()
 	t, err := keyread.Table(snap.Catalog(), name)
 	if err != nil {
 		return err

@@ -64,7 +64,7 @@ func TestChangesRaiseStamps(t *testing.T) {
 		}, false, false, false, false},
 		{"table copied anew", func(s *Store, p *replicatest.Primary) {
 			messages := parts(p, u, other)
-			m := append(messages[:1:1], messages[2]) // other's chunk
+			m := []*replicationv1.SnapshotResponse{messages[0], messages[2]} // other's chunk
 			done := proto.CloneOf(messages[3].GetDone())
 			done.Sums = done.Sums[1:]
 			m = append(m, &replicationv1.SnapshotResponse{Message: &replicationv1.SnapshotResponse_Done{Done: done}})

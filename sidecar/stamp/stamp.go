@@ -116,7 +116,10 @@ func (t *Table) raise(n uint64, database uint32, touched Touched) {
 
 // raise sets a to at least n: changes of other databases may have taken later stamps and be here first.
 func raise(a *atomic.Uint64, n uint64) {
-	for old := a.Load(); old < n && !a.CompareAndSwap(old, n); old = a.Load() {
+	for {
+		if old := a.Load(); old >= n || a.CompareAndSwap(old, n) {
+			return
+		}
 	}
 }
 

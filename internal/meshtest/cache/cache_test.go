@@ -66,6 +66,19 @@ func TestMemoryIsNeverStale(t *testing.T) {
 			return nil
 		})
 	}
+	for level, want := range map[*datav1.Consistency]datav1.Source{
+		{Level: datav1.Consistency_LEVEL_ANY}:                                                    datav1.Source_SOURCE_MEMORY,
+		{Level: datav1.Consistency_LEVEL_PRIMARY}:                                                datav1.Source_SOURCE_PRIMARY,
+		{Level: datav1.Consistency_LEVEL_MAX_STALENESS, MaxStaleness: durationpb.New(time.Hour)}: datav1.Source_SOURCE_MEMORY,
+		{Level: datav1.Consistency_LEVEL_MAX_STALENESS, MaxStaleness: durationpb.New(0)}:         datav1.Source_SOURCE_PRIMARY,
+	} {
+		res, err := m.Client("eu-west-1").Get(t.Context(), connect.NewRequest(&datav1.GetRequest{
+			Database: "d", Table: "t", Key: key(1), Consistency: level,
+		}))
+		if err != nil || res.Msg.GetAnswer().GetSource() != want {
+			t.Errorf("%v: %v, %v, want %v", level, res, err, want)
+		}
+	}
 	fromMemory := 0
 	for n := int64(1); n <= 30; n++ {
 		region := regions[n%3]
