@@ -205,3 +205,25 @@ func BenchmarkLookup(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkBatchGetFromMemory(b *testing.B) {
+	r := newRegionWith(b, testBytes)
+	req := &datav1.BatchGetRequest{Database: "shop", Table: "users"}
+	for i := range 100 {
+		req.Keys = append(req.Keys, keyOf(value.Integer(int64(1+i%5))))
+	}
+	for range 2 {
+		if _, err := r.path.BatchGet(b.Context(), nil, req); err != nil {
+			b.Fatal(err)
+		}
+		r.cache.Wait()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		res, err := r.path.BatchGet(b.Context(), nil, req)
+		if err != nil || res.Answer.Source != fromMemory {
+			b.Fatal(res, err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*100/b.Elapsed().Seconds(), "rows/s")
+}
