@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
@@ -38,10 +39,29 @@ const (
 type bundles struct {
 	client replicationv1connect.BundleServiceClient
 	off    atomic.Bool // the primary does not know bundles
-	sizes  interface{ Observe(float64) }
+	sizes  prometheus.Histogram
 
 	mu        sync.Mutex
 	databases map[string]*queue // those with a bundle on its way
+}
+
+// newBundles returns the bundles of a Primary. The error is a metric's that the registerer has already.
+func newBundles(o Options) (*bundles, error) {
+	b := &bundles{
+		client: replicationv1connect.NewBundleServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
+		sizes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "nearside_forward_bundle_size", Help: "Transactions sent to the primary together.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 8),
+		}),
+		databases: make(map[string]*queue),
+	}
+	if o.Registerer == nil {
+		return b, nil
+	}
+	if err := o.Registerer.Register(b.sizes); err != nil {
+		return nil, fmt.Errorf("register metrics of bundles: %w", err)
+	}
+	return b, nil
 }
 
 // queue is a database's calls that wait for the next bundle. Its length is bounded by that of the calls in flight.

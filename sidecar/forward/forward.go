@@ -20,7 +20,6 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
-	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -78,7 +77,7 @@ type Primary struct {
 	timeout   time.Duration
 	slots     chan struct{}
 	metrics   *metrics
-	bundles   bundles
+	bundles   *bundles
 
 	breaker atomic.Pointer[breaker]
 	silent  atomic.Bool // a call was given up because the primary is not heard, and none was answered since
@@ -105,10 +104,8 @@ func New(o Options) (*Primary, error) {
 	if p.metrics, err = newMetrics(p, o.Registerer); err != nil {
 		return nil, err
 	}
-	p.bundles = bundles{
-		client:    replicationv1connect.NewBundleServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
-		sizes:     p.metrics.bundleSize,
-		databases: make(map[string]*queue),
+	if p.bundles, err = newBundles(o); err != nil {
+		return nil, err
 	}
 	p.Reset()
 	return p, nil

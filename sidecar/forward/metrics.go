@@ -14,7 +14,6 @@ import (
 type metrics struct {
 	calls         *prometheus.CounterVec
 	retries       prometheus.Counter
-	bundleSize    prometheus.Histogram
 	breakerOpened prometheus.Counter
 	breakerState  prometheus.Collector
 	inFlight      prometheus.Collector
@@ -29,10 +28,6 @@ func newMetrics(p *Primary, r prometheus.Registerer) (*metrics, error) {
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nearside_forward_retries_total", Help: "Attempts after the first.",
 		}),
-		bundleSize: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "nearside_forward_bundle_size", Help: "Transactions sent to the primary together.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 8),
-		}),
 		breakerOpened: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nearside_forward_breaker_opened_total", Help: "Times that the breaker towards the primary opened.",
 		}),
@@ -46,7 +41,7 @@ func newMetrics(p *Primary, r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.calls, m.retries, m.bundleSize, m.breakerOpened, m.breakerState, m.inFlight} {
+	for _, c := range []prometheus.Collector{m.calls, m.retries, m.breakerOpened, m.breakerState, m.inFlight} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of forwarded calls: %w", err)
 		}
