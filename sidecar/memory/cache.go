@@ -169,7 +169,10 @@ func (c *Cache) keep(e *entry, ttl time.Duration) bool {
 	}
 	hash := maphash.String(c.seed, e.key)
 	e.usage = c.usage(e.database)
-	c.makeRoom(e.usage, hash, e.cost)
+	if !c.makeRoom(e.usage, hash, e.cost) {
+		c.counts[e.kind].refused.Add(1)
+		return false
+	}
 	e.usage.bytes.Add(e.cost)
 	c.counts[e.kind].bytes.Add(e.cost)
 	if !c.entries.SetWithTTL(hash, e, e.cost, ttl) {
