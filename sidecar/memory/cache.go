@@ -24,8 +24,7 @@ const (
 	MaxEntryBytes = 1 << 20
 	// MinBytes is the smallest cache that is worth its own tables.
 	MinBytes = 1 << 20
-	// DefaultBytes and DefaultDatabasePercent are what Options have when they say nothing else.
-	DefaultBytes           = 64 << 20
+	// DefaultDatabasePercent is how much one database may take where nothing else is said.
 	DefaultDatabasePercent = 80
 )
 
