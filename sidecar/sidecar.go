@@ -116,7 +116,11 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	follower = replica.NewFollower(s.store,
 		replicationv1connect.NewReplicationServiceClient(stream, c.PrimaryURL, connect.WithAcceptCompression("gzip", nil, nil)),
 		replica.FollowerConfig{
-			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset, OnHeartbeat: s.onHeartbeat,
+			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset,
+			OnHeartbeat: func() {
+				primary.Heard()
+				s.onHeartbeat()
+			},
 			Redial: stream.CloseIdleConnections,
 		})
 	recorder, err := internalverify.NewRecorder(s.logger, metrics)

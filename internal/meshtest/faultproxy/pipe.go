@@ -93,14 +93,15 @@ func (c *pipe) carry(side Side, from, to net.Conn) {
 			c.note(buf[:n])
 		}
 		link := c.proxy.link(side)
-		if lost = lost || link.Lose; lost {
-			if err != nil {
+		c.proxy.tap(c.speaks(), side, buf[:n])
+		if lost = lost || link.Lose; n > 0 && !lost {
+			if !c.wait(link, n) {
 				return
 			}
-			continue
-		}
-		if n > 0 && (!c.wait(link, n) || !c.forward(side, to, buf[:n])) {
-			return
+			var on bool
+			if on, lost = c.forward(side, to, buf[:n]); !on {
+				return
+			}
 		}
 		if err != nil {
 			return
@@ -139,21 +140,28 @@ func (c *pipe) wait(l Link, n int) bool {
 	}
 }
 
-// forward carries a piece on, up to a cut.
-func (c *pipe) forward(side Side, to net.Conn, piece []byte) bool {
+func (c *pipe) speaks() Kind {
 	c.mu.Lock()
-	kind := c.kind
-	c.mu.Unlock()
-	n, last := c.proxy.admit(c, kind, side, len(piece))
+	defer c.mu.Unlock()
+	return c.kind
+}
+
+// forward carries a piece on, up to a cut. on is false where the connection is at its end, lost where it carries nothing more.
+func (c *pipe) forward(side Side, to net.Conn, piece []byte) (on, lost bool) {
+	n, due := c.proxy.admit(c, c.speaks(), side, len(piece))
 	if n > 0 {
 		if _, err := to.Write(piece[:n]); err != nil {
-			return false
+			return false, false
 		}
 	}
-	if !last {
-		return true
+	switch {
+	case due == nil:
+		return true, false
+	case due.lose:
+		return true, true
+	default:
+		_ = to.Close() // without a reset, which would overtake what was carried
+		c.end()
+		return false, false
 	}
-	_ = to.Close() // without a reset, which would overtake what was carried
-	c.end()
-	return false
 }
