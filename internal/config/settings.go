@@ -109,13 +109,14 @@ type Up struct {
 	Regions        []string // the first is the primary's
 	InsecureListen bool     // allow a ListenHost that other machines reach; default false
 	MaxOpen        int      // databases whose files the primary has open at once; default 256
+	SQLiteMiB      int      // memory that SQLite may have; default 1024 MiB
 }
 
 // DefaultUp returns the defaults.
 func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
-		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen,
+		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen, SQLiteMiB: defaultSQLiteMiB,
 	}
 }
 
@@ -127,6 +128,7 @@ func (c *Up) Register(s Set) {
 	s.String(&c.ListenHost, "listen-host", "address to listen on")
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
+	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
 }
 
 const (
@@ -135,7 +137,18 @@ const (
 	maxOpenName    = "max-open-databases"
 	maxOpenUsage   = "how many databases the primary has open at once; others are opened when they are used"
 	defaultMaxOpen = 256
+
+	sqliteMiBName    = "sqlite-memory-mib"
+	sqliteMiBUsage   = "how much memory SQLite may have for all databases of the primary, in MiB"
+	defaultSQLiteMiB = 1024
 )
+
+func validSQLiteMiB(n int) error {
+	if n < 64 || n > 1<<20 {
+		return invalid(sqliteMiBName, strconv.Itoa(n), "must be from 64 to 1048576")
+	}
+	return nil
+}
 
 func validMaxOpen(n int) error {
 	if n < 1 || n > 10_000 {
@@ -159,7 +172,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, validMaxOpen(c.MaxOpen))
+	errs = append(errs, validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB))
 	return errors.Join(errs...)
 }
 
@@ -189,6 +202,7 @@ type Primary struct {
 	Region         string // default us-east-1
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxOpen        int    // databases whose files are open at once; default 256
+	SQLiteMiB      int    // memory that SQLite may have; default 1024 MiB
 
 	LogKeepAge time.Duration // how long each database's log is kept; default 24 h
 	LogKeepMiB int           // how much of it at most; default 1024 MiB
@@ -198,6 +212,7 @@ type Primary struct {
 func DefaultPrimary() Primary {
 	return Primary{
 		Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", MaxOpen: defaultMaxOpen,
+		SQLiteMiB:  defaultSQLiteMiB,
 		LogKeepAge: 24 * time.Hour, LogKeepMiB: 1024,
 	}
 }
@@ -211,6 +226,7 @@ func (c *Primary) Register(s Set) {
 	s.Int(&c.LogKeepMiB, "log-keep-mib", "how much of each database's log is kept at most, in MiB")
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
+	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
 }
 
 // Validate returns all that is wrong, joined.
@@ -222,6 +238,7 @@ func (c *Primary) Validate() error {
 		positive("log-keep-age", c.LogKeepAge.String(), c.LogKeepAge > 0),
 		positive("log-keep-mib", strconv.Itoa(c.LogKeepMiB), c.LogKeepMiB > 0),
 		validMaxOpen(c.MaxOpen),
+		validSQLiteMiB(c.SQLiteMiB),
 	)
 }
 

@@ -8,8 +8,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
@@ -55,6 +57,11 @@ func (c *change) addSchema(x *execution) error {
 	next.Version = x.version
 	if proto.Equal(withoutVersion(next), withoutVersion(w.catalog)) {
 		return nil // CREATE TABLE IF NOT EXISTS, and the like
+	}
+	if size := proto.Size(next.ToProto()); size > maxCatalogBytes {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE,
+			"the schema takes %d bytes, the limit is %d", size, maxCatalogBytes).
+			With("bytes", itoa(size)).With("limit", itoa(maxCatalogBytes))
 	}
 	c.catalog = next
 	for _, t := range w.catalog.Tables {
