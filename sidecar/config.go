@@ -10,6 +10,8 @@ import (
 	"regexp"
 
 	"connectrpc.com/connect"
+
+	"github.com/nearside-dev/nearside/internal/server"
 )
 
 // Config is a sidecar's.
@@ -28,6 +30,11 @@ type Config struct {
 	InsecureListen bool
 	// AdvertiseURL is the base URL of the gateway as the other regions reach it. Default: made of the gateway's address.
 	AdvertiseURL string
+
+	// Limits are the gateway's; its name, logger and registerer are set by Start.
+	Limits server.Config
+	// MaxCalls is how many calls to the primary there may be at a time; default forward.DefaultMaxInFlight.
+	MaxCalls int
 
 	// Mount adds services to the gateway, if it is set. They reach data at gatewayURL and serve with the given options.
 	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error

@@ -257,11 +257,12 @@ type Sidecar struct {
 	Dir            string // default .nearside/REGION
 	AdvertiseURL   string // where others reach the gateway; default from Listen
 	InsecureListen bool   // allow a Listen that other machines reach; default false
+	MaxCalls       int    // to the primary at a time; default 1024
 }
 
 // DefaultSidecar returns the defaults.
 func DefaultSidecar() Sidecar {
-	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080"}
+	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", MaxCalls: 1024}
 }
 
 // Register registers the settings, with the present values as defaults.
@@ -272,6 +273,7 @@ func (c *Sidecar) Register(s Set) {
 	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
 	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+	s.Int(&c.MaxCalls, "max-primary-calls", "how many calls to the primary there may be at a time; more are refused")
 }
 
 // Folder returns the folder for the replica.
@@ -288,6 +290,7 @@ func (c *Sidecar) Validate() error {
 		validURL("primary", c.Primary),
 		validListen(c.Listen, c.InsecureListen),
 		advertise,
+		positive("max-primary-calls", strconv.Itoa(c.MaxCalls), c.MaxCalls > 0),
 	)
 }
 

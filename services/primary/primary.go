@@ -44,6 +44,8 @@ type Config struct {
 	MaxOpen        int    // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
 	SQLiteMemory   int64  // bytes that SQLite may have, in the whole process; default engine.DefaultMaxMemory
 	Logger         *slog.Logger
+	// Limits are the listener's; its name, logger and registerer are set here.
+	Limits server.Config
 
 	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
 	Keep changelog.Retention
@@ -226,7 +228,8 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
-	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
+	c.Limits.Name, c.Limits.Logger, c.Limits.Registerer = "primary", c.Logger, metrics
+	mainServer, err := server.Start(ln, mux, c.Limits)
 	if err != nil {
 		return err
 	}

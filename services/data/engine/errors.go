@@ -75,7 +75,7 @@ const diskRetryAfter = 10 * time.Second
 func interruptedError(ctx context.Context) error {
 	err := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
 		"statement stopped, nothing was done: %w", context.Cause(ctx))
-	if errors.Is(ctx.Err(), context.Canceled) {
+	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return err.WithCode(connect.CodeCanceled)
 	}
 	return err

@@ -47,8 +47,9 @@ func (g *guard) authorize(action sqlite.Action, arg1, arg2, db, _ string) sqlite
 		return sqlite.AuthOK
 	}
 	switch action {
-	case sqlite.ActionCreateTable, sqlite.ActionCreateView, sqlite.ActionCreateIndex, sqlite.ActionCreateTrigger:
-		if strings.EqualFold(db, "temp") { // CREATE TABLE temp.x has no action of its own
+	case sqlite.ActionCreateTable, sqlite.ActionCreateView, sqlite.ActionCreateIndex, sqlite.ActionInsert:
+		// CREATE TABLE temp.x has no action of its own; that of CREATE TRIGGER temp.x shows when it is written down.
+		if strings.EqualFold(db, "temp") {
 			return g.deny("TEMP " + arg1) // it would outlive its client
 		}
 	default:

@@ -18,10 +18,15 @@ import (
 // maxReaders is how many reads of one database run at once; more wait for their turn or their deadline.
 const maxReaders = 8
 
+// maxStreams is how many of them may be streams, whose callers take their time; more are refused.
+const maxStreams = 4
+
 // readerPool is a database's read connections, opened when first needed.
 type readerPool struct {
 	db    *DB
 	slots chan struct{} // a place for each connection in use
+
+	streams chan struct{} // a place for each stream
 
 	mu     sync.Mutex
 	idle   []*reader // the longest unused first
@@ -39,7 +44,7 @@ type reader struct {
 }
 
 func newReaderPool(db *DB) *readerPool {
-	return &readerPool{db: db, slots: make(chan struct{}, maxReaders)}
+	return &readerPool{db: db, slots: make(chan struct{}, maxReaders), streams: make(chan struct{}, maxStreams)}
 }
 
 func (p *readerPool) take(ctx context.Context) (*reader, error) {
@@ -151,6 +156,19 @@ func (db *DB) View(ctx context.Context, f func(*View) error) (err error) {
 		return err
 	}
 	return f(v)
+}
+
+// ViewStream is View for an answer whose caller may be slow. It leaves places for reads that are not; where it has none left
+// the error is OVERLOADED.
+func (db *DB) ViewStream(ctx context.Context, f func(*View) error) error {
+	select {
+	case db.readers.streams <- struct{}{}:
+	default:
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED, "%d streams read this database", maxStreams).
+			With("limit", itoa(maxStreams)).WithRetryAfter(time.Second)
+	}
+	defer func() { <-db.readers.streams }()
+	return db.View(ctx, f)
 }
 
 // begin takes the snapshot and finds out what it is of.
