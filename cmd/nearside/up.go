@@ -20,6 +20,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/config"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/services/business"
+	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/primary"
 	"github.com/nearside-dev/nearside/sidecar"
 )
@@ -129,6 +130,7 @@ func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
 		InsecureListen: u.InsecureListen,
 		MaxOpen:        u.MaxOpen,
 		SQLiteMemory:   int64(u.SQLiteMiB) << 20,
+		Keep:           changelog.Retention{Age: u.LogKeepAge, Bytes: u.LogKeepBytes()},
 		Logger:         u.logger,
 	})
 }

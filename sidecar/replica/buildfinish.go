@@ -1,10 +1,13 @@
 package replica
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -42,7 +45,7 @@ func (d *Database) finishBuild(ctx context.Context, b *build, done *replicationv
 		return err
 	}
 	for _, t := range b.catalog.Tables {
-		if !b.wants(t.ID) {
+		if !b.wants(t.ID) || slices.Contains(b.lacking, t.ID) {
 			continue
 		}
 		if err := d.finishTable(ctx, b, t, sums[t.ID], again); err != nil {
@@ -197,6 +200,9 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 		errs = append(errs, batch.Set(catalogKey(d.id), stored, nil))
 	}
 	for _, t := range b.catalog.Tables {
+		if slices.Contains(b.lacking, t.ID) {
+			a.diverge(t.ID)
+		}
 		errs = append(errs, batch.Set(sumKey(d.id, t.ID), sums[t.ID].encode(), nil))
 	}
 	errs = append(errs, batch.Set(stateKey(d.id), a.encode(), nil))
@@ -212,7 +218,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 
 // switchTables puts copies of tables in the place of the old ones, after bringing them from where they are to where the
 // database is by the records of the tail.
-func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
+func (d *Database) switchTables(b *build, sums map[uint32]tableSum) (err error) {
 	if err := d.store.acquire(); err != nil {
 		return err
 	}
@@ -226,9 +232,8 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 	if old.tailFirst > b.at.version+1 || old.catalogVersion != b.catalogVersion {
 		return errBuildStale
 	}
-	g := &group{store: d.store, database: d, catalog: b.catalog}
-	g.begin()
-	defer func() { _ = g.batch.Close() }() // gives memory back; there is nothing to lose
+	g := d.newGroup(b.catalog)
+	defer g.end()
 	g.next.problem = old.problem
 	moved := make(map[uint32]uint32)
 	maps.Copy(moved, old.moved)
@@ -247,44 +252,45 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 		g.sums[table] = &sum
 	}
 	g.next.moved = moved
+	checksum := b.at.checksum
 	for version := b.at.version + 1; version <= old.version; version++ {
-		if err := g.addTail(b, version); err != nil {
+		if checksum, err = g.addTail(b, version, checksum); err != nil {
 			return fmt.Errorf("record %d: %w", version, err)
 		}
 	}
-	for table, sum := range g.sums {
-		if err := g.batch.Set(sumKey(d.id, table), sum.encode(), nil); err != nil {
-			return err
-		}
+	if checksum != old.checksum {
+		return fmt.Errorf("%w: the log tail ends with checksum %x, %x was applied", errBuildStale, checksum, old.checksum)
 	}
-	next := g.next
-	if err := errors.Join(g.batch.Set(stateKey(d.id), next.encode(), nil), forgetBuild(g.batch, d.id)); err != nil {
+	if err := forgetBuild(g.batch, d.id); err != nil {
 		return err
 	}
-	if err := d.commit(g.batch, &next); err != nil {
+	if err := g.commit(); err != nil {
 		return err
 	}
 	d.building.Store(nil)
 	return nil
 }
 
-// addTail applies to the tables of a build what a record of the tail says of them.
-func (g *group) addTail(b *build, version uint64) error {
+// addTail applies to the tables of a build what a record of the tail says of them, and returns the record's checksum. A
+// record that does not follow the one before is of no use: a build of a later version does without it.
+func (g *group) addTail(b *build, version uint64, before [checksumSize]byte) (checksum [checksumSize]byte, err error) {
 	stored, err := get(g.store.db, tailKey(g.database.id, version))
 	if err != nil {
-		return err
+		return checksum, err
 	}
-	var r replicationv1.CommitRecord
-	if stored == nil || proto.Unmarshal(stored, &r) != nil {
-		return fmt.Errorf("%w: log tail", ErrCorrupt)
+	r := &g.record
+	if stored == nil || r.decode(stored) != nil || !bytes.Equal(r.previousChecksum, before[:]) {
+		return checksum, fmt.Errorf("%w: log tail", errBuildStale)
 	}
-	for _, change := range r.GetTables() {
-		if !b.wants(change.GetTableId()) {
+	for i := range r.tables {
+		if !b.wants(r.tables[i].id) {
 			continue
 		}
-		if err := g.changeTable(change, version); err != nil {
-			return err
+		if err := g.changeTable(&r.tables[i], version); err != nil {
+			return checksum, err
 		}
 	}
-	return nil
+	sum := sha256.Sum256(stored)
+	copy(checksum[:], sum[:])
+	return checksum, nil
 }

@@ -146,9 +146,30 @@ func (c *pipe) speaks() Kind {
 	return c.kind
 }
 
-// forward carries a piece on, up to a cut. on is false where the connection is at its end, lost where it carries nothing more.
+// forward carries a piece on, as soon as nothing holds it. on is false where the connection is at its end, lost where it
+// carries nothing more.
 func (c *pipe) forward(side Side, to net.Conn, piece []byte) (on, lost bool) {
-	n, due := c.proxy.admit(c, c.speaks(), side, len(piece))
+	kind := c.speaks()
+	now, released := c.proxy.pass(kind, side, len(piece))
+	if released == nil {
+		return c.write(kind, side, to, piece)
+	}
+	if now > 0 {
+		if on, lost = c.write(kind, side, to, piece[:now]); !on || lost {
+			return on, lost
+		}
+	}
+	select {
+	case <-released:
+		return c.forward(side, to, piece[now:])
+	case <-c.ctx.Done():
+		return false, false
+	}
+}
+
+// write carries a piece on, up to a cut, and returns what forward does.
+func (c *pipe) write(kind Kind, side Side, to net.Conn, piece []byte) (on, lost bool) {
+	n, due := c.proxy.admit(c, kind, side, len(piece))
 	if n > 0 {
 		if _, err := to.Write(piece[:n]); err != nil {
 			return false, false

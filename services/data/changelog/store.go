@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/nearside-dev/nearside/internal/compactions"
 	"github.com/nearside-dev/nearside/internal/erase"
 	"github.com/nearside-dev/nearside/internal/failstop"
 )
@@ -83,6 +84,7 @@ func Open(dir string, o Options) (*Log, error) {
 		FS: l.disk, Logger: storeLogger{l}, CacheSize: o.CacheBytes, MemTableSize: 16 << 20,
 		FormatMajorVersion: pebble.FormatNewest,
 	}
+	options.Experimental.CompactionScheduler = compactions.New()
 	for i := range options.Levels {
 		// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -338,9 +340,12 @@ func (l *Log) read(database uint32, after uint64, last Head, maxBytes int) ([][]
 	return records, nil
 }
 
-// RowVersion returns the version of the commit that last changed a row; 0 if there is no such row.
+// RowVersion returns the version of the commit that last changed a row. For a row that is not there it means nothing.
 func (l *Log) RowVersion(database, table uint32, rowKey []byte) (uint64, error) {
 	v, closer, err := l.db.Get(append(tableKey(spaceRow, database, table), rowKey...))
+	if errors.Is(err, pebble.ErrNotFound) {
+		v, closer, err = l.db.Get(tableKey(spaceRow, database, table)) // AllRows
+	}
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	}

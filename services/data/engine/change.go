@@ -3,15 +3,15 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
-	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
-	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
@@ -23,6 +23,7 @@ type rowSum = changelog.TableSum
 type change struct {
 	version   uint64
 	tables    []*replicationv1.TableChange
+	replaced  bool              // one of them is without its rows: the file must have them before the log has the record
 	sums      map[uint32]rowSum // of the tables above
 	dropped   []uint32
 	sequences []*replicationv1.Sequence
@@ -40,78 +41,78 @@ func (c *change) isEmpty() bool {
 	return len(c.tables) == 0 && len(c.dropped) == 0 && len(c.sequences) == 0 && c.catalog == nil
 }
 
-// addSchema derives the new catalog and ships what must be shipped whole.
-func (c *change) addSchema(x *execution) error {
+// addSchema tells the schema as it is now.
+func (c *change) addSchema(x *execution) {
 	w := x.w
-	s, err := readSchema(w.session)
-	if err != nil {
-		return err
+	if proto.Equal(withoutVersion(w.catalog), withoutVersion(x.before.catalog)) {
+		return // CREATE TABLE IF NOT EXISTS, and the like
 	}
-	c.roots = s.roots()
-	next, replaced, err := s.derive(w.catalog, w.roots, schemaChange{
-		dropped: x.dropped, altered: x.altered, touchedAfterAlter: w.capture.touchedAfterAlter,
-	}, w.session)
-	if err != nil {
-		return err
-	}
+	next := *w.catalog
 	next.Version = x.version
-	if proto.Equal(withoutVersion(next), withoutVersion(w.catalog)) {
-		return nil // CREATE TABLE IF NOT EXISTS, and the like
-	}
-	if size := proto.Size(next.ToProto()); size > maxCatalogBytes {
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE,
-			"the schema takes %d bytes, the limit is %d", size, maxCatalogBytes).
-			With("bytes", itoa(size)).With("limit", itoa(maxCatalogBytes))
-	}
-	c.catalog = next
-	for _, t := range w.catalog.Tables {
+	c.catalog, c.roots = &next, w.roots
+	for _, t := range x.before.catalog.Tables {
 		if next.TableByID(t.ID) == nil {
 			c.dropped = append(c.dropped, t.ID)
 		}
 	}
-	for _, t := range replaced {
-		a, err := newAccess(t)
-		if err != nil {
-			return err
+}
+
+// addWhole ships the tables that the transaction made or rewrote. Those that would make the record too large it only names:
+// replicas copy them.
+func (c *change) addWhole(x *execution) error {
+	w := x.w
+	left := w.db.wholeTableBytes
+	for _, t := range c.tables {
+		for _, r := range t.GetRows() {
+			left -= len(r.GetKey()) + len(r.GetValue()) + framing
 		}
-		rows, sum, err := a.readWhole(w.session, MaxTransactionBytes)
-		if err != nil {
-			return err
+	}
+	for _, t := range w.catalog.Tables {
+		if !w.capture.whole[t.ID] {
+			continue
 		}
-		if len(rows) > 0 {
+		rows, sum, size, fits, err := w.tables[strings.ToLower(t.Name)].readWhole(w.session, left)
+		if err != nil {
+			return fmt.Errorf("read table %s: %w", t.Name, err)
+		}
+		switch {
+		case !fits:
+			c.replaced = true
+			c.addTable(t.ID, nil, sum)
+			c.tables[len(c.tables)-1].Replaced = true
+		case len(rows) > 0:
+			left -= size
 			c.addTable(t.ID, rows, sum)
 		}
 	}
 	return nil
 }
 
+// withoutVersion is what a schema says, apart from when it was made and how many ids it took.
 func withoutVersion(c *catalog.Catalog) *replicationv1.Catalog {
 	p := c.ToProto()
-	p.Version = 0
+	p.Version, p.NextId = 0, 0
 	return p
 }
 
-// addRows reads the touched rows back.
+// addRows reads the touched rows back, and the tables that are read whole.
 func (c *change) addRows(x *execution) error {
 	for _, t := range x.w.capture.tables {
-		if t.access == nil || slices.Contains(c.dropped, t.access.table.ID) {
+		if t.access == nil {
 			continue
 		}
-		a := t.access
-		if c.catalog != nil {
-			// Under the new names and with the columns added: rows are the same bytes, the SQL is not.
-			var err error
-			if a, err = newAccess(c.catalog.TableByID(a.table.ID)); err != nil {
-				return err
-			}
-		}
-		current := &touchedTable{access: a, rows: t.rows, order: t.order}
-		rows, sum, err := current.readBack(x.w.session, x.w.pending.sum(a.table.ID))
+		id := t.access.table.ID
+		rows, sum, err := t.readBack(x.w.session, x.w.pending.sum(id))
 		if err != nil {
 			return err
 		}
 		if len(rows) > 0 {
-			c.addTable(a.table.ID, rows, sum)
+			c.addTable(id, rows, sum)
+		}
+	}
+	if c.catalog != nil {
+		if err := c.addWhole(x); err != nil {
+			return err
 		}
 	}
 	slices.SortFunc(c.tables, func(a, b *replicationv1.TableChange) int { return int(a.GetTableId()) - int(b.GetTableId()) })
@@ -140,11 +141,7 @@ func sumBytes(s rowSum) []byte {
 
 // addSequences ships those entries of sqlite_sequence that are not what they were.
 func (c *change) addSequences(x *execution) error {
-	w := x.w
-	schema := c.catalog
-	if schema == nil {
-		schema = w.catalog
-	}
+	w, schema := x.w, x.w.catalog
 	if !slices.ContainsFunc(schema.Tables, func(t *catalog.Table) bool { return t.Autoincrement }) {
 		return nil
 	}
@@ -217,6 +214,11 @@ func (c *change) appendTo(b *changelog.Batch) error {
 		}
 	}
 	for _, t := range c.tables {
+		if t.GetReplaced() {
+			if err := b.AllRows(t.GetTableId(), c.version); err != nil {
+				return err
+			}
+		}
 		for _, r := range t.GetRows() {
 			ref := changelog.RowRef{Table: t.GetTableId(), Key: r.GetKey()}
 			if err := b.Row(ref, c.version, r.Value == nil); err != nil {

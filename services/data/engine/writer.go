@@ -23,6 +23,9 @@ const (
 	// MaxResultBytes is how large an answer that is not streamed may be.
 	MaxResultBytes = 64 << 20
 
+	// maxWholeTableBytes leaves room in a record for its catalog.
+	maxWholeTableBytes = MaxTransactionBytes - 8<<20
+
 	maxQueue      = 4096                  // waiting transactions
 	maxGroup      = 512                   // transactions of one group
 	maxGroupBytes = 16 << 20              // records of one group, about
@@ -277,6 +280,9 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	err = noMemory(err)
 	if x.schema {
 		w.forgetStatements() // what was noted of them when they were compiled may be wrong now
+	}
+	if err != nil || w.conn.Autocommit() {
+		x.unsettle()
 	}
 	if w.conn.Autocommit() {
 		if err == nil {
