@@ -137,6 +137,9 @@ func TestClientRequestsAreLimited(t *testing.T) {
 }
 
 func TestLargeRequestsAreRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("five times 72 MiB")
+	}
 	eachProtocol(t, dataService{}, Config{}, func(
 		t *testing.T, _ *prometheus.Registry, _ string, client func() datav1connect.DataServiceClient,
 	) {
