@@ -200,8 +200,8 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 6 {
-		t.Errorf("%d commands with --url, want sql, db, import, migrate, status and verify", clients)
+	if clients != 7 {
+		t.Errorf("%d commands with --url, want sql, db, import, migrate, status, verify and cache", clients)
 	}
 }
 

@@ -110,6 +110,7 @@ type Up struct {
 	InsecureListen bool     // allow a ListenHost that other machines reach; default false
 	MaxOpen        int      // databases whose files the primary has open at once; default 256
 	SQLiteMiB      int      // memory that SQLite may have; default 1024 MiB
+	Cache          Cache    // of each region
 
 	LogKeep
 }
@@ -119,6 +120,7 @@ func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
 		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen, SQLiteMiB: defaultSQLiteMiB,
+		Cache:   defaultCache(),
 		LogKeep: defaultLogKeep(),
 	}
 }
@@ -133,6 +135,7 @@ func (c *Up) Register(s Set) {
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
+	c.Cache.register(s)
 }
 
 const (
@@ -176,7 +179,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.LogKeep.validate(), validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB))
+	errs = append(errs, c.LogKeep.validate(), validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB), c.Cache.validate())
 	return errors.Join(errs...)
 }
 
@@ -281,11 +284,14 @@ type Sidecar struct {
 	AdvertiseURL   string // where others reach the gateway; default from Listen
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxCalls       int    // to the primary at a time; default 1024
+	Cache          Cache
 }
 
 // DefaultSidecar returns the defaults.
 func DefaultSidecar() Sidecar {
-	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", MaxCalls: 1024}
+	return Sidecar{
+		Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", MaxCalls: 1024, Cache: defaultCache(),
+	}
 }
 
 // Register registers the settings, with the present values as defaults.
@@ -295,6 +301,7 @@ func (c *Sidecar) Register(s Set) {
 	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
 	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
 	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
+	c.Cache.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxCalls, "max-primary-calls", "how many calls to the primary there may be at a time; more are refused")
 }
@@ -314,6 +321,7 @@ func (c *Sidecar) Validate() error {
 		validListen(c.Listen, c.InsecureListen),
 		advertise,
 		positive("max-primary-calls", strconv.Itoa(c.MaxCalls), c.MaxCalls > 0),
+		c.Cache.validate(),
 	)
 }
 

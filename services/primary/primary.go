@@ -23,6 +23,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/telemetry"
 	"github.com/nearside-dev/nearside/internal/verify"
@@ -189,7 +190,13 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(datav1connect.NewDataServiceHandler(data.New(databases, log, bookmarks, c.Region), options...))
+	service := data.New(databases, log, bookmarks, c.Region)
+	mux.Handle(datav1connect.NewDataServiceHandler(service, options...))
+	errs, err := rpcerr.NewInterceptor(c.Logger)
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle(replicationv1connect.NewBundleServiceHandler(data.NewBundles(service, errs, c.Logger), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(
 		control.NewStatusService(databases, peers), options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(
@@ -198,7 +205,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	mux.Handle(replicator.Handler(options...))
 	server.MountHealth(mux, p.health, []string{
 		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
-		replicationv1connect.ReplicationServiceName,
+		replicationv1connect.ReplicationServiceName, replicationv1connect.BundleServiceName,
 	}, options...)
 	if err := p.serve(ctx, c, mux, metrics); err != nil {
 		return nil, err
