@@ -98,7 +98,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	})
 	var follower *replica.Follower // made below: it and primary tell each other about the connection
 	primary, err := forward.New(forward.Options{
-		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics,
+		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics, MaxInFlight: c.MaxCalls,
 		Connected: func() bool { return follower.Connected() },
 	})
 	if err != nil {
@@ -122,7 +122,11 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	follower = replica.NewFollower(s.store,
 		replicationv1connect.NewReplicationServiceClient(stream, c.PrimaryURL, connect.WithAcceptCompression("gzip", nil, nil)),
 		replica.FollowerConfig{
-			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset, OnHeartbeat: s.onHeartbeat,
+			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset,
+			OnHeartbeat: func() {
+				primary.Heard()
+				s.onHeartbeat()
+			},
 			Redial: stream.CloseIdleConnections,
 		})
 	recorder, err := internalverify.NewRecorder(s.logger, metrics)
@@ -245,7 +249,9 @@ func (s *Sidecar) serve(ln, adminLn net.Listener, handler http.Handler, metrics 
 		return errors.Join(err, ln.Close())
 	}
 	s.closers = append(s.closers, admin.Close)
-	front, err := server.Start(ln, handler, server.Config{Name: "gateway", Logger: s.logger, Registerer: metrics})
+	limits := s.config.Limits
+	limits.Name, limits.Logger, limits.Registerer = "gateway", s.logger, metrics
+	front, err := server.Start(ln, handler, limits)
 	if err != nil {
 		return err
 	}

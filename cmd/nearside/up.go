@@ -129,6 +129,7 @@ func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
 		Region:         u.Regions[0],
 		InsecureListen: u.InsecureListen,
 		MaxOpen:        u.MaxOpen,
+		SQLiteMemory:   int64(u.SQLiteMiB) << 20,
 		Keep:           changelog.Retention{Age: u.LogKeepAge, Bytes: u.LogKeepBytes()},
 		Logger:         u.logger,
 	})

@@ -24,8 +24,15 @@ import (
 	"github.com/nearside-dev/nearside/services/data/registry"
 )
 
-// StatementTimeout is how long a request may run at the primary, whatever its caller's deadline.
-const StatementTimeout = 30 * time.Second
+// How long requests may run at the primary, whatever their callers' deadlines.
+const (
+	// StatementTimeout is the time of all that is not named below, and of a stream's statement between two pieces.
+	StatementTimeout = 30 * time.Second
+	// StreamTimeout is the time of a stream: as long as it runs SQLite's WAL cannot be emptied.
+	StreamTimeout = 5 * time.Minute
+	// MigrationTimeout is the time of a Migrate, which may have large tables to build anew.
+	MigrationTimeout = 10 * time.Minute
+)
 
 // Service answers DataService.
 type Service struct {

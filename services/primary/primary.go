@@ -43,7 +43,10 @@ type Config struct {
 	Region         string // where it is; default "primary"
 	InsecureListen bool   // allow addresses that other machines can reach
 	MaxOpen        int    // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
+	SQLiteMemory   int64  // bytes that SQLite may have, in the whole process; default engine.DefaultMaxMemory
 	Logger         *slog.Logger
+	// Limits are the listener's; its name, logger and registerer are set here.
+	Limits server.Config
 
 	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
 	Keep changelog.Retention
@@ -74,6 +77,9 @@ func (c *Config) Validate() error {
 	if c.MaxOpen < 0 {
 		errs = append(errs, errors.New("max open databases: must not be negative"))
 	}
+	if c.SQLiteMemory < 0 {
+		errs = append(errs, errors.New("sqlite memory: must not be negative"))
+	}
 	return errors.Join(errs...)
 }
 
@@ -83,6 +89,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Region == "" {
 		c.Region = "primary"
+	}
+	if c.SQLiteMemory == 0 {
+		c.SQLiteMemory = engine.DefaultMaxMemory
 	}
 	if c.Keep.Age == 0 {
 		c.Keep.Age = changelog.DefaultKeepAge
@@ -145,9 +154,12 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	p.onClose(log.Close)
+	if err := engine.LimitMemory(c.SQLiteMemory); err != nil {
+		return nil, err
+	}
 	databases, err := registry.Open(ctx, registry.Config{
 		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Registerer: metrics,
-		MaxOpen: c.MaxOpen, Clock: c.Clock, OnFatal: p.fail, Failpoint: c.Failpoint,
+		MaxOpen: c.MaxOpen, MaxMemory: c.SQLiteMemory, Clock: c.Clock, OnFatal: p.fail, Failpoint: c.Failpoint,
 	})
 	if err != nil {
 		return nil, err
@@ -231,7 +243,8 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
-	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
+	c.Limits.Name, c.Limits.Logger, c.Limits.Registerer = "primary", c.Logger, metrics
+	mainServer, err := server.Start(ln, mux, c.Limits)
 	if err != nil {
 		return err
 	}

@@ -132,10 +132,10 @@ func (p *Primary) rewrite(m answered) {
 
 // run makes attempts until one is answered, counts the outcome and returns the error for the caller.
 func (c *call) run(ctx context.Context, attempt func(context.Context) error) error {
-	err := c.primary.admit()
+	err := c.primary.slots.admit(c.primary.region, "calls")
 	if err == nil {
 		err = c.attempts(ctx, attempt)
-		c.primary.release()
+		c.primary.slots.release()
 	}
 	c.primary.metrics.outcome(c.method, err)
 	return err
@@ -161,7 +161,7 @@ func (c *call) attempts(caller context.Context, attempt func(context.Context) er
 
 // once makes one attempt. An error is the primary's own (connect.IsWireError) or says why there was no answer.
 func (c *call) once(ctx context.Context, attempt func(context.Context) error) error {
-	done, err := c.primary.breaker.Load().Allow()
+	done, err := c.primary.allow()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRejected, err)
 	}

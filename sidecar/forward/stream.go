@@ -16,10 +16,10 @@ func (p *Primary) QueryStream(
 	out *connect.ServerStream[datav1.QueryStreamResponse],
 ) error {
 	c := p.newCall("QueryStream", reads, req.Header())
-	err := p.admit()
+	err := p.streams.admit(p.region, "streams")
 	if err == nil {
 		err = c.stream(ctx, req.Msg, out)
-		p.release()
+		p.streams.release()
 	}
 	p.metrics.outcome(c.method, err)
 	return err
