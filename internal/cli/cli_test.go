@@ -43,7 +43,6 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{name: "nothing", code: 2, stderr: "command"},
 		{name: "unknown", args: "frobnicate", code: 2, stderr: `unknown command "frobnicate"`},
-		{name: "later: export", args: "export|--db|x", code: 2, stderr: `unknown command "export"`},
 		{name: "later: bench", args: "bench", code: 2, stderr: `unknown command "bench"`},
 		{name: "later: token", args: "token|create", code: 2, stderr: `unknown command "token"`},
 		{name: "later: watch help", args: "watch|--help", code: 2, stderr: `unknown command "watch"`},
@@ -200,30 +199,8 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 6 {
-		t.Errorf("%d commands with --url, want sql, db, import, migrate, status and verify", clients)
-	}
-}
-
-func TestPrompt(t *testing.T) {
-	var out bytes.Buffer
-	in := "SELECT 1;\n\nSELECT\n2;\nquit\nSELECT 3;\n"
-	text, err := io.ReadAll(newPrompt(strings.NewReader(in), &out, "demo"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := "SELECT 1;\n\nSELECT\n2;\n"; string(text) != want {
-		t.Errorf("read %q, want %q", text, want)
-	}
-	if want := "demo> demo> demo>  ...> demo> "; out.String() != want {
-		t.Errorf("asked %q, want %q", out.String(), want)
-	}
-	out.Reset()
-	if text, err := io.ReadAll(newPrompt(strings.NewReader("SELECT 1"), &out, "d")); err != nil || string(text) != "SELECT 1" {
-		t.Errorf("read %q, %v", text, err)
-	}
-	if want := "d> ...> \n"; out.String() != want {
-		t.Errorf("asked %q, want %q", out.String(), want)
+	if clients != 7 {
+		t.Errorf("%d commands with --url, want sql, db, import, export, migrate, status and verify", clients)
 	}
 }
 

@@ -36,13 +36,14 @@ type Service struct {
 	log       *changelog.Log
 	bookmarks *bookmark.Codec
 	region    string
+	exports   chan struct{} // a place for each export that runs
 }
 
 var _ datav1connect.DataServiceHandler = (*Service)(nil)
 
 // New returns a Service for a primary in a region.
 func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string) *Service {
-	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region}
+	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, exports: make(chan struct{}, maxExports)}
 }
 
 // answer describes an answer of the primary.
