@@ -138,7 +138,7 @@ flag's name), else they have their default.`,
 		},
 	})
 	root.AddCommand(
-		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.migrateCommand(), app.statusCommand(),
+		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.benchCommand(), app.migrateCommand(), app.statusCommand(),
 		app.verifyCommand(), app.versionCommand(),
 	)
 	return root

@@ -43,7 +43,12 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{name: "nothing", code: 2, stderr: "command"},
 		{name: "unknown", args: "frobnicate", code: 2, stderr: `unknown command "frobnicate"`},
-		{name: "later: bench", args: "bench", code: 2, stderr: `unknown command "bench"`},
+		{name: "bench: mix", args: "bench|--mix|get=99", code: 2, stderr: "sums up to 99"},
+		{name: "bench: kind", args: "bench|--mix|put=100", code: 2, stderr: "put=100"},
+		{name: "bench: distribution", args: "bench|--distribution|normal", code: 2, stderr: "uniform or zipf"},
+		{name: "bench: zipf", args: "bench|--zipf|1", code: 2, stderr: "--zipf 1"},
+		{name: "bench: protocol", args: "bench|--protocol|soap", code: 2, stderr: "--protocol"},
+		{name: "bench: numbers", args: "bench|--connections|0", code: 2, stderr: "--connections 0"},
 		{name: "later: token", args: "token|create", code: 2, stderr: `unknown command "token"`},
 		{name: "later: watch help", args: "watch|--help", code: 2, stderr: `unknown command "watch"`},
 		{name: "later: db fork", args: "db|fork", code: 2, stderr: `unknown command "fork" for "nearside db"`},
@@ -69,6 +74,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "no config", args: "version|--config|/does/not/exist", code: 2, stderr: "/does/not/exist"},
 
 		{name: "unreachable: status", environ: away, args: "status", code: 1, stderr: "unavailable"},
+		{name: "unreachable: bench", environ: away, args: "bench", code: 1, stderr: "unavailable"},
 		{name: "unreachable: sql", environ: away, args: "sql|SELECT 1", code: 1, stderr: "unavailable"},
 		{name: "unreachable: db", environ: away, args: "db|list", code: 1, stderr: "unavailable"},
 		{name: "no file", environ: away, args: "import|/does/not/exist", code: 1, stderr: "/does/not/exist"},
@@ -199,8 +205,8 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 7 {
-		t.Errorf("%d commands with --url, want sql, db, import, export, migrate, status and verify", clients)
+	if clients != 8 {
+		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status and verify", clients)
 	}
 }
 
