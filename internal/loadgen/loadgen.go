@@ -56,6 +56,15 @@ func (r *Result) Total() Kind {
 	return sum
 }
 
+// Add adds what came back in another run of the same plan, after this one.
+func (r *Result) Add(other *Result) {
+	r.Elapsed += other.Elapsed
+	r.Missed += other.Missed
+	for i := range r.Kinds {
+		r.Kinds[i].add(&other.Kinds[i])
+	}
+}
+
 func (k *Kind) add(other *Kind) {
 	k.Requests += other.Requests
 	k.Errors += other.Errors
