@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/nearside-dev/nearside/internal/meshtest"
 )
 
 // TestQuick runs the whole program on a few rows: every measurement works and has a number.
@@ -26,7 +28,7 @@ func TestQuick(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "bench"),
 		"-quick", "-nearside", filepath.Join(dir, "nearside"), "-dir", dir)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr, cmd.Env = &stdout, &stderr, meshtest.Environ()
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}

@@ -136,6 +136,7 @@ func TestRoleDefaults(t *testing.T) {
 			"dir": up.Dir, "port": fmt.Sprint(up.Port), "regions": "[" + strings.Join(up.Regions, ",") + "]",
 			"listen-host": up.ListenHost, "insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
 			"max-open-databases": fmt.Sprint(up.MaxOpen),
+			"log-keep-age":       up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
@@ -167,6 +168,7 @@ func TestRoleUsage(t *testing.T) {
 	}{
 		{"up --port 99", []string{`--port "99"`}},
 		{"up --regions a,a --listen-host 0.0.0.0 --dir " + dir, []string{"twice", "--insecure-listen"}},
+		{"up --log-keep-age 0s --log-keep-mib -1 --dir " + dir, []string{"--log-keep-age", "--log-keep-mib"}},
 		{"up now", []string{"unknown command", "now"}},
 		{"primary --listen 127.0.0.1:70000 --dir " + dir, []string{"--listen"}},
 		{"primary --listen :7070 --region /x --dir " + dir, []string{"--listen", "--region"}},

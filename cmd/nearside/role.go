@@ -43,7 +43,7 @@ func primaryCommand(app *cli.App) *cobra.Command {
 			return runRole(cmd.Context(), app, c.Listen, admin, func(ctx context.Context) (supervise.Role, error) {
 				return primary.Start(ctx, primary.Config{
 					Dir: c.Dir, Listen: c.Listen, AdminListen: admin, Region: c.Region, InsecureListen: c.InsecureListen,
-					Keep:    changelog.Retention{Age: c.LogKeepAge, Bytes: uint64(c.LogKeepMiB) << 20},
+					Keep:    changelog.Retention{Age: c.LogKeepAge, Bytes: c.LogKeepBytes()},
 					MaxOpen: c.MaxOpen, Logger: newLogger(app.Stderr, logs),
 				})
 			})

@@ -20,6 +20,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/config"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/services/business"
+	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/primary"
 	"github.com/nearside-dev/nearside/sidecar"
 )
@@ -128,6 +129,7 @@ func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
 		Region:         u.Regions[0],
 		InsecureListen: u.InsecureListen,
 		MaxOpen:        u.MaxOpen,
+		Keep:           changelog.Retention{Age: u.LogKeepAge, Bytes: u.LogKeepBytes()},
 		Logger:         u.logger,
 	})
 }

@@ -86,7 +86,12 @@ func tableFromProto(p *replicationv1.Catalog_Table) (*Table, error) {
 	if int64(p.GetIntegerKey()) > int64(columns) || (t.Identity == IdentityIntegerKey) != (t.IntegerKey >= 0) {
 		return nil, fmt.Errorf("integer key %d of %d columns with identity %d", t.IntegerKey, columns, t.Identity)
 	}
+	ids := make(map[uint32]bool, columns)
 	for _, pc := range p.GetColumns() {
+		if ids[pc.GetId()] {
+			return nil, fmt.Errorf("column %q: id %d is another's", pc.GetName(), pc.GetId())
+		}
+		ids[pc.GetId()] = true
 		if pc.GetAffinity() > uint32(AffinityReal) || pc.GetCollation() > uint32(CollationRTrim) ||
 			pc.GetGenerated() > uint32(GeneratedStored) {
 			return nil, fmt.Errorf("column %q: affinity %d, collation %d, generated %d",

@@ -40,6 +40,8 @@ type replicaJSON struct {
 type snapshotJSON struct {
 	Rows      uint64 `json:"rows"`
 	TotalRows uint64 `json:"totalRows"`
+	Bytes     uint64 `json:"bytes"`
+	Table     string `json:"table,omitempty"`
 	Finishing bool   `json:"finishing"`
 }
 
@@ -48,7 +50,9 @@ func snapshotOf(d *controlv1.GetStatusResponse_Database) *snapshotJSON {
 	if s == nil {
 		return nil
 	}
-	return &snapshotJSON{Rows: s.GetRows(), TotalRows: s.GetTotalRows(), Finishing: s.GetFinishing()}
+	return &snapshotJSON{
+		Rows: s.GetRows(), TotalRows: s.GetTotalRows(), Bytes: s.GetBytes(), Table: s.GetTable(), Finishing: s.GetFinishing(),
+	}
 }
 
 // snapshotText is how far a snapshot is, for people.
@@ -60,7 +64,12 @@ func snapshotText(d *controlv1.GetStatusResponse_Database) string {
 	case s.GetFinishing():
 		return "finishing"
 	default:
-		return fmt.Sprintf("%d %%", min(100, s.GetRows()*100/max(1, s.GetTotalRows())))
+		text := fmt.Sprintf("%d %%: %d of %d rows, %.1f MiB", min(100, s.GetRows()*100/max(1, s.GetTotalRows())),
+			s.GetRows(), s.GetTotalRows(), float64(s.GetBytes())/(1<<20))
+		if s.GetTable() != "" {
+			text += ", in " + s.GetTable()
+		}
+		return text
 	}
 }
 

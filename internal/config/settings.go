@@ -109,6 +109,8 @@ type Up struct {
 	Regions        []string // the first is the primary's
 	InsecureListen bool     // allow a ListenHost that other machines reach; default false
 	MaxOpen        int      // databases whose files the primary has open at once; default 256
+
+	LogKeep
 }
 
 // DefaultUp returns the defaults.
@@ -116,6 +118,7 @@ func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
 		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen,
+		LogKeep: defaultLogKeep(),
 	}
 }
 
@@ -125,6 +128,7 @@ func (c *Up) Register(s Set) {
 	s.Int(&c.Port, "port", "port of the first gateway; the next ones follow")
 	s.Strings(&c.Regions, "regions", "the regions, the primary's first")
 	s.String(&c.ListenHost, "listen-host", "address to listen on")
+	c.LogKeep.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 }
@@ -159,7 +163,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, validMaxOpen(c.MaxOpen))
+	errs = append(errs, c.LogKeep.validate(), validMaxOpen(c.MaxOpen))
 	return errors.Join(errs...)
 }
 
@@ -190,15 +194,14 @@ type Primary struct {
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxOpen        int    // databases whose files are open at once; default 256
 
-	LogKeepAge time.Duration // how long each database's log is kept; default 24 h
-	LogKeepMiB int           // how much of it at most; default 1024 MiB
+	LogKeep
 }
 
 // DefaultPrimary returns the defaults.
 func DefaultPrimary() Primary {
 	return Primary{
 		Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", MaxOpen: defaultMaxOpen,
-		LogKeepAge: 24 * time.Hour, LogKeepMiB: 1024,
+		LogKeep: defaultLogKeep(),
 	}
 }
 
@@ -207,8 +210,7 @@ func (c *Primary) Register(s Set) {
 	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
 	s.String(&c.Dir, "dir", "folder for the data")
 	s.String(&c.Region, "region", "the region this primary is in")
-	s.Duration(&c.LogKeepAge, "log-keep-age", "how long each database's log is kept for regions that were away")
-	s.Int(&c.LogKeepMiB, "log-keep-mib", "how much of each database's log is kept at most, in MiB")
+	c.LogKeep.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 }
@@ -219,11 +221,33 @@ func (c *Primary) Validate() error {
 		notEmpty("dir", c.Dir),
 		validListen(c.Listen, c.InsecureListen),
 		validRegion("region", c.Region),
-		positive("log-keep-age", c.LogKeepAge.String(), c.LogKeepAge > 0),
-		positive("log-keep-mib", strconv.Itoa(c.LogKeepMiB), c.LogKeepMiB > 0),
+		c.LogKeep.validate(),
 		validMaxOpen(c.MaxOpen),
 	)
 }
+
+// LogKeep is how much of each database's log a primary keeps.
+type LogKeep struct {
+	LogKeepAge time.Duration // for how long; default 24 h
+	LogKeepMiB int           // at most; default 1024 MiB
+}
+
+func defaultLogKeep() LogKeep { return LogKeep{LogKeepAge: 24 * time.Hour, LogKeepMiB: 1024} }
+
+func (c *LogKeep) register(s Set) {
+	s.Duration(&c.LogKeepAge, "log-keep-age", "how long each database's log is kept for regions that were away")
+	s.Int(&c.LogKeepMiB, "log-keep-mib", "how much of each database's log is kept at most, in MiB")
+}
+
+func (c *LogKeep) validate() error {
+	return errors.Join(
+		positive("log-keep-age", c.LogKeepAge.String(), c.LogKeepAge > 0),
+		positive("log-keep-mib", strconv.Itoa(c.LogKeepMiB), c.LogKeepMiB > 0),
+	)
+}
+
+// LogKeepBytes is LogKeepMiB in bytes.
+func (c *LogKeep) LogKeepBytes() uint64 { return uint64(max(0, c.LogKeepMiB)) << 20 }
 
 func positive(name, value string, ok bool) error {
 	if ok {

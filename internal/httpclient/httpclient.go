@@ -38,7 +38,7 @@ func NewStreaming() *http.Client {
 	protocols.SetUnencryptedHTTP2(true)
 	t := newTransport(protocols)
 	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second}
-	return &http.Client{Transport: t, CheckRedirect: refuseRedirects}
+	return &http.Client{Transport: envelopes{t}, CheckRedirect: refuseRedirects}
 }
 
 func newTransport(protocols *http.Protocols) *http.Transport {

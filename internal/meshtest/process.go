@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -44,6 +46,11 @@ func Build(tb testing.TB) string {
 		tb.Fatalf("build: %v\n%s", err, out)
 	}
 	return binary
+}
+
+// Environ is the environment for a role that a test starts: nothing of the caller's own settings.
+func Environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NEARSIDE_") })
 }
 
 // StartProcesses starts a primary and regions as processes and returns when all are ready.
@@ -130,6 +137,7 @@ func (ps *Processes) WaitReady(url string) {
 func (ps *Processes) start(name string, args ...string) {
 	ps.tb.Helper()
 	p := &process{cmd: exec.Command(ps.binary, args...)}
+	p.cmd.Env = Environ()
 	out := &lockedWriter{w: &p.output}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	// A test that dies takes its processes with it.

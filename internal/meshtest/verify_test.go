@@ -242,11 +242,13 @@ var damages = []damage{
 	},
 }
 
-// TestVerifyFindsDamageOfARegion flips bits in a region's store and verifies: each is found and named, the copy is not
-// served any more and then repaired.
+// TestVerifyFindsDamageOfARegion flips bits in a region's store and verifies: each is found and named, and the table or the
+// log's tail is repaired. The other table stays where it is: the copy as a whole is not made anew.
 func TestVerifyFindsDamageOfARegion(t *testing.T) {
 	m := damagedMesh(t)
+	m.Exec("", "d", "CREATE TABLE other AS SELECT 1 AS x")
 	id := databaseID(t, m)
+	var other []byte
 	for i, d := range damages {
 		t.Run(d.name, func(t *testing.T) {
 			// A copy that was repaired began with a snapshot and has no records of before.
@@ -255,6 +257,11 @@ func TestVerifyFindsDamageOfARegion(t *testing.T) {
 			m.StopSidecar(west)
 			db := openStore(t, filepath.Join(m.RegionDir(west), "replica"))
 			d.flip(t, db, id)
+			if now := lastTable(t, db, id); i == 0 {
+				other = now
+			} else if !bytes.Equal(now, other) {
+				t.Errorf("the other table is at %x, was at %x", now, other)
+			}
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -358,11 +365,33 @@ func (quietLogger) Fatalf(format string, args ...any) {
 	slog.Error(fmt.Sprintf(format, args...))
 }
 
-// dataPrefix is what the keys of the only table's rows, or of its only index's entries, begin with: the database, the space,
-// the generation, the table and the index, which is 0 for rows.
+// prefixSize is the size of what the keys of rows and entries begin with: the database, the space, the generation, the table
+// and the index, which is 0 for rows.
+const prefixSize = 4 + 1 + 4 + 4 + 4
+
+// dataPrefix is what the keys of the first table's rows, or of its only index's entries, begin with.
 func dataPrefix(t *testing.T, db *pebble.DB, id uint32, index bool) []byte {
 	t.Helper()
-	const size = 4 + 1 + 4 + 4 + 4
+	all := dataPrefixes(t, db, id)
+	first := slices.MinFunc(all, func(a, b []byte) int { return bytes.Compare(a[9:13], b[9:13]) })
+	for _, p := range all {
+		if isIndex := binary.BigEndian.Uint32(p[prefixSize-4:]) != 0; isIndex == index && bytes.Equal(p[9:13], first[9:13]) {
+			return p
+		}
+	}
+	t.Fatal("no rows or entries")
+	return nil
+}
+
+// lastTable is what the keys of the last table's rows begin with.
+func lastTable(t *testing.T, db *pebble.DB, id uint32) []byte {
+	t.Helper()
+	return slices.MaxFunc(dataPrefixes(t, db, id), func(a, b []byte) int { return bytes.Compare(a[9:13], b[9:13]) })
+}
+
+// dataPrefixes is what the keys of all tables' rows and entries begin with.
+func dataPrefixes(t *testing.T, db *pebble.DB, id uint32) (all [][]byte) {
+	t.Helper()
 	iter, err := db.NewIter(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -374,12 +403,11 @@ func dataPrefix(t *testing.T, db *pebble.DB, id uint32, index bool) []byte {
 	}()
 	space := append(binary.BigEndian.AppendUint32(nil, id), 'g')
 	for ok := iter.SeekGE(space); ok && bytes.HasPrefix(iter.Key(), space); ok = iter.Next() {
-		if isIndex := binary.BigEndian.Uint32(iter.Key()[size-4:]) != 0; isIndex == index {
-			return bytes.Clone(iter.Key()[:size])
+		if n := len(all); n == 0 || !bytes.HasPrefix(iter.Key(), all[n-1]) {
+			all = append(all, bytes.Clone(iter.Key()[:prefixSize]))
 		}
 	}
-	t.Fatal("no rows or entries")
-	return nil
+	return all
 }
 
 func rawSQL(t *testing.T, path, sql string) {

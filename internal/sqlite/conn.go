@@ -102,6 +102,9 @@ func (c *Conn) open(path string, flags OpenFlags) error {
 		{sqlite3.SQLITE_DBCONFIG_DEFENSIVE, true},
 		{sqlite3.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, false},
 		{sqlite3.SQLITE_DBCONFIG_TRUSTED_SCHEMA, false},
+		// An index on "x" where there is no column x would be one on the text 'x', and no longer be what its declaration says
+		// once there is such a column.
+		{sqlite3.SQLITE_DBCONFIG_DQS_DDL, false},
 	} {
 		if err := c.configure(config.option, config.on); err != nil {
 			return err

@@ -154,7 +154,8 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	replicator := replication.New(log, replication.Config{
 		MeshID: id.MeshID, BookmarkKey: id.BookmarkKey[:], PrimaryRegion: c.Region, Logger: c.Logger,
 		Exists: databases.Exists, FarBehindBytes: c.FarBehindBytes,
-		Source: func(id uint32) (replication.Source, bool) { return databases.ByID(id) },
+		Source:     func(id uint32) (replication.Source, bool) { return databases.ByID(id) },
+		Registerer: metrics,
 		OnHello: func(ctx context.Context, region, url string) error {
 			return databases.RegisterRegion(ctx, meshdb.Region{Name: region, URL: url, IsPrimary: region == c.Region})
 		},

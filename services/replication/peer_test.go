@@ -13,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
@@ -109,6 +110,24 @@ func serve(tb testing.TB, log *changelog.Log, config Config) (*Service, replicat
 		<-served
 	})
 	return service, replicationv1connect.NewReplicationServiceClient(client, "http://"+listener.Addr().String())
+}
+
+// total is the sum of a metric over its labels.
+func total(t *testing.T, registry *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return sum
 }
 
 // peer is a subscriber that a test drives by hand.

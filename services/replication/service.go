@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
@@ -60,12 +61,15 @@ type Config struct {
 	MaxSnapshots int
 	// Logger is told of logs that cannot be read; default slog.Default().
 	Logger *slog.Logger
+	// Registerer takes the metrics; default none. It must have none of another Service.
+	Registerer prometheus.Registerer
 }
 
 // Service implements ReplicationService.
 type Service struct {
-	log    *changelog.Log
-	config Config
+	log     *changelog.Log
+	config  Config
+	metrics *metrics
 
 	mu      sync.Mutex
 	streams map[*context.CancelCauseFunc]struct{} // what ends each
@@ -103,7 +107,7 @@ func New(log *changelog.Log, config Config) *Service {
 		config.Logger = slog.Default()
 	}
 	return &Service{
-		log: log, config: config, streams: make(map[*context.CancelCauseFunc]struct{}),
+		log: log, config: config, metrics: newMetrics(config.Registerer), streams: make(map[*context.CancelCauseFunc]struct{}),
 		snapshots: make(chan struct{}, config.MaxSnapshots),
 	}
 }
@@ -140,10 +144,12 @@ func (s *Service) enter(cancel *context.CancelCauseFunc) error {
 		return errStopping
 	}
 	if n := len(s.streams); n >= s.config.MaxStreams {
+		s.metrics.overloads.Inc()
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED, "there are %d subscribers already", n).
 			WithRetryAfter(time.Second)
 	}
 	s.streams[cancel] = struct{}{}
+	s.metrics.streams.Inc()
 	s.ended.Add(1)
 	return nil
 }
@@ -152,6 +158,7 @@ func (s *Service) leave(cancel *context.CancelCauseFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, cancel)
+	s.metrics.streams.Dec()
 	s.ended.Done()
 }
 
@@ -242,6 +249,7 @@ func (s *Service) subscribe(
 		cursors: make(map[uint32]*cursor), unlisted: make(map[uint32]*cursor), groupBytes: maxGroupBytes,
 		snapshots: len(s.capabilities(hello)) > 0,
 	}
+	defer func() { s.metrics.queued.Sub(float64(len(sub.queue))) }()
 	return sub.run(ctx)
 }
 

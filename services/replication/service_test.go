@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
@@ -202,7 +204,8 @@ func TestGroupsAreBounded(t *testing.T) {
 // TestSlowSubscriber has one that does not read: commits and another subscriber go on, and it gets everything later.
 func TestSlowSubscriber(t *testing.T) {
 	log := openLog(t)
-	_, client := serve(t, log, Config{})
+	registry := prometheus.NewRegistry()
+	_, client := serve(t, log, Config{Registerer: registry})
 	w := &writer{t: t, log: log, id: 100, size: 100 << 10}
 	w.publish()
 	slow, quick := subscribe(t, client), subscribe(t, client)
@@ -217,8 +220,67 @@ func TestSlowSubscriber(t *testing.T) {
 	for i := range int64(100) {
 		slow.ping(i) // nor do its own messages pile up
 	}
+	for total(t, registry, "nearside_replication_sending_bytes") == 0 { // to the slow one, which takes nothing more
+		if t.Context().Err() != nil {
+			t.Fatal("nothing is being sent to a subscriber that does not read")
+		}
+	}
+	if n := total(t, registry, "nearside_replication_sending_bytes"); n > maxGroupBytes {
+		t.Errorf("%v bytes are kept for a subscriber that does not read", n)
+	}
+	if n := total(t, registry, "nearside_replication_streams"); n != 2 {
+		t.Errorf("%v streams", n)
+	}
 	late := newCopies(t)
 	late.until(slow, 100, 300)
+	slow.ping(101) // when it is answered, all was counted
+	for {
+		if h := slow.receive().GetHeartbeat(); h.GetEchoedNanos() == 101 {
+			break
+		}
+	}
+	for name, want := range map[string]float64{
+		"sending_bytes": 0, "queued_databases": 0, "records_total": 600, "resumes_total": 0, "refusals_total": 0,
+	} {
+		if got := total(t, registry, "nearside_replication_"+name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestASubscriberThatFallsTooFarBehindIsDropped has two that were away; the log was trimmed beyond one of them.
+func TestASubscriberThatFallsTooFarBehindIsDropped(t *testing.T) {
+	log := openLog(t)
+	registry := prometheus.NewRegistry()
+	_, client := serve(t, log, Config{Registerer: registry})
+	w := &writer{t: t, log: log, id: 100}
+	at := func() *replicationv1.Follow {
+		head := w.head
+		return &replicationv1.Follow{DatabaseId: 100, Epoch: 1, Version: head.Version, Checksum: head.Checksum[:]}
+	}
+	w.append(2, 0)
+	longAway := at()
+	w.append(6, 0)
+	away := at()
+	w.append(2, 0)
+	w.publish()
+	if _, err := log.Trim(100, 7, changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}); err != nil {
+		t.Fatal(err)
+	}
+	p := subscribe(t, client)
+	p.follow(longAway)
+	if r := p.receive().GetRefusal(); r.GetReason() != replicationv1.Refusal_REASON_TRIMMED {
+		t.Fatalf("a copy from before the trim: %v", r)
+	}
+	p.follow(away)
+	if r := p.receive().GetRecords(); r.GetFirstVersion() != 9 {
+		t.Fatalf("a copy that the log goes on from: %v", r)
+	}
+	for name, want := range map[string]float64{"refusals_total": 1, "resumes_total": 1} {
+		if got := total(t, registry, "nearside_replication_"+name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
 }
 
 func TestLimits(t *testing.T) {

@@ -91,6 +91,7 @@ func (s *subscriber) enqueue(c *cursor) {
 	if !c.queued {
 		c.queued = true
 		s.queue = append(s.queue, c)
+		s.service.metrics.queued.Inc()
 	}
 }
 
@@ -99,6 +100,7 @@ func (s *subscriber) sendNext() error {
 	c := s.queue[0]
 	s.queue = s.queue[1:]
 	c.queued = false
+	s.service.metrics.queued.Dec()
 	more, err := s.sendGroup(c)
 	if more && err == nil {
 		s.enqueue(c)
@@ -140,9 +142,11 @@ func (s *subscriber) sendGroup(c *cursor) (more bool, err error) {
 			}
 		}
 	}
+	sent := s.service.metrics.sending(records)
 	err = s.stream.Send(&replicationv1.SubscribeResponse{Message: &replicationv1.SubscribeResponse_Records{
 		Records: &replicationv1.Records{DatabaseId: c.id, FirstVersion: c.sent + 1, Records: records},
 	}})
+	sent(err)
 	c.sent += uint64(len(records))
 	return c.sent < head.Version, err
 }
@@ -253,6 +257,9 @@ func (s *subscriber) follow(id uint32, f *replicationv1.Follow) error {
 			return s.refuse(id, replicationv1.Refusal_REASON_FAR_BEHIND, fmt.Sprintf("the log after %d has %d bytes", at, behind))
 		}
 	}
+	if at > 0 {
+		s.service.metrics.resumes.Inc()
+	}
 	c := &cursor{id: id, sent: at}
 	s.cursors[id] = c
 	s.enqueue(c)
@@ -267,6 +274,7 @@ func (s *subscriber) unfollow(id uint32) {
 func (s *subscriber) refuse(id uint32, reason replicationv1.Refusal_Reason, message string) error {
 	s.unfollow(id)
 	s.in.forget(id)
+	s.service.metrics.refused(reason)
 	return s.stream.Send(&replicationv1.SubscribeResponse{Message: &replicationv1.SubscribeResponse_Refusal{
 		Refusal: &replicationv1.Refusal{DatabaseId: id, Reason: reason, Message: message},
 	}})

@@ -89,7 +89,7 @@ func (s *Status) database(name string, id uint32) *controlv1.GetStatusResponse_D
 	out.StalenessMs = readpath.Milliseconds(c.Staleness(time.Now()))
 	if p, ok := c.SnapshotProgress(); ok {
 		out.Snapshot = &controlv1.GetStatusResponse_Snapshot{
-			Rows: p.Rows, TotalRows: p.TotalRows, Finishing: p.Finishing,
+			Rows: p.Rows, TotalRows: p.TotalRows, Bytes: p.Bytes, Table: p.Table, Finishing: p.Finishing,
 		}
 	}
 	for _, id := range c.DivergedTables() {

@@ -142,14 +142,17 @@ func (v *view) load(t *catalog.Table, key []byte) (version uint64, ok bool, err 
 	if err != nil || !ok {
 		return 0, false, err
 	}
-	return version, true, rowcodec.DecodeRowInto(&v.row, t, key, stored)
+	if err := rowcodec.DecodeRowInto(&v.row, t, key, stored); err != nil {
+		return 0, false, v.snap.Diverged(t, err)
+	}
+	return version, true, nil
 }
 
 // loadIndexed is load of a row that an index entry stands for.
 func (v *view) loadIndexed(t *catalog.Table, ix *catalog.Index, key []byte) (version uint64, ok bool, err error) {
 	version, ok, err = v.load(t, key)
 	if err == nil && !ok {
-		err = fmt.Errorf("%w: index %s of table %s has an entry without a row", replica.ErrCorrupt, ix.Name, t.Name)
+		err = v.snap.Diverged(t, fmt.Errorf("index %s has an entry without a row", ix.Name))
 	}
 	return version, ok, err
 }
@@ -198,7 +201,7 @@ func (v *view) scanRows(ctx context.Context, plan *keyread.ListPlan, page *keyre
 			return rows, err
 		}
 		if err := rowcodec.DecodeRowInto(&v.row, plan.Table, it.Key(), stored); err != nil {
-			return rows, err
+			return rows, v.snap.Diverged(plan.Table, err)
 		}
 		if !page.Add(v.row, version) {
 			return rows, nil
@@ -221,7 +224,7 @@ func (v *view) scanIndex(ctx context.Context, plan *keyread.ListPlan, page *keyr
 		}
 		rowKey, err := it.RowKey()
 		if err != nil {
-			return rows, err
+			return rows, v.snap.Diverged(plan.Table, err)
 		}
 		version, _, err := v.loadIndexed(plan.Table, plan.Index, rowKey)
 		if err != nil {

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"google.golang.org/protobuf/proto"
 
-	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
@@ -20,10 +18,10 @@ import (
 // ApplyRecords applies a group of encoded commit records of one database, in order, and makes them visible together. It keeps
 // nothing of what it is given. A database without a copy gets one.
 //
-// After an error none of the group is visible, unless the schema change in it made the copy build an index: then the records
-// before that one may be. Errors are ErrRecord, ErrGap, ErrFork, ErrMeshBehind, ErrDiverged, the copy's own problem, and those
-// of the store. After ErrDiverged the copy is not served until it was wiped and followed anew; where tables can be repaired,
-// it is the table that is not served, and no error.
+// After an error none of the group is visible, unless the schema changes in it: then the records before that one may be.
+// Errors are ErrRecord, ErrGap, ErrFork, ErrMeshBehind, ErrDiverged, the copy's own problem, and those of the store. After
+// ErrDiverged the copy is not served until it was wiped and followed anew; where tables can be repaired, it is the table that
+// is not served, and no error.
 func (s *Store) ApplyRecords(database uint32, records [][]byte) error {
 	if len(records) == 0 {
 		return nil
@@ -59,9 +57,9 @@ func (d *Database) apply(records [][]byte) error {
 	if err != nil {
 		return err
 	}
-	g := &group{store: d.store, database: d, catalog: cat, repairs: d.store.repairs.Load()}
-	g.begin()
-	defer func() { _ = g.batch.Close() }() // gives memory back; there is nothing to lose
+	g := d.newGroup(cat)
+	defer g.end()
+	g.repairs = d.store.repairs.Load()
 	for _, record := range records {
 		if err := g.add(record); err != nil {
 			return err
@@ -77,8 +75,8 @@ func (d *Database) apply(records [][]byte) error {
 	return nil
 }
 
-// group collects records in one Pebble batch. The batch is an indexed one, because a later record of the group must see the
-// rows of an earlier one.
+// group collects records. What they say of a row is gathered until the commit, so that a row that a group changes many times
+// is looked up once and written once, and a later record of the group sees what an earlier one left without reading a batch.
 type group struct {
 	store    *Store
 	database *Database
@@ -87,72 +85,117 @@ type group struct {
 	next    applied // the state after the batch
 	catalog *catalog.Catalog
 	sums    map[uint32]*tableSum // of the tables that were touched
-	records int
+	tables  map[uint32]*changedTable
+	records [][]byte // the group so far, as it came
 	bytes   int
 
-	record replicationv1.CommitRecord
+	record record
 
 	repairs bool    // whether a table that differs can be copied by itself
 	found   []error // about tables that differ
 
-	// Scratch.
-	key, value, oldIndexKey, newIndexKey []byte
-	oldRow, newRow                       rowcodec.Row
+	scratch
+}
+
+// scratch is what a group reuses of the one before.
+type scratch struct {
+	spare   []*changedTable
+	old     []byte // rows as the store has them
+	entries []byte // keys of index entries
+	ops     [][]entryOp
+	row     rowcodec.Row
+	key     []byte
+	value   []byte
+}
+
+// Memory beyond these is not kept for the next group: most are far smaller.
+const (
+	maxScratch     = 1 << 20 // bytes
+	maxScratchRows = 1 << 14
+)
+
+// newGroup begins a group of records. End it.
+func (d *Database) newGroup(cat *catalog.Catalog) *group {
+	g, ok := d.store.groups.Get().(*group)
+	if !ok {
+		g = &group{sums: make(map[uint32]*tableSum), tables: make(map[uint32]*changedTable)}
+	}
+	g.store, g.database, g.catalog = d.store, d, cat
+	g.begin()
+	return g
 }
 
 // begin starts a new batch on what is applied.
 func (g *group) begin() {
-	g.batch = g.store.db.NewIndexedBatch()
+	g.batch = g.store.db.NewBatch()
 	g.next = *g.database.state.Load()
 	if g.next.problem != problemSyncing {
 		// Records that continue the copy's own history prove that there is no fork, or none any more.
 		g.next.problem = problemNone
 	}
-	g.sums = make(map[uint32]*tableSum)
-	g.records, g.bytes = 0, 0
+	g.clear()
 }
 
-// add puts a record into the batch. After an error the batch is not to be committed.
-func (g *group) add(record []byte) error {
+// clear forgets what the group has gathered.
+func (g *group) clear() {
+	for _, t := range g.tables {
+		t.reset()
+		if cap(t.rows) <= maxScratchRows && len(g.spare) < 8 {
+			g.spare = append(g.spare, t)
+		}
+	}
+	clear(g.tables)
+	clear(g.sums)
+	clear(g.records)
+	g.records, g.bytes = g.records[:0], 0
+	g.old, g.entries = g.old[:0], g.entries[:0]
+}
+
+// end gives back the group's memory. What was not committed is lost.
+func (g *group) end() {
+	_ = g.batch.Close() // gives memory back; there is nothing to lose
+	g.clear()
+	g.record.reset()
+	if cap(g.old)+cap(g.entries)+cap(g.key)+cap(g.value) > maxScratch {
+		return
+	}
+	store := g.store
+	*g = group{
+		sums: g.sums, tables: g.tables, records: g.records, record: g.record,
+		scratch: scratch{spare: g.spare, old: g.old, entries: g.entries, ops: g.ops, key: g.key, value: g.value},
+	}
+	store.groups.Put(g)
+}
+
+// add puts a record into the group. After an error the group is not to be committed.
+func (g *group) add(encoded []byte) error {
 	r := &g.record
-	if err := proto.Unmarshal(record, r); err != nil {
+	if err := r.decode(encoded); err != nil {
 		return fmt.Errorf("%w: after version %d: %w", ErrRecord, g.next.version, err)
 	}
 	if err := g.check(r); err != nil {
 		return err
 	}
 	if err := g.addContents(r); err != nil {
-		return fmt.Errorf("record %d: %w", r.Version, err)
+		return fmt.Errorf("record %d: %w", r.version, err)
 	}
-	if err := g.batch.Set(tailKey(g.database.id, r.Version), record, nil); err != nil {
-		return err
-	}
-	g.next.epochs = withEpoch(g.next.epochs, r.Epoch, r.Version)
-	g.next.epoch, g.next.version = r.Epoch, r.Version
-	sum := sha256.Sum256(record)
+	g.next.epochs = withEpoch(g.next.epochs, r.epoch, r.version)
+	g.next.epoch, g.next.version = r.epoch, r.version
+	sum := sha256.Sum256(encoded)
 	copy(g.next.checksum[:], sum[:])
-	g.next.tailBytes += uint64(len(record))
-	g.records++
-	g.bytes += len(record)
+	g.next.tailBytes += uint64(len(encoded))
+	g.records = append(g.records, encoded)
+	g.bytes += len(encoded)
 	return nil
 }
 
-func (g *group) addContents(r *replicationv1.CommitRecord) error {
-	if r.Catalog != nil {
-		change, err := g.planCatalog(r)
-		if err != nil {
-			return err
-		}
-		if len(change.build) > 0 {
-			if err := g.buildIndexes(change.build); err != nil {
-				return err
-			}
-		}
-		if err := g.changeCatalog(r, change); err != nil {
+func (g *group) addContents(r *record) error {
+	if r.catalog != nil {
+		if err := g.changeSchema(r); err != nil {
 			return err
 		}
 	}
-	for _, id := range r.DroppedTableIds {
+	for _, id := range r.dropped {
 		if g.catalog.TableByID(id) != nil {
 			return fmt.Errorf("%w: table %d is dropped and in the schema", ErrRecord, id)
 		}
@@ -160,8 +203,8 @@ func (g *group) addContents(r *replicationv1.CommitRecord) error {
 			return err
 		}
 	}
-	for _, change := range r.Tables {
-		if err := g.changeTable(change, r.Version); err != nil {
+	for i := range r.tables {
+		if err := g.changeTable(&r.tables[i], r.version); err != nil {
 			return err
 		}
 	}
@@ -169,73 +212,95 @@ func (g *group) addContents(r *replicationv1.CommitRecord) error {
 }
 
 // check tests whether a record follows what the batch has.
-func (g *group) check(r *replicationv1.CommitRecord) error {
+func (g *group) check(r *record) error {
 	switch {
-	case r.Version != g.next.version+1:
-		return fmt.Errorf("%w: version %d follows %d", ErrGap, r.Version, g.next.version)
-	case !bytes.Equal(r.PreviousChecksum, g.next.checksum[:]):
+	case r.version != g.next.version+1:
+		return fmt.Errorf("%w: version %d follows %d", ErrGap, r.version, g.next.version)
+	case !bytes.Equal(r.previousChecksum, g.next.checksum[:]):
 		return fmt.Errorf("%w: record %d follows checksum %x, the copy has %x",
-			ErrFork, r.Version, r.PreviousChecksum, g.next.checksum)
-	case r.Epoch < g.next.epoch:
-		return fmt.Errorf("%w: record %d is of epoch %d, the one before of %d", ErrFork, r.Version, r.Epoch, g.next.epoch)
+			ErrFork, r.version, r.previousChecksum, g.next.checksum)
+	case r.epoch < g.next.epoch:
+		return fmt.Errorf("%w: record %d is of epoch %d, the one before of %d", ErrFork, r.version, r.epoch, g.next.epoch)
 	}
 	if g.database.id == meshdb.DatabaseID {
 		return nil
 	}
-	if have := g.store.meshVersion(); r.MeshVersion > have {
-		return fmt.Errorf("%w: record %d needs version %d, the copy has %d", ErrMeshBehind, r.Version, r.MeshVersion, have)
+	if have := g.store.meshVersion(); r.meshVersion > have {
+		return fmt.Errorf("%w: record %d needs version %d, the copy has %d", ErrMeshBehind, r.version, r.meshVersion, have)
 	}
 	return nil
 }
 
-// commit writes the batch and makes it visible.
+// commit writes the group and makes it visible.
 func (g *group) commit() error {
 	d := g.database
+	if err := g.writeRows(); err != nil {
+		return err
+	}
 	for table, sum := range g.sums {
 		if err := g.batch.Set(sumKey(d.id, table), sum.encode(), nil); err != nil {
 			return err
 		}
 	}
-	if err := g.trimTail(); err != nil {
+	if err := g.writeTail(); err != nil {
 		return err
 	}
 	if err := g.batch.Set(stateKey(d.id), g.next.encode(), nil); err != nil {
 		return err
 	}
 	next := g.next
+	last := d.last
+	if next.catalogVersion != d.state.Load().catalogVersion {
+		last = nil // there may be other tables
+	}
 	if err := d.commit(g.batch, &next); err != nil {
 		return err
 	}
-	g.store.metrics.records.Add(float64(g.records))
+	d.last = g.raise(last)
+	g.store.metrics.records.Add(float64(len(g.records)))
 	g.store.metrics.bytes.Add(float64(g.bytes))
 	return nil
 }
 
-// trimTail cuts the oldest records off the log's tail. It lets an eighth too many gather first, so that it seldom has to
-// look.
-func (g *group) trimTail() error {
-	o := &g.store.options
-	n := &g.next
-	if n.version+1-n.tailFirst <= o.TailRecords+o.TailRecords/8 && n.tailBytes <= o.TailBytes+o.TailBytes/8 {
-		return nil
-	}
-	lower := tailKey(g.database.id, n.tailFirst)
-	_, upper := spaceRange(g.database.id, spaceTail)
-	iter, err := g.batch.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	if err != nil {
-		return fmt.Errorf("trim log tail: %w", err)
-	}
-	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
-		if n.version+1-n.tailFirst <= o.TailRecords && n.tailBytes <= o.TailBytes {
-			break
+// writeTail appends the group's records to the log's tail and cuts off the oldest. It lets an eighth too many gather first,
+// so that it seldom has to look.
+func (g *group) writeTail() error {
+	o, n, id := &g.store.options, &g.next, g.database.id
+	first := n.version + 1 - uint64(len(g.records)) // of the group
+	full := func() bool { return n.version+1-n.tailFirst > o.TailRecords || n.tailBytes > o.TailBytes }
+	if n.version+1-n.tailFirst > o.TailRecords+o.TailRecords/8 || n.tailBytes > o.TailBytes+o.TailBytes/8 {
+		if err := g.cutTail(first, full); err != nil {
+			return fmt.Errorf("trim log tail: %w", err)
 		}
-		var record []byte
-		record, err = iter.ValueAndErr()
+		for n.tailFirst >= first && n.tailFirst <= n.version && full() {
+			n.tailBytes -= min(n.tailBytes, uint64(len(g.records[n.tailFirst-first])))
+			n.tailFirst++
+		}
+	}
+	for version := max(first, n.tailFirst); version <= n.version; version++ {
+		if err := g.batch.Set(tailKey(id, version), g.records[version-first], nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cutTail deletes the oldest records before a version while the tail is full.
+func (g *group) cutTail(before uint64, full func() bool) error {
+	n := &g.next
+	lower, upper := tailKey(g.database.id, n.tailFirst), tailKey(g.database.id, before)
+	iter, err := g.store.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	for ok := iter.First(); ok && err == nil && full(); ok = iter.Next() {
+		var stored []byte
+		stored, err = iter.ValueAndErr()
 		n.tailFirst++
-		n.tailBytes -= min(n.tailBytes, uint64(len(record)))
+		n.tailBytes -= min(n.tailBytes, uint64(len(stored)))
 	}
 	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
-		return fmt.Errorf("trim log tail: %w", err)
+		return err
 	}
 	return g.batch.DeleteRange(lower, tailKey(g.database.id, n.tailFirst), nil)
 }

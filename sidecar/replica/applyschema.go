@@ -10,7 +10,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
 
-	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 )
@@ -31,9 +30,31 @@ type tableIndex struct {
 	index *catalog.Index
 }
 
+// changeSchema goes over to another schema. The records of the group before are committed first: what is gathered of rows is
+// under their schema, and indexes are built from rows that are there.
+func (g *group) changeSchema(r *record) error {
+	change, err := g.planCatalog(r)
+	if err != nil {
+		return err
+	}
+	if len(g.records) > 0 {
+		if err := g.commit(); err != nil {
+			return err
+		}
+		if err := g.batch.Close(); err != nil {
+			return err
+		}
+		g.begin()
+	}
+	if err := g.buildIndexes(change.build); err != nil {
+		return err
+	}
+	return g.changeCatalog(r, change)
+}
+
 // planCatalog compares a record's catalog with the present one.
-func (g *group) planCatalog(r *replicationv1.CommitRecord) (catalogChange, error) {
-	cat, err := catalog.FromProto(r.Catalog)
+func (g *group) planCatalog(r *record) (catalogChange, error) {
+	cat, err := catalog.FromProto(r.catalog)
 	if err != nil {
 		return catalogChange{}, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
@@ -106,9 +127,9 @@ func indexByID(t *catalog.Table, id uint32) *catalog.Index {
 }
 
 // changeCatalog puts a new catalog and what it removes into the batch.
-func (g *group) changeCatalog(r *replicationv1.CommitRecord, change catalogChange) error {
+func (g *group) changeCatalog(r *record, change catalogChange) error {
 	d := g.database
-	b, err := proto.Marshal(r.Catalog)
+	b, err := proto.Marshal(r.catalog)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRecord, err)
 	}
@@ -127,7 +148,7 @@ func (g *group) changeCatalog(r *replicationv1.CommitRecord, change catalogChang
 		}
 	}
 	g.catalog = change.catalog
-	g.next.catalogVersion = r.Version
+	g.next.catalogVersion = r.version
 	g.next.catalog = new(atomic.Pointer[catalog.Catalog])
 	g.next.catalog.Store(change.catalog)
 	return nil
@@ -146,18 +167,8 @@ func (g *group) dropTable(id uint32) error {
 
 // buildIndexes fills new indexes from the rows of their tables. A table may have more rows than a batch can hold, so this
 // goes ahead of the record that declares the indexes, in batches of its own: the entries are of an index that no published
-// catalog has, so nobody reads them, and what a crash leaves is deleted before the next attempt. For that the group so far
-// must be visible first.
+// catalog has, so nobody reads them, and what a crash leaves is deleted before the next attempt.
 func (g *group) buildIndexes(build []tableIndex) error {
-	if g.records > 0 {
-		if err := g.commit(); err != nil {
-			return err
-		}
-		if err := g.batch.Close(); err != nil {
-			return err
-		}
-		g.begin()
-	}
 	for _, b := range build {
 		if err := g.buildIndex(b.table, b.index); err != nil {
 			return fmt.Errorf("build index %s: %w", b.index.Name, err)
@@ -205,9 +216,9 @@ func (g *group) buildEntry(b *pebble.Batch, t *catalog.Table, ix *catalog.Index,
 		return err
 	}
 	rowKey := iter.Key()[dataPrefixSize:]
-	if err := rowcodec.DecodeRowInto(&g.newRow, t, rowKey, value); err != nil {
+	if err := rowcodec.DecodeRowInto(&g.row, t, rowKey, value); err != nil {
 		return fmt.Errorf("%w: stored row: %w", ErrCorrupt, err)
 	}
-	g.newIndexKey = g.appendEntry(g.newIndexKey[:0], t, ix, g.newRow, rowKey)
-	return b.Set(g.newIndexKey, nil, nil)
+	g.key = g.appendEntry(g.key[:0], t, ix, g.row, rowKey)
+	return b.Set(g.key, nil, nil)
 }

@@ -65,13 +65,14 @@ type build struct {
 	indexing bool   // index entries have been written
 	rows     uint64
 	total    uint64
+	bytes    uint64 // of the rows' keys and values
 
 	catalogVersion uint64
 	catalog        *catalog.Catalog
 }
 
-// buildFormat begins a stored build.
-const buildFormat = 1
+// buildFormat begins a stored build. In format 1 the bytes were not counted.
+const buildFormat = 2
 
 func (b *build) encode() []byte {
 	flags := uint64(0)
@@ -91,11 +92,12 @@ func (b *build) encode() []byte {
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.after)))
 	out = append(out, b.after...)
+	out = binary.AppendUvarint(out, b.bytes)
 	return appendTables(out, b.tables)
 }
 
 func decodeBuild(stored []byte) (*build, error) {
-	if len(stored) == 0 || stored[0] != buildFormat {
+	if len(stored) == 0 || stored[0] == 0 || stored[0] > buildFormat {
 		return nil, fmt.Errorf("%w: build of %d bytes", ErrCorrupt, len(stored))
 	}
 	r := numbers{b: stored[1:]}
@@ -108,6 +110,9 @@ func decodeBuild(stored []byte) (*build, error) {
 		r.checksum(&p.checksum)
 	}
 	b.after = r.bytes()
+	if stored[0] > 1 {
+		b.bytes = r.next()
+	}
 	b.tables = r.tables()
 	if r.bad || len(r.b) != 0 {
 		return nil, fmt.Errorf("%w: build of another length", ErrCorrupt)
@@ -245,6 +250,8 @@ func forgetBuild(batch *pebble.Batch, database uint32) error {
 // SnapshotProgress is how far a snapshot is.
 type SnapshotProgress struct {
 	Rows, TotalRows uint64 // that are there; that there will be, about
+	Bytes           uint64 // of the rows that are there: their keys and values
+	Table           string // whose rows are being copied; empty before the first and when finishing
 	Finishing       bool   // all rows are there; the rest of the log is applied and all is checked
 }
 
@@ -255,7 +262,11 @@ func (d *Database) SnapshotProgress() (p SnapshotProgress, ok bool) {
 	if b == nil {
 		return p, false
 	}
-	return SnapshotProgress{Rows: b.rows, TotalRows: b.total, Finishing: b.rowsDone}, true
+	p = SnapshotProgress{Rows: b.rows, TotalRows: b.total, Bytes: b.bytes, Finishing: b.rowsDone}
+	if t := b.catalog.TableByID(b.table); t != nil && !b.rowsDone {
+		p.Table = t.Name
+	}
+	return p, true
 }
 
 // DivergedTables returns the ids of the tables that are not what the primary has. They are being copied anew, and cannot be

@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -212,7 +214,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 
 // switchTables puts copies of tables in the place of the old ones, after bringing them from where they are to where the
 // database is by the records of the tail.
-func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
+func (d *Database) switchTables(b *build, sums map[uint32]tableSum) (err error) {
 	if err := d.store.acquire(); err != nil {
 		return err
 	}
@@ -226,9 +228,8 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 	if old.tailFirst > b.at.version+1 || old.catalogVersion != b.catalogVersion {
 		return errBuildStale
 	}
-	g := &group{store: d.store, database: d, catalog: b.catalog}
-	g.begin()
-	defer func() { _ = g.batch.Close() }() // gives memory back; there is nothing to lose
+	g := d.newGroup(b.catalog)
+	defer g.end()
 	g.next.problem = old.problem
 	moved := make(map[uint32]uint32)
 	maps.Copy(moved, old.moved)
@@ -247,44 +248,45 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) error {
 		g.sums[table] = &sum
 	}
 	g.next.moved = moved
+	checksum := b.at.checksum
 	for version := b.at.version + 1; version <= old.version; version++ {
-		if err := g.addTail(b, version); err != nil {
+		if checksum, err = g.addTail(b, version, checksum); err != nil {
 			return fmt.Errorf("record %d: %w", version, err)
 		}
 	}
-	for table, sum := range g.sums {
-		if err := g.batch.Set(sumKey(d.id, table), sum.encode(), nil); err != nil {
-			return err
-		}
+	if checksum != old.checksum {
+		return fmt.Errorf("%w: the log tail ends with checksum %x, %x was applied", errBuildStale, checksum, old.checksum)
 	}
-	next := g.next
-	if err := errors.Join(g.batch.Set(stateKey(d.id), next.encode(), nil), forgetBuild(g.batch, d.id)); err != nil {
+	if err := forgetBuild(g.batch, d.id); err != nil {
 		return err
 	}
-	if err := d.commit(g.batch, &next); err != nil {
+	if err := g.commit(); err != nil {
 		return err
 	}
 	d.building.Store(nil)
 	return nil
 }
 
-// addTail applies to the tables of a build what a record of the tail says of them.
-func (g *group) addTail(b *build, version uint64) error {
+// addTail applies to the tables of a build what a record of the tail says of them, and returns the record's checksum. A
+// record that does not follow the one before is of no use: a build of a later version does without it.
+func (g *group) addTail(b *build, version uint64, before [checksumSize]byte) (checksum [checksumSize]byte, err error) {
 	stored, err := get(g.store.db, tailKey(g.database.id, version))
 	if err != nil {
-		return err
+		return checksum, err
 	}
-	var r replicationv1.CommitRecord
-	if stored == nil || proto.Unmarshal(stored, &r) != nil {
-		return fmt.Errorf("%w: log tail", ErrCorrupt)
+	r := &g.record
+	if stored == nil || r.decode(stored) != nil || !bytes.Equal(r.previousChecksum, before[:]) {
+		return checksum, fmt.Errorf("%w: log tail", errBuildStale)
 	}
-	for _, change := range r.GetTables() {
-		if !b.wants(change.GetTableId()) {
+	for i := range r.tables {
+		if !b.wants(r.tables[i].id) {
 			continue
 		}
-		if err := g.changeTable(change, version); err != nil {
-			return err
+		if err := g.changeTable(&r.tables[i], version); err != nil {
+			return checksum, err
 		}
 	}
-	return nil
+	sum := sha256.Sum256(stored)
+	copy(checksum[:], sum[:])
+	return checksum, nil
 }

@@ -26,6 +26,7 @@ func (d *Database) addChunk(b *build, c *replicationv1.SnapshotChunk) (*build, e
 			if err := batch.Set(key, stored, nil); err != nil {
 				return err
 			}
+			next.bytes += uint64(len(row.GetKey()) + len(row.GetValue()))
 		}
 		if c.GetTableId() != next.table {
 			next.after = nil

@@ -33,7 +33,7 @@ func (s *Snapshot) StoredSum(t *catalog.Table) (sum rowcodec.Sum, rows uint64, e
 
 // HasEntry reports whether an index has an entry of exactly this key.
 func (s *Snapshot) HasEntry(t *catalog.Table, ix *catalog.Index, key []byte) (bool, error) {
-	s.key = appendDataPrefix(s.key[:0], s.id, s.applied.generation, t.ID, ix.ID)
+	s.key = appendDataPrefix(s.key[:0], s.id, s.applied.generationOf(t.ID), t.ID, ix.ID)
 	s.key = append(s.key, key...)
 	_, closer, err := s.snap.Get(s.key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -127,23 +127,85 @@ func (s *Snapshot) tail(after uint64, f func([]byte, *replicationv1.CommitRecord
 	return nil
 }
 
-// MarkDiverged makes a copy one that is not served, because a check found that what it has in s is not what the primary has;
-// the follower repairs it. It does nothing and returns false where the copy was made anew since.
-func (d *Database) MarkDiverged(s *Snapshot) (marked bool, err error) {
+// Damage is what was found to be wrong with a copy.
+type Damage struct {
+	Tables []uint32 // ids of tables whose rows, index entries or sums are wrong
+	Log    bool     // the log's tail is wrong
+	All    bool     // what no copy of a table mends, as the schema
+}
+
+// MarkDiverged notes what a check found wrong with what the copy has in s. Tables are not read any more and copied anew by
+// themselves; the log's tail is cut; All has the whole copy made anew, and not served until then. It does nothing, and
+// returns false, for what was noted or made anew since.
+func (d *Database) MarkDiverged(s *Snapshot, damage Damage) (marked bool, err error) {
 	if err := d.store.acquire(); err != nil {
 		return false, err
 	}
 	defer d.store.release()
 	d.writer.Lock()
 	defer d.writer.Unlock()
-	if a := d.state.Load(); a.generation != s.applied.generation || a.problem != problemNone {
+	a := d.state.Load()
+	if a.generation != s.applied.generation || a.problem != problemNone {
 		return false, nil
 	}
-	if err := d.setProblemLocked(problemDiverged); err != nil {
+	if damage.All {
+		err = d.setProblemLocked(problemDiverged)
+		marked = err == nil
+		d.store.metrics.divergences.Inc()
+	} else {
+		marked, err = d.markDamage(s, a, damage)
+	}
+	if err != nil {
 		return false, fmt.Errorf("mark database %d as diverged: %w", d.id, err)
 	}
-	d.store.metrics.divergences.Inc()
-	d.store.logger.Error("copy found to differ from the primary", slog.Uint64("database", uint64(d.id)))
-	d.store.marked.Store(true)
-	return true, nil
+	if marked {
+		d.store.logger.Error("copy found to differ from the primary", slog.Uint64("database", uint64(d.id)),
+			slog.Any("tables", damage.Tables), slog.Bool("log", damage.Log), slog.Bool("all", damage.All))
+		d.store.marked.Store(true)
+	}
+	return marked, nil
+}
+
+// markDamage notes tables and cuts the tail. The caller holds d.writer.
+func (d *Database) markDamage(s *Snapshot, a *applied, damage Damage) (marked bool, err error) {
+	cat, err := a.loadCatalog(d.store.db, d.id)
+	if err != nil {
+		return false, err
+	}
+	next := *a
+	batch := d.store.db.NewBatch()
+	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
+	for _, table := range damage.Tables {
+		if cat.TableByID(table) != nil && a.generationOf(table) == s.applied.generationOf(table) && next.diverge(table) {
+			d.store.metrics.divergences.Inc()
+			marked = true
+		}
+	}
+	if damage.Log && a.tailFirst <= s.applied.version {
+		lower, upper := spaceRange(d.id, spaceTail)
+		if err := batch.DeleteRange(lower, upper, nil); err != nil {
+			return false, err
+		}
+		next.tailFirst, next.tailBytes = a.version+1, 0
+		d.store.metrics.divergences.Inc()
+		marked = true
+	}
+	if !marked {
+		return false, nil
+	}
+	if err := batch.Set(stateKey(d.id), next.encode(), nil); err != nil {
+		return false, err
+	}
+	return true, d.commit(batch, &next)
+}
+
+// Diverged notes that a reader found rows or index entries of a table that contradict each other, as why says. It returns
+// an error that is ErrDiverged and why: the table is read at the primary until it was copied anew.
+func (s *Snapshot) Diverged(t *catalog.Table, why error) error {
+	err := s.readError(fmt.Errorf("table %s: %w: %w", t.Name, ErrDiverged, why))
+	if d, ok := s.store.Database(s.id); ok {
+		_, markErr := d.MarkDiverged(s, Damage{Tables: []uint32{t.ID}})
+		err = errors.Join(err, markErr)
+	}
+	return err
 }

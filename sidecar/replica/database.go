@@ -24,6 +24,9 @@ type Database struct {
 	building atomic.Pointer[build] // the copy in the making; nil if there is none
 
 	writer sync.Mutex // held by whoever changes the copy
+	// last has, by table, a key that no row of the table is behind: rows behind it need not be looked for. A table that is not
+	// in it may have any rows. The writer's.
+	last map[uint32][]byte
 	// commits is odd from before a batch is committed until its state is published: then a Pebble snapshot may be newer than
 	// state.
 	commits atomic.Uint64
@@ -104,6 +107,7 @@ func (d *Database) watch(epoch uint32, version uint64) <-chan struct{} {
 
 // commit writes a batch, publishes the state that it makes and wakes those who wait. The caller holds d.writer.
 func (d *Database) commit(b *pebble.Batch, a *applied) error {
+	d.last = nil // who knows what the batch does to the rows sets it anew
 	d.commits.Add(1)
 	err := d.store.commit(b)
 	if err == nil {

@@ -27,7 +27,8 @@ var (
 	ErrFork = errors.New("log forked")
 	// ErrMeshBehind means that the copy of _mesh has not reached the version that a record needs.
 	ErrMeshBehind = errors.New("copy of _mesh is behind the record")
-	// ErrDiverged means that a table's sum or row count is not the primary's. The copy must be wiped and followed anew.
+	// ErrDiverged means that a table's sum or row count is not the primary's, or that its rows and index entries contradict
+	// each other. The table, or where that cannot be done the copy, must be made anew.
 	ErrDiverged = errors.New("copy diverged from the primary")
 )
 

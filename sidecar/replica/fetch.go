@@ -54,6 +54,33 @@ func (s *session) repair(now time.Time) {
 	}
 }
 
+// repairMarked sees to the copies that somebody found to differ since it was last called. Those that were not asked for yet,
+// follow sees to.
+func (s *session) repairMarked() error {
+	if !s.f.store.marked.Swap(false) {
+		return nil
+	}
+	for id, c := range s.f.copies {
+		a := c.database.state.Load()
+		whole := a.problem == problemDiverged
+		switch {
+		case !c.asked || !whole && len(a.diverged) == 0:
+		case !s.snapshots:
+			if err := errors.Join(s.unfollow(c), s.startOver(c, ErrDiverged)); err != nil {
+				return err
+			}
+		case whole:
+			if err := s.unfollow(c); err != nil {
+				return err
+			}
+			s.fetchWhole(c)
+		default:
+			s.diverged[id] = c
+		}
+	}
+	return nil
+}
+
 // startFetch takes a snapshot on a goroutine of its own, and returns false where too many are being taken.
 func (s *session) startFetch(c *followed, tables []uint32) bool {
 	if c.cancelFetch != nil {

@@ -9,6 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nearside-dev/nearside/internal/compactions"
 )
 
 // Options configures a Store. The zero value is usable.
@@ -67,7 +69,8 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 			DataCorruption: func(info pebble.DataCorruptionInfo) { s.fs.Fail(fmt.Errorf("%w: %s", ErrCorrupt, info)) },
 		},
 	}
-	// Rows are mostly looked up by their whole key, at each insert in vain: a bloom filter answers that from memory.
+	po.Experimental.CompactionScheduler = compactions.New()
+	// Rows are mostly looked up by their whole key, at many an insert in vain: a bloom filter answers that from memory.
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

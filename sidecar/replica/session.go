@@ -224,25 +224,6 @@ func (s *session) tick(now time.Time) error {
 	return s.ping()
 }
 
-// repairMarked makes those copies anew that a check found to differ. Those that were not asked for yet, follow repairs.
-func (s *session) repairMarked() error {
-	if !s.f.store.marked.Swap(false) {
-		return nil
-	}
-	for _, c := range s.f.copies {
-		if !c.asked || c.database.state.Load().problem != problemDiverged {
-			continue
-		}
-		if err := s.unfollow(c); err != nil {
-			return err
-		}
-		if err := s.startOver(c, ErrDiverged); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (s *session) heartbeat(h *replicationv1.Heartbeat) error {
 	f := s.f
 	asked := f.origin.Add(time.Duration(h.GetEchoedNanos()))

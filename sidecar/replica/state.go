@@ -128,6 +128,15 @@ func (a *applied) lastGeneration() uint32 {
 	return last
 }
 
+// diverge notes that a table is not what the primary has, and returns false if that is noted already.
+func (a *applied) diverge(table uint32) bool {
+	at, found := slices.BinarySearch(a.diverged, table)
+	if !found {
+		a.diverged = slices.Insert(slices.Clone(a.diverged), at, table)
+	}
+	return !found
+}
+
 // forget removes what is noted of a table.
 func (a *applied) forget(table uint32) {
 	if _, ok := a.moved[table]; ok {

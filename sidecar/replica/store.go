@@ -38,6 +38,8 @@ type Store struct {
 	marked   atomic.Bool // MarkDiverged was called since the follower looked
 	repairs  atomic.Bool // whether the primary sends single tables
 
+	groups sync.Pool // of *group, for their memory
+
 	mu          sync.RWMutex // guards what follows
 	databases   map[uint32]*Database
 	meshChanged chan struct{} // closed at the next change of _mesh

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/verify"
 	"github.com/nearside-dev/nearside/sidecar/replica"
@@ -40,7 +42,7 @@ type comparison struct {
 
 	result   *controlv1.VerifyResult
 	findings verify.Findings
-	suspect  bool // something is wrong that is the copy's own fault
+	damage   replica.Damage // what is the copy's own fault
 }
 
 // tableDelta is what the records after the primary's view did to a table.
@@ -108,10 +110,25 @@ func (c *comparison) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if c.suspect && c.mark {
-		c.result.Repair, err = d.MarkDiverged(c.snap)
+	return c.repair(d)
+}
+
+// repair has what is the copy's own fault repaired, if this is the comparison that counts.
+func (c *comparison) repair(d *replica.Database) (err error) {
+	if c.suspect() && c.mark {
+		c.result.Repair, err = d.MarkDiverged(c.snap, c.damage)
 	}
 	return err
+}
+
+// suspect reports whether something is wrong that is the copy's own fault.
+func (c *comparison) suspect() bool { return c.damage.All || c.damage.Log || len(c.damage.Tables) > 0 }
+
+// blame notes that the copy of a table is wrong.
+func (c *comparison) blame(t *catalog.Table) {
+	if !slices.Contains(c.damage.Tables, t.ID) {
+		c.damage.Tables = append(c.damage.Tables, t.ID)
+	}
 }
 
 func orEnded(err error) error {
@@ -136,7 +153,7 @@ func (c *comparison) open(ctx context.Context, d *replica.Database) (err error) 
 		return err
 	}
 	if err := c.readDelta(); err != nil {
-		return errors.Join(err, c.snap.Close())
+		return errors.Join(err, c.repair(d), c.snap.Close())
 	}
 	c.result.Version = c.snap.Version()
 	checksum, err := verify.CatalogChecksum(c.snap.Catalog())
@@ -144,7 +161,7 @@ func (c *comparison) open(ctx context.Context, d *replica.Database) (err error) 
 		return errors.Join(err, c.snap.Close())
 	}
 	if !bytes.Equal(checksum, c.head.GetCatalogChecksum()) {
-		c.suspect = true
+		c.damage.All = true
 		c.findings.Detail(controlv1.FindingKind_FINDING_KIND_SCHEMA, verify.Place{}, "the schema is not the primary's")
 	}
 	return nil
@@ -262,6 +279,6 @@ func (c *comparison) checkTail(ctx context.Context) error {
 }
 
 func (c *comparison) foundLog(err error) {
-	c.suspect = true
+	c.damage.Log = true
 	c.findings.Detail(controlv1.FindingKind_FINDING_KIND_LOG, verify.Place{}, err.Error())
 }

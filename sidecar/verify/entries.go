@@ -46,7 +46,7 @@ func (e *entryCheck) finish(ctx context.Context) error {
 		if sum == e.want[i] {
 			continue
 		}
-		e.c.suspect = true
+		e.c.blame(e.table)
 		if err := errors.Join(e.findMissing(ctx, ix), e.findExtra(ctx, ix)); err != nil {
 			return err
 		}

@@ -159,7 +159,7 @@ func (s *Service) attempt(ctx context.Context, t target, deep, mark bool) (r *co
 		if err != nil {
 			c.result.Error = err.Error()
 		}
-		return c.result, c.suspect
+		return c.result, c.suspect()
 	}
 	return &controlv1.VerifyResult{
 		Region: s.options.Region, Database: t.name, Error: "the database changes too fast to be compared",

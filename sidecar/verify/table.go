@@ -167,7 +167,9 @@ func (t *tableCheck) compareSums(state *controlv1.StateTable) error {
 	}
 	// Rows that differ from a primary whose own rows are wrong say nothing against the copy.
 	trusted := read == want && state.GetRowCount() == state.GetLoggedRowCount()
-	t.c.suspect = t.c.suspect || t.rowsBad && trusted
+	if t.rowsBad && trusted {
+		t.c.blame(t.table)
+	}
 
 	wantRows := state.GetLoggedRowCount()
 	if t.delta != nil {
@@ -192,6 +194,6 @@ func (t *tableCheck) compareSums(state *controlv1.StateTable) error {
 
 // wrongf notes what is the copy's own fault.
 func (t *tableCheck) wrongf(kind controlv1.FindingKind, format string, args ...any) {
-	t.c.suspect = true
+	t.c.blame(t.table)
 	t.c.findings.Detail(kind, t.place, fmt.Sprintf(format, args...))
 }

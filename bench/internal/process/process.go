@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -174,27 +175,30 @@ func parseStatus(text string) (Memory, error) {
 	return m, nil
 }
 
+// Ports for servers are below those that the system gives to listeners on port 0 and to outgoing connections, 32768 and up on
+// Linux: one of these may be taken by a connection of the load generator before its server listens, or while it is down.
+const (
+	firstPort = 10_000
+	ports     = 20_000
+	portTries = 100
+)
+
 // FreeAddr returns a loopback address whose port nobody listens on, nor on the port that is offset above it.
 func FreeAddr(ctx context.Context, offset int) (string, error) {
-	var listen net.ListenConfig
-	for range 100 {
-		ln, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		addr := ln.Addr().(*net.TCPAddr)
-		above, aboveErr := listen.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(addr.Port+offset)))
-		if aboveErr == nil {
-			aboveErr = above.Close()
-		}
-		if err := ln.Close(); err != nil {
-			return "", err
-		}
-		if aboveErr == nil {
-			return addr.String(), nil
+	for range portTries {
+		port := firstPort + rand.IntN(ports)
+		if free(ctx, port) && free(ctx, port+offset) {
+			return loopback(port), nil
 		}
 	}
 	return "", errors.New("no free pair of ports")
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func free(ctx context.Context, port int) bool {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback(port))
+	return err == nil && ln.Close() == nil
 }
 
 // tail keeps the end of what is written to it.

@@ -1,6 +1,8 @@
 package process
 
 import (
+	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,5 +82,30 @@ func TestUsage(t *testing.T) {
 	}
 	if _, err := parsePss("Rss: 1 kB"); err == nil {
 		t.Error("there is a Pss")
+	}
+}
+
+func TestFreeAddrIsFreeAndNotTheSystems(t *testing.T) {
+	addr, err := FreeAddr(t.Context(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil || port < firstPort || port >= firstPort+ports {
+		t.Errorf("port %s: %v", text, err)
+	}
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", loopback(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if free(t.Context(), ln.Addr().(*net.TCPAddr).Port) {
+		t.Error("a port that is listened on is said to be free")
+	}
+	if err := ln.Close(); err != nil {
+		t.Error(err)
 	}
 }

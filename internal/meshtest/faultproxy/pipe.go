@@ -139,11 +139,28 @@ func (c *pipe) wait(l Link, n int) bool {
 	}
 }
 
-// forward carries a piece on, up to a cut.
+// forward carries a piece on, as soon as nothing holds it.
 func (c *pipe) forward(side Side, to net.Conn, piece []byte) bool {
 	c.mu.Lock()
 	kind := c.kind
 	c.mu.Unlock()
+	now, released := c.proxy.pass(kind, side, len(piece))
+	if released == nil {
+		return c.write(kind, side, to, piece)
+	}
+	if now > 0 && !c.write(kind, side, to, piece[:now]) {
+		return false
+	}
+	select {
+	case <-released:
+		return c.forward(side, to, piece[now:])
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// write carries a piece on, up to a cut.
+func (c *pipe) write(kind Kind, side Side, to net.Conn, piece []byte) bool {
 	n, last := c.proxy.admit(c, kind, side, len(piece))
 	if n > 0 {
 		if _, err := to.Write(piece[:n]); err != nil {

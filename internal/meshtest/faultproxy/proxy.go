@@ -62,6 +62,7 @@ type Proxy struct {
 	down   bool // connections are refused
 	links  [2]Link
 	cuts   []*cut
+	held   *hold
 	pipes  map[*pipe]struct{}
 }
 
@@ -72,6 +73,15 @@ type cut struct {
 	left int64
 	all  bool
 	done chan struct{}
+}
+
+// hold is one that is made, or to be made.
+type hold struct {
+	kind     Kind
+	side     Side
+	left     int64
+	reached  chan struct{}
+	released chan struct{}
 }
 
 // Start starts a proxy to a target, host:port, on a free port of the loopback interface.
@@ -127,6 +137,40 @@ func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.down, p.links, p.cuts = false, [2]Link{}, nil
+	if p.held != nil {
+		close(p.held.released)
+		p.held = nil
+	}
+}
+
+// HoldAfter carries n more bytes in a direction on connections of a kind and then nothing until Heal, when it goes on with
+// what it had: nothing is lost. The channel is closed when there is something that it holds. There is one hold at a time.
+func (p *Proxy) HoldAfter(kind Kind, side Side, n int64) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = &hold{kind: kind, side: side, left: n, reached: make(chan struct{}), released: make(chan struct{})}
+	return p.held.reached
+}
+
+// pass returns how many of n bytes may be carried on now, and what to wait for before the rest; nil if that is all.
+func (p *Proxy) pass(kind Kind, side Side, n int) (now int, released <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.held
+	if h == nil || h.kind != kind || h.side != side {
+		return n, nil
+	}
+	now = int(min(int64(n), h.left))
+	h.left -= int64(now)
+	if now == n {
+		return n, nil
+	}
+	select {
+	case <-h.reached:
+	default:
+		close(h.reached)
+	}
+	return now, h.released
 }
 
 // CutAfter carries n more bytes in a direction on connections of a kind and then ends the connection that carried the last

@@ -211,3 +211,28 @@ func refused(t *testing.T, p *faultproxy.Proxy) {
 		t.Error("a new connection carries while the link is cut")
 	}
 }
+
+func TestHold(t *testing.T) {
+	e := startEcho(t)
+	p := faultproxy.Start(t, e.addr)
+	reached := p.HoldAfter(faultproxy.HTTP1, faultproxy.Down, 3)
+	first, second := dial(t, p), dial(t, p)
+	if _, err := io.WriteString(first, "abcdefg"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(first, got[:3]); err != nil || string(got[:3]) != "abc" {
+		t.Fatalf("got %q, %v before the hold", got[:3], err)
+	}
+	<-reached
+	if _, err := io.WriteString(second, "more"); err != nil {
+		t.Fatal(err)
+	}
+	p.Heal()
+	if _, err := io.ReadFull(first, got); err != nil || string(got) != "defg" {
+		t.Errorf("got %q, %v after the hold", got, err)
+	}
+	if _, err := io.ReadFull(second, got); err != nil || string(got) != "more" {
+		t.Errorf("got %q, %v of another connection after the hold", got, err)
+	}
+}

@@ -77,6 +77,7 @@ func (h *host) ip(args ...string) {
 func (h *host) start(program string, args ...string) {
 	h.t.Helper()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", h.name, program}, args...)...)
+	cmd.Env = meshtest.Environ()
 	var output bytes.Buffer
 	cmd.Stderr = &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

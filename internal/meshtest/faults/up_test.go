@@ -42,6 +42,7 @@ func TestUpRestartsItsPrimary(t *testing.T) {
 	}
 	defer logs.Close()
 	cmd := exec.Command(meshtest.Build(t), "up", "--dir", dir, "--port", strconv.Itoa(port), "--regions", "a,b")
+	cmd.Env = meshtest.Environ()
 	cmd.Stderr = logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/nearside-dev/nearside/internal/compactions"
 	"github.com/nearside-dev/nearside/internal/erase"
 	"github.com/nearside-dev/nearside/internal/failstop"
 )
@@ -83,6 +84,7 @@ func Open(dir string, o Options) (*Log, error) {
 		FS: l.disk, Logger: storeLogger{l}, CacheSize: o.CacheBytes, MemTableSize: 16 << 20,
 		FormatMajorVersion: pebble.FormatNewest,
 	}
+	options.Experimental.CompactionScheduler = compactions.New()
 	for i := range options.Levels {
 		// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

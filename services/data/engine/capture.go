@@ -15,14 +15,15 @@ import (
 type capture struct {
 	tables map[string]*touchedTable // by name as SQLite gives it
 
-	written           uint64 // rows changed, by triggers and cascades too
-	inserted          *int64 // the last rowid that the running statement itself inserted
-	schemaChanged     bool   // a statement of this transaction altered a table
-	touchedAfterAlter bool
-	err               error
+	written  uint64 // rows changed, by triggers and cascades too
+	inserted *int64 // the last rowid that the running statement itself inserted
+	err      error
+
+	// whole has the tables that this transaction made or rewrote: they are read whole at its end.
+	whole map[uint32]bool
 }
 
-// touchedTable is the touched rows of one table. access is nil for a table that the catalog does not have.
+// touchedTable is the touched rows of one table. access is nil for a table that is read whole.
 type touchedTable struct {
 	access *access
 	rows   map[string]*touchedRow // by key bytes
@@ -37,7 +38,23 @@ type touchedRow struct {
 }
 
 func (c *capture) reset() {
-	*c = capture{tables: make(map[string]*touchedTable)}
+	*c = capture{tables: make(map[string]*touchedTable), whole: make(map[uint32]bool)}
+}
+
+// rename has the touched rows stand under the names that their tables now have. Those of tables that are gone, or are read
+// whole, are forgotten.
+func (c *capture) rename(next *catalog.Catalog, tables map[string]*access) {
+	touched := c.tables
+	c.tables = make(map[string]*touchedTable, len(touched))
+	for _, t := range touched {
+		if t.access == nil {
+			continue
+		}
+		if now := next.TableByID(t.access.table.ID); now != nil {
+			t.access = tables[strings.ToLower(now.Name)]
+			c.tables[now.Name] = t
+		}
+	}
 }
 
 // onChange is the pre-update hook.
@@ -49,12 +66,14 @@ func (w *writer) onChange(u *sqlite.PreUpdate) {
 	t := c.tables[u.Table]
 	if t == nil {
 		t = &touchedTable{access: w.tables[strings.ToLower(u.Table)], rows: make(map[string]*touchedRow)}
+		if t.access != nil && c.whole[t.access.table.ID] {
+			t.access = nil
+		}
 		c.tables[u.Table] = t
 	}
 	c.written++
-	c.touchedAfterAlter = c.touchedAfterAlter || c.schemaChanged
 	if t.access == nil {
-		return // made by this very transaction: shipped whole at its end
+		return
 	}
 	if u.Op == sqlite.OpInsert && !t.access.table.WithoutRowid {
 		if u.Depth() == 0 {
@@ -77,6 +96,9 @@ func (c *capture) touch(t *touchedTable, rowid int64, column func(int) (value.Va
 	read := func(i int) {
 		if c.err == nil && table.Columns[i].Generated != catalog.GeneratedVirtual {
 			row.Values[i], c.err = column(i)
+			if v := row.Values[i]; v.Kind() == value.KindInteger && table.Columns[i].Affinity == catalog.AffinityReal {
+				row.Values[i] = value.Real(float64(v.Integer())) // the hook does not convert the default of a row from before ADD COLUMN
+			}
 		}
 	}
 	for _, part := range table.Key {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -38,36 +39,25 @@ func (c *change) isEmpty() bool {
 	return len(c.tables) == 0 && len(c.dropped) == 0 && len(c.sequences) == 0 && c.catalog == nil
 }
 
-// addSchema derives the new catalog and ships what must be shipped whole.
+// addSchema tells the schema as it is now, and ships the tables that must be shipped whole.
 func (c *change) addSchema(x *execution) error {
 	w := x.w
-	s, err := readSchema(w.session)
-	if err != nil {
-		return err
-	}
-	c.roots = s.roots()
-	next, replaced, err := s.derive(w.catalog, w.roots, schemaChange{
-		dropped: x.dropped, altered: x.altered, touchedAfterAlter: w.capture.touchedAfterAlter,
-	}, w.session)
-	if err != nil {
-		return err
-	}
-	next.Version = x.version
-	if proto.Equal(withoutVersion(next), withoutVersion(w.catalog)) {
+	if proto.Equal(withoutVersion(w.catalog), withoutVersion(x.before.catalog)) {
 		return nil // CREATE TABLE IF NOT EXISTS, and the like
 	}
-	c.catalog = next
-	for _, t := range w.catalog.Tables {
+	next := *w.catalog
+	next.Version = x.version
+	c.catalog, c.roots = &next, w.roots
+	for _, t := range x.before.catalog.Tables {
 		if next.TableByID(t.ID) == nil {
 			c.dropped = append(c.dropped, t.ID)
 		}
 	}
-	for _, t := range replaced {
-		a, err := newAccess(t)
-		if err != nil {
-			return err
+	for _, t := range next.Tables {
+		if !w.capture.whole[t.ID] {
+			continue
 		}
-		rows, sum, err := a.readWhole(w.session, MaxTransactionBytes)
+		rows, sum, err := w.tables[strings.ToLower(t.Name)].readWhole(w.session, MaxTransactionBytes)
 		if err != nil {
 			return err
 		}
@@ -78,33 +68,26 @@ func (c *change) addSchema(x *execution) error {
 	return nil
 }
 
+// withoutVersion is what a schema says, apart from when it was made and how many ids it took.
 func withoutVersion(c *catalog.Catalog) *replicationv1.Catalog {
 	p := c.ToProto()
-	p.Version = 0
+	p.Version, p.NextId = 0, 0
 	return p
 }
 
 // addRows reads the touched rows back.
 func (c *change) addRows(x *execution) error {
 	for _, t := range x.w.capture.tables {
-		if t.access == nil || slices.Contains(c.dropped, t.access.table.ID) {
+		if t.access == nil {
 			continue
 		}
-		a := t.access
-		if c.catalog != nil {
-			// Under the new names and with the columns added: rows are the same bytes, the SQL is not.
-			var err error
-			if a, err = newAccess(c.catalog.TableByID(a.table.ID)); err != nil {
-				return err
-			}
-		}
-		current := &touchedTable{access: a, rows: t.rows, order: t.order}
-		rows, sum, err := current.readBack(x.w.session, x.w.pending.sum(a.table.ID))
+		id := t.access.table.ID
+		rows, sum, err := t.readBack(x.w.session, x.w.pending.sum(id))
 		if err != nil {
 			return err
 		}
 		if len(rows) > 0 {
-			c.addTable(a.table.ID, rows, sum)
+			c.addTable(id, rows, sum)
 		}
 	}
 	slices.SortFunc(c.tables, func(a, b *replicationv1.TableChange) int { return int(a.GetTableId()) - int(b.GetTableId()) })
@@ -133,11 +116,7 @@ func sumBytes(s rowSum) []byte {
 
 // addSequences ships those entries of sqlite_sequence that are not what they were.
 func (c *change) addSequences(x *execution) error {
-	w := x.w
-	schema := c.catalog
-	if schema == nil {
-		schema = w.catalog
-	}
+	w, schema := x.w, x.w.catalog
 	if !slices.ContainsFunc(schema.Tables, func(t *catalog.Table) bool { return t.Autoincrement }) {
 		return nil
 	}

@@ -26,8 +26,8 @@ type execution struct {
 	rowsRead    uint64
 
 	schema    bool
-	dropped   []string
-	altered   []string
+	unsettled bool         // the schema has changed since it was derived last
+	before    *schemaState // what the transaction found; nil until the schema is derived
 	sequences bool
 	deferKeys bool
 }
@@ -126,6 +126,11 @@ func (x *execution) runPrepared(p *prepared, st *datav1.Statement) (rs *datav1.R
 		return nil, errNeedsAlone
 	}
 	x.note(p.footprint)
+	if x.unsettled && p.footprint.remakes() {
+		if err := x.settle(footprint{}); err != nil {
+			return nil, err
+		}
+	}
 	if st != nil {
 		if err := bind(p, st); err != nil {
 			return nil, err
@@ -138,11 +143,19 @@ func (x *execution) runPrepared(p *prepared, st *datav1.Statement) (rs *datav1.R
 	}
 	// SQLite compiles a statement anew where the schema has changed since, and then it may do something else: a DROP TABLE IF
 	// EXISTS that found no table before finds one now.
-	if again := x.w.guard.take(); again.schema && !p.footprint.schema {
+	did := p.footprint
+	if again := x.w.guard.take(); again.schema && !did.schema {
 		if !x.alone {
 			return nil, errNeedsAlone
 		}
 		x.note(again)
+		did = again
+	}
+	x.unsettled = x.unsettled || did.schema
+	if did.remakes() {
+		if err := x.settle(did); err != nil {
+			return nil, err
+		}
 	}
 	if !p.readOnly && !p.footprint.schema {
 		rs.RowsAffected = x.w.conn.Changes()
@@ -153,11 +166,8 @@ func (x *execution) runPrepared(p *prepared, st *datav1.Statement) (rs *datav1.R
 
 func (x *execution) note(f footprint) {
 	x.schema = x.schema || f.schema
-	x.dropped = append(x.dropped, f.dropped...)
-	x.altered = append(x.altered, f.altered...)
 	x.sequences = x.sequences || f.sequences
 	x.deferKeys = x.deferKeys || f.deferKeys
-	x.w.capture.schemaChanged = x.w.capture.schemaChanged || len(f.altered) > 0
 }
 
 func (x *execution) step(p *prepared) (*datav1.ResultSet, error) {
@@ -239,7 +249,12 @@ func (x *execution) finish(tx *Transaction) (*change, error) {
 		})
 	}
 	c := &change{version: x.version, sums: make(map[uint32]rowSum)}
-	if x.schema {
+	if x.unsettled {
+		if err := x.settle(footprint{}); err != nil {
+			return nil, err
+		}
+	}
+	if x.before != nil {
 		if err := c.addSchema(x); err != nil {
 			return nil, err
 		}

@@ -19,6 +19,10 @@ type footprint struct {
 	denied    string   // the action that was refused
 }
 
+// remakes reports whether the statement can give a table's name, root page or columns to another one: what rows and tables
+// are after it can be told only if it is looked at by itself.
+func (f footprint) remakes() bool { return len(f.altered)+len(f.dropped) > 0 }
+
 // guard is the authorizer of every connection. It refuses what no caller may do and notes what the writer must know.
 type guard struct {
 	trusted  bool // the engine's own statements

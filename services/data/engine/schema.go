@@ -23,7 +23,6 @@ type schemaTable struct {
 	catalog.Table
 
 	rootPage int64
-	sql      string
 	defaults []string // SQL text of each column's default; "" for none
 }
 
@@ -43,7 +42,7 @@ func readSchema(s *session) (*schema, error) {
 			}
 			out.objects = append(out.objects, o)
 			if o.Type == "table" {
-				t := &schemaTable{rootPage: st.ColumnInt64(4), sql: o.SQL}
+				t := &schemaTable{rootPage: st.ColumnInt64(4)}
 				t.Name = o.Name
 				out.tables = append(out.tables, t)
 			}
@@ -288,49 +287,27 @@ func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
-// schemaChange is what a transaction that changes the schema must tell.
-type schemaChange struct {
-	dropped           []string // tables dropped by name
-	altered           []string // tables altered, under the name they had then
-	touchedAfterAlter bool     // rows were changed after a table was altered
-}
-
 // derive gives a schema ids: a table keeps its id where its rows are certainly the same bytes as before; else it gets a
 // new one and its rows are shipped whole.
 //
 // The schema's text does not say what was done, so this is careful: a table keeps its id only if it has its old root page
-// and was not dropped, and its columns are the old ones, renamed or with more behind them. Where rows were changed after an
-// ALTER, or a table was dropped beside it, names no longer prove which table was meant; altered ones are then new.
-func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, change schemaChange, s *session) (
+// and was not dropped by its name, and its columns are the same but for their names, with perhaps more behind them.
+func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, dropped []string, s *session) (
 	c *catalog.Catalog, replaced []*catalog.Table, err error,
 ) {
 	c = &catalog.Catalog{NextID: max(old.NextID, 1), Objects: n.objects}
-	changed := make(map[string]bool) // lower-case names that cannot keep their id
-	for _, name := range change.dropped {
-		changed[strings.ToLower(name)] = true
-	}
-	if change.touchedAfterAlter || len(change.dropped) > 0 {
-		for _, name := range change.altered {
-			changed[strings.ToLower(name)] = true
-		}
+	gone := make(map[string]bool, len(dropped)) // by lower-case name
+	for _, name := range dropped {
+		gone[strings.ToLower(name)] = true
 	}
 	byRoot := make(map[int64]*catalog.Table)
 	for _, t := range old.Tables {
 		byRoot[oldRoots[t.Name]] = t
 	}
-	oldSQL := make(map[string]string)
-	for _, o := range old.Objects {
-		if o.Type == "table" {
-			oldSQL[o.Name] = o.SQL
-		}
-	}
 	for _, nt := range n.tables {
 		t := &nt.Table
 		before := byRoot[nt.rootPage]
-		keep := before != nil && !changed[strings.ToLower(before.Name)] && !changed[strings.ToLower(nt.Name)]
-		if keep && change.touchedAfterAlter && (before.Name != nt.Name || oldSQL[before.Name] != nt.sql) {
-			keep = false
-		}
+		keep := before != nil && !gone[strings.ToLower(before.Name)]
 		if keep {
 			if keep, err = nt.inherit(before, &c.NextID, s); err != nil {
 				return nil, nil, err
@@ -392,14 +369,14 @@ func (t *schemaTable) inherit(before *catalog.Table, next *uint32, s *session) (
 	return true, nil
 }
 
-// fill is the value that rows from before ADD COLUMN have: SQLite allows only constants there.
+// fill is the value that rows from before ADD COLUMN have. It is asked of such a row, because SQLite makes it in a way of its
+// own: in a TEXT column 1.50 becomes '1.50', which no INSERT of 1.50 gives. Without rows any value would do.
 func (t *schemaTable) fill(column int, s *session) (v value.Value, err error) {
-	text := t.defaults[column]
-	if text == "" || t.Columns[column].Generated != catalog.GeneratedNo {
+	if t.defaults[column] == "" || t.Columns[column].Generated != catalog.GeneratedNo {
 		return value.Null(), nil
 	}
-	err = s.rows("SELECT ("+text+")", nil, func(st *sqlite.Stmt) error {
-		v = t.Columns[column].Affinity.Apply(st.Column(0))
+	err = s.rows("SELECT "+quote(t.Columns[column].Name)+" FROM main."+quote(t.Name)+" LIMIT 1", nil, func(st *sqlite.Stmt) error {
+		v = st.Column(0)
 		return nil
 	})
 	return v, err

@@ -271,6 +271,9 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	if x.schema {
 		w.forgetStatements() // what was noted of them when they were compiled may be wrong now
 	}
+	if err != nil || w.conn.Autocommit() {
+		x.unsettle()
+	}
 	if w.conn.Autocommit() {
 		if err == nil {
 			err = notServed(fmt.Errorf("transaction ended by itself"))

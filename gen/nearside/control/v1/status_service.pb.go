@@ -330,7 +330,11 @@ type GetStatusResponse_Snapshot struct {
 	// The rows that it will have, about.
 	TotalRows uint64 `protobuf:"varint,2,opt,name=total_rows,json=totalRows,proto3" json:"total_rows,omitempty"`
 	// Whether all rows are there, and the rest of the log is being applied and checked.
-	Finishing     bool `protobuf:"varint,3,opt,name=finishing,proto3" json:"finishing,omitempty"`
+	Finishing bool `protobuf:"varint,3,opt,name=finishing,proto3" json:"finishing,omitempty"`
+	// The bytes of the rows that are there: of keys and values, without indexes.
+	Bytes uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// The table whose rows are being copied; empty before the first and when finishing.
+	Table         string `protobuf:"bytes,5,opt,name=table,proto3" json:"table,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -386,6 +390,20 @@ func (x *GetStatusResponse_Snapshot) GetFinishing() bool {
 	return false
 }
 
+func (x *GetStatusResponse_Snapshot) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_Snapshot) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
 var File_nearside_control_v1_status_service_proto protoreflect.FileDescriptor
 
 const file_nearside_control_v1_status_service_proto_rawDesc = "" +
@@ -393,7 +411,7 @@ const file_nearside_control_v1_status_service_proto_rawDesc = "" +
 	"(nearside/control/v1/status_service.proto\x12\x13nearside.control.v1\"1\n" +
 	"\x10GetStatusRequest\x12\x1d\n" +
 	"\n" +
-	"local_only\x18\x01 \x01(\bR\tlocalOnly\"\xb9\x05\n" +
+	"local_only\x18\x01 \x01(\bR\tlocalOnly\"\xe6\x05\n" +
 	"\x11GetStatusResponse\x12G\n" +
 	"\aregions\x18\x01 \x03(\v2-.nearside.control.v1.GetStatusResponse.RegionR\aregions\x1a\xfd\x01\n" +
 	"\x06Region\x12\x12\n" +
@@ -412,12 +430,14 @@ const file_nearside_control_v1_status_service_proto_rawDesc = "" +
 	"\fstaleness_ms\x18\x04 \x01(\rR\vstalenessMs\x12\x18\n" +
 	"\aproblem\x18\x05 \x01(\tR\aproblem\x12K\n" +
 	"\bsnapshot\x18\x06 \x01(\v2/.nearside.control.v1.GetStatusResponse.SnapshotR\bsnapshot\x12'\n" +
-	"\x0fdiverged_tables\x18\a \x03(\tR\x0edivergedTables\x1a[\n" +
+	"\x0fdiverged_tables\x18\a \x03(\tR\x0edivergedTables\x1a\x87\x01\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x1d\n" +
 	"\n" +
 	"total_rows\x18\x02 \x01(\x04R\ttotalRows\x12\x1c\n" +
-	"\tfinishing\x18\x03 \x01(\bR\tfinishing2p\n" +
+	"\tfinishing\x18\x03 \x01(\bR\tfinishing\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05table\x18\x05 \x01(\tR\x05table2p\n" +
 	"\rStatusService\x12_\n" +
 	"\tGetStatus\x12%.nearside.control.v1.GetStatusRequest\x1a&.nearside.control.v1.GetStatusResponse\"\x03\x90\x02\x01B\xdf\x01\n" +
 	"\x17com.nearside.control.v1B\x12StatusServiceProtoP\x01ZBgithub.com/nearside-dev/nearside/gen/nearside/control/v1;controlv1\xa2\x02\x03NCX\xaa\x02\x13Nearside.Control.V1\xca\x02\x13Nearside\\Control\\V1\xe2\x02\x1fNearside\\Control\\V1\\GPBMetadata\xea\x02\x15Nearside::Control::V1b\x06proto3"

@@ -1,0 +1,46 @@
+package engine
+
+import "github.com/nearside-dev/nearside/internal/catalog"
+
+// schemaState is a schema as the writer uses it.
+type schemaState struct {
+	catalog *catalog.Catalog
+	tables  map[string]*access // by lower-case name
+	roots   map[string]int64
+}
+
+// settle brings the writer's schema to what the transaction has made of it so far, so that the rows that it changes from here
+// on are known for what they are. It is called around every statement that alters or drops a table, did being what that
+// statement was: of one statement alone it is certain which tables kept their rows.
+//
+// What is settled is undone with the transaction (unsettle).
+func (x *execution) settle(did footprint) error {
+	w := x.w
+	s, err := readSchema(w.session)
+	if err != nil {
+		return err
+	}
+	next, replaced, err := s.derive(w.catalog, w.roots, did.dropped, w.session)
+	if err != nil {
+		return err
+	}
+	if x.before == nil {
+		x.before = &schemaState{catalog: w.catalog, tables: w.tables, roots: w.roots}
+	}
+	if err := w.useCatalog(next, s.roots()); err != nil {
+		return err
+	}
+	for _, t := range replaced {
+		w.capture.whole[t.ID] = true
+	}
+	w.capture.rename(next, w.tables)
+	x.unsettled = false
+	return nil
+}
+
+// unsettle gives the writer back the schema from before the transaction.
+func (x *execution) unsettle() {
+	if b := x.before; b != nil {
+		x.w.catalog, x.w.tables, x.w.roots = b.catalog, b.tables, b.roots
+	}
+}
