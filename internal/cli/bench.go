@@ -68,6 +68,9 @@ than the servers' for figures that mean something.`,
 	flags.DurationVar(&b.duration, "duration", 10*time.Second, "how long, after a tenth of it to warm up")
 	flags.IntVar(&b.rate, "rate", 0, "requests a second; 0 is as many as are answered")
 	flags.StringVar(&b.protocol, "protocol", benchProtocols[0], strings.Join(benchProtocols, ", "))
+	completeValues(cmd, "protocol", benchProtocols)
+	completeValues(cmd, "distribution", []string{"uniform", "zipf"})
+	b.target.completeDatabases(cmd)
 	return cmd
 }
 

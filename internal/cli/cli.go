@@ -57,6 +57,11 @@ func (s *System) env(name string) string {
 	return value
 }
 
+// colors reports whether standard output is to have colours: it is a terminal that has some, and NO_COLOR is not set.
+func (s *System) colors() bool {
+	return s.StdoutTerminal && s.env("NO_COLOR") == "" && s.env("TERM") != "dumb"
+}
+
 // App is what all commands share.
 type App struct {
 	System
@@ -139,7 +144,7 @@ flag's name), else they have their default.`,
 	})
 	root.AddCommand(
 		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.benchCommand(), app.migrateCommand(), app.statusCommand(),
-		app.verifyCommand(), app.versionCommand(),
+		app.verifyCommand(), app.versionCommand(), app.completionCommand(),
 	)
 	return root
 }

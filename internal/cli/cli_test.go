@@ -8,12 +8,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/internal/config"
 )
 
@@ -73,6 +75,9 @@ func TestExitCodes(t *testing.T) {
 		{name: "bad variable", environ: []string{"NEARSIDE_TIMEOUT=x"}, args: "status", code: 2, stderr: "NEARSIDE_TIMEOUT"},
 		{name: "no config", args: "version|--config|/does/not/exist", code: 2, stderr: "/does/not/exist"},
 
+		{name: "completion of nothing", args: "completion", code: 2, stderr: "bash, zsh, fish"},
+		{name: "completion of another shell", args: "completion|tcsh", code: 2, stderr: "bash, zsh, fish"},
+		{name: "watch too often", args: "status|--watch=1ms", code: 2, stderr: "--watch=1ms"},
 		{name: "unreachable: status", environ: away, args: "status", code: 1, stderr: "unavailable"},
 		{name: "unreachable: bench", environ: away, args: "bench", code: 1, stderr: "unavailable"},
 		{name: "unreachable: sql", environ: away, args: "sql|SELECT 1", code: 1, stderr: "unavailable"},
@@ -207,6 +212,49 @@ func TestDefaultsMatchFlags(t *testing.T) {
 	visit((&App{}).root())
 	if clients != 8 {
 		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status and verify", clients)
+	}
+}
+
+func TestStatusTables(t *testing.T) {
+	regions := []*controlv1.GetStatusResponse_Region{
+		{Name: "a", Ready: true, Primary: true, Connected: true, Breaker: "closed"},
+		{Name: "b", Reason: "no copy", Breaker: "open", Databases: []*controlv1.GetStatusResponse_Database{
+			{Name: "shop", Version: 7, Lag: 3, StalenessMs: 61_500, Problem: "diverged"}, {Name: "ok", Version: 1, StalenessMs: 40},
+			{Name: "old", Version: 1, StalenessMs: 1500},
+		}},
+	}
+	show := func(app *App) string {
+		var b strings.Builder
+		if err := app.showStatus(&b, regions); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	plain := show(&App{})
+	want := "region  role     gateway  link  breaker  state\n" +
+		"------  -------  -------  ----  -------  ------------------\n" +
+		"a       primary           up    closed   ready\n" +
+		"b       replica           down  open     not ready: no copy\n\n"
+	if !strings.HasPrefix(plain, want) {
+		t.Errorf("got\n%s", plain)
+	}
+	for _, part := range []string{"1 min 1 s", "1.5 s", "40 ms"} {
+		if !strings.Contains(plain, part) {
+			t.Errorf("%q lacks %q", plain, part)
+		}
+	}
+	colored := show(&App{System: System{StdoutTerminal: true}})
+	for _, part := range []string{"\x1b[1mregion\x1b[0m", "\x1b[32mready\x1b[0m", "\x1b[31mnot ready: no copy\x1b[0m", "\x1b[31mdown\x1b[0m", "\x1b[33m3\x1b[0m", "\x1b[33m1.5 s\x1b[0m", "\x1b[31mdiverged\x1b[0m"} {
+		if !strings.Contains(colored, part) {
+			t.Errorf("%q lacks %q", colored, part)
+		}
+	}
+	bare := regexp.MustCompile("\x1b\\[[0-9]+m").ReplaceAllString(colored, "")
+	if diff := cmp.Diff(plain, bare); diff != "" {
+		t.Errorf("colours move things: %s", diff)
+	}
+	if none := show(&App{System: System{StdoutTerminal: true, Environ: []string{"NO_COLOR=1"}}}); none != plain {
+		t.Errorf("NO_COLOR: %q", none)
 	}
 }
 

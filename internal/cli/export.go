@@ -58,10 +58,11 @@ hidden rowids are left out.`,
 		}),
 	}
 	e.target.register(cmd)
-	db = database(cmd)
+	db = e.target.database(cmd)
 	e.request.Consistency = &datav1.Consistency{}
 	flags := cmd.Flags()
 	flags.StringVar(&e.format, "format", exportSQL, "sql, csv or jsonl")
+	completeValues(cmd, "format", []string{exportSQL, exportCSV, exportJSONL})
 	flags.StringVarP(&e.output, "output", "o", stdinName, `file of the dump, folder of csv and jsonl; "-" is standard output`)
 	flags.StringSliceVar(&e.request.Tables, "table", nil, "a table to export; repeat for more (default all)")
 	flags.StringVar(&e.request.Consistency.Bookmark, "at-least", "", "export a state that is at least as fresh as this bookmark")

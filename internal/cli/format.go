@@ -36,7 +36,9 @@ func (s *sqlSession) setFormat(cmd *cobra.Command) error {
 
 // listFormat registers the --format of a command that answers with a list.
 func listFormat(cmd *cobra.Command) *string {
-	return cmd.Flags().String("format", formatTable, "how the list is written: "+strings.Join(listFormats, ", "))
+	format := cmd.Flags().String("format", formatTable, "how the list is written: "+strings.Join(listFormats, ", "))
+	completeValues(cmd, "format", listFormats)
+	return format
 }
 
 // chooseFormat refuses a --format that is not one of the known, or not that of --json where both are given, and makes either

@@ -57,11 +57,12 @@ is 1 at the end.`,
 		}),
 	}
 	to.register(cmd)
-	db = database(cmd)
+	db = to.database(cmd)
 	cmd.Flags().StringVar(&s.bookmark, "at-least", "", "read what is at least as fresh as this bookmark")
 	cmd.Flags().BoolVar(&s.primary, "primary", false, "read from the primary")
 	cmd.Flags().BoolVar(&s.stopOnError, "stop-on-error", false, "stop at the first statement that fails")
 	cmd.Flags().StringVar(&s.format, "format", formatTable, "how answers are written: "+strings.Join(resultFormats, ", "))
+	completeValues(cmd, "format", resultFormats)
 	cmd.Flags().StringVar(&s.history, "history", defaultHistory, "file of the prompt's history; empty keeps none")
 	cmd.MarkFlagsMutuallyExclusive("at-least", "primary")
 	return cmd
