@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
 type exportAnswer struct {
@@ -193,6 +200,9 @@ func TestExportKilled(t *testing.T) {
 	s := shell{t, startPrimary(t)}
 	s.must("db", "create", "demo")
 	s.must("sql", "CREATE TABLE t (a); WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 400) INSERT INTO t SELECT zeroblob(100000) FROM s")
+	s.must("sql", "CREATE TABLE empty (a)")
+	t.Run("bounded", func(t *testing.T) { exportsAreBounded(t, s.url) })
+	s.exportable()
 	dir := t.TempDir()
 	output := filepath.Join(dir, "dump.sql")
 	if err := os.WriteFile(output, []byte("older"), 0o600); err != nil {
@@ -232,8 +242,55 @@ func TestExportKilled(t *testing.T) {
 	if text, err := os.ReadFile(output); err != nil || string(text) != "older" {
 		t.Errorf("%v, %d bytes under the final name", err, len(text))
 	}
+	s.exportable()
 	s.must("export", "--output", output)
 	if text, err := os.ReadFile(output); err != nil || !strings.HasSuffix(string(text), "COMMIT;\n") {
 		t.Errorf("%v, %d bytes", err, len(text))
+	}
+}
+
+// exportable waits until the primary has ended an export whose caller has gone.
+func (s shell) exportable() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		r := s.run("export", "--table", "empty")
+		if r.code == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.t.Fatalf("not in time: %+v", r)
+		}
+	}
+}
+
+// exportsAreBounded holds two exports, which nobody reads, and asks for a third.
+func exportsAreBounded(t *testing.T, url string) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	defer transport.CloseIdleConnections()
+	data := datav1connect.NewDataServiceClient(&http.Client{Transport: transport}, url)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for n := range 3 {
+		in, err := data.Export(ctx, connect.NewRequest(&datav1.ExportRequest{Database: "demo"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			cancel()
+			in.Close()
+		}()
+		if begun := in.Receive(); begun != (n < 2) {
+			t.Fatalf("export %d began: %v, %v", n, begun, in.Err())
+		}
+		if e, ok := rpcerr.FromError(in.Err()); n == 2 &&
+			(!ok || e.Reason() != datav1.ErrorReason_ERROR_REASON_OVERLOADED || e.RetryAfter() == 0) {
+			t.Errorf("the third: %v", in.Err())
+		}
 	}
 }

@@ -148,7 +148,7 @@ func (app *App) watchStatus(ctx context.Context, to *target, interval time.Durat
 		err := app.status(ctx, to, &screen)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // Ctrl-C is how it ends
+			return nil
 		case err != nil && app.JSON:
 			err = app.showFailure(failureOf(err))
 		case err != nil:
