@@ -21,6 +21,7 @@ import (
 
 const (
 	warmUpPart    = 5 // of a measurement's duration, before it
+	applyPart     = 5 // of the rows, that the complete region follows once more
 	batchGetKeys  = 100
 	listRows      = 100
 	sampleEvery   = 4 // paced writes for one look at another region
@@ -40,7 +41,7 @@ func (b *bench) measure(ctx context.Context) error {
 		return err
 	}
 	b.report.fillSeconds = time.Since(begin).Seconds()
-	for _, step := range []func(context.Context, uint64) error{b.measureCold, b.measureReads, b.measureWrites, b.measureLag} {
+	for _, step := range []func(context.Context, uint64) error{b.measureCold, b.measureApply, b.measureReads, b.measureWrites, b.measureLag} {
 		if err := step(ctx, version); err != nil {
 			return err
 		}
@@ -77,6 +78,39 @@ func (b *bench) measureCold(ctx context.Context, version uint64) (err error) {
 		wirePerRow: float64(b.tap.Count().Down) / float64(b.rows),
 	}
 	return profiled()
+}
+
+// applySeconds is the metric of the time that a region spends on applying records.
+const applySeconds = "nearside_replica_apply_batch_seconds_sum"
+
+// measureApply has the region, which is complete, follow more rows, and takes the time that it applies: neither the start of
+// the process nor the wait for the primary is in it.
+func (b *bench) measureApply(ctx context.Context, _ uint64) error {
+	region := b.regions[0]
+	first, rows := b.rows+1, b.rows/applyPart
+	b.logf("the sidecar follows %d more", rows)
+	before, err := region.metric(ctx, applySeconds)
+	if err != nil {
+		return err
+	}
+	c, err := load.Dial(ctx, b.primary.addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := insert(ctx, c, rand.New(rand.NewPCG(7, 8)), first, first+rows); err != nil {
+		return err
+	}
+	if err := b.settle(ctx); err != nil {
+		return err
+	}
+	after, err := region.metric(ctx, applySeconds)
+	if err != nil {
+		return err
+	}
+	b.report.applied, b.report.applySeconds = rows, after-before
+	b.report.nextID = int64(first + rows)
+	return nil
 }
 
 // measureReads measures the echo and the reads of the first region in turn.
@@ -156,7 +190,7 @@ func (b *bench) randomKey(random *rand.Rand) *datav1.Key {
 func (b *bench) measureWrites(ctx context.Context, _ uint64) error {
 	region := b.regions[0]
 	var id atomic.Int64
-	id.Store(int64(b.rows))
+	id.Store(b.report.nextID)
 	write := func(c *load.Client, random *rand.Rand) error {
 		_, err := put(c, random, id.Add(1))
 		return err

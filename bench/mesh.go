@@ -210,20 +210,28 @@ func (b *bench) fill(ctx context.Context) (version uint64, err error) {
 		}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	for first := 0; first < b.rows; first += batchRows {
-		req := &datav1.BatchInsertRequest{Database: database, Table: table, Columns: []string{"id", "email", "age", "bio"}}
-		for id := first; id < min(first+batchRows, b.rows); id++ {
-			req.Rows = append(req.Rows, &datav1.Row{Values: rowValues(random, int64(id))})
-		}
-		if err := c.Call(datav1connect.DataServiceBatchInsertProcedure, req, nil); err != nil {
-			return 0, err
-		}
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
-		}
+	if err := insert(ctx, c, random, 0, b.rows); err != nil {
+		return 0, err
 	}
 	res, err := put(c, random, int64(b.rows))
 	return res.GetVersion(), err
+}
+
+// insert writes the rows from one id to before another, in large commits.
+func insert(ctx context.Context, c *load.Client, random *rand.Rand, from, to int) error {
+	for first := from; first < to; first += batchRows {
+		req := &datav1.BatchInsertRequest{Database: database, Table: table, Columns: []string{"id", "email", "age", "bio"}}
+		for id := first; id < min(first+batchRows, to); id++ {
+			req.Rows = append(req.Rows, &datav1.Row{Values: rowValues(random, int64(id))})
+		}
+		if err := c.Call(datav1connect.DataServiceBatchInsertProcedure, req, nil); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // put writes one row.
@@ -282,6 +290,24 @@ func (b *bench) profile(ctx context.Context, n *node, measure string, d time.Dur
 	}
 	name := strings.NewReplacer(" ", "-", ",", "").Replace(measure + "-" + n.Name + ".pprof")
 	return os.WriteFile(filepath.Join(b.profiles, name), profile, 0o600)
+}
+
+// metric returns the value of a metric of the node that has no labels.
+func (n *node) metric(ctx context.Context, name string) (float64, error) {
+	url, err := n.adminURL("/metrics")
+	if err != nil {
+		return 0, err
+	}
+	page, err := fetch(ctx, url)
+	if err != nil {
+		return 0, fmt.Errorf("metrics of %s: %w", n.Name, err)
+	}
+	for line := range strings.Lines(string(page)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no metric %s", n.Name, name)
 }
 
 // fetch returns what a GET is answered with, if that is a success.

@@ -22,6 +22,9 @@ type report struct {
 	afterReads  process.Memory
 	lag         lag
 
+	applied      int // rows, while the region was complete
+	applySeconds float64
+
 	nextID int64 // of a row that nobody has written
 }
 
@@ -81,6 +84,7 @@ func (r *report) write(w io.Writer, s settings) error {
 		{"rows into the primary by BatchInsert", fmt.Sprintf("%.0f rows/s", float64(s.rows)/r.fillSeconds)},
 		{fmt.Sprintf("cold sidecar takes %d rows", c.rows), fmt.Sprintf("%.1f s, of its own CPU %.1f s", c.took.Seconds(), c.cpu.Seconds())},
 		{"– applied", fmt.Sprintf("%.0f rows/s, start of the process included", float64(c.rows)/c.took.Seconds())},
+		{"apply, one database", fmt.Sprintf("%.0f rows/s of the time that it applies, %d rows", float64(r.applied)/r.applySeconds, r.applied)},
 		{"– bytes on the wire", fmt.Sprintf("%.0f a row", c.wirePerRow)},
 		{"– its resident memory then (peak)", fmt.Sprintf("%s MiB (%s)", mebibytes(c.memory.Resident), mebibytes(c.memory.Peak))},
 		{"– its resident memory under read load (peak)", fmt.Sprintf("%s MiB (%s)", mebibytes(r.afterReads.Resident), mebibytes(r.afterReads.Peak))},

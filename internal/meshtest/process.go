@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,7 +26,9 @@ type Processes struct {
 	http   *http.Client
 
 	primaryAddr string
+	primaryArgs []string
 	addrs       map[string]string // by region
+	through     map[string]string // by region: where it finds the primary, if not at the primary's own address
 	running     map[string]*process
 }
 
@@ -36,17 +39,36 @@ type process struct {
 
 const primaryName = "primary"
 
-// Build builds the binary into a folder of the test's own.
+// Build builds the binary and returns its path. The compiler and the linker, which take far longer than most tests, run once
+// for all tests of a process.
 func Build(tb testing.TB) string {
 	tb.Helper()
+	content, err := build()
+	if err != nil {
+		tb.Fatal(err)
+	}
 	binary := filepath.Join(tb.TempDir(), "nearside")
-	cmd := exec.Command("go", "build", "-o", binary, "github.com/nearside-dev/nearside/cmd/nearside")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("build: %v\n%s", err, out)
+	if err := os.WriteFile(binary, content, 0o700); err != nil {
+		tb.Fatal(err)
 	}
 	return binary
 }
+
+// build returns the binary itself: a file would have to outlive the test that asks first, and nobody would remove it.
+var build = sync.OnceValues(func() (binary []byte, err error) {
+	dir, err := os.MkdirTemp("", "nearside-build")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	name := filepath.Join(dir, "nearside")
+	cmd := exec.Command("go", "build", "-o", name, "github.com/nearside-dev/nearside/cmd/nearside")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return os.ReadFile(name)
+})
 
 // Environ is the environment for a role that a test starts: nothing of the caller's own settings.
 func Environ() []string {
@@ -58,7 +80,7 @@ func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Proc
 	tb.Helper()
 	ps := &Processes{
 		tb: tb, binary: Build(tb), dir: tb.TempDir(), http: client, primaryAddr: freeport.Addr(tb),
-		addrs: make(map[string]string), running: make(map[string]*process),
+		addrs: make(map[string]string), through: make(map[string]string), running: make(map[string]*process),
 	}
 	tb.Cleanup(func() {
 		for name := range ps.running {
@@ -95,13 +117,25 @@ func (ps *Processes) PrimaryURL() string { return "http://" + ps.primaryAddr }
 // StartPrimary starts the primary, without waiting for it.
 func (ps *Processes) StartPrimary() {
 	ps.tb.Helper()
-	ps.start(primaryName, "primary", "--listen", ps.primaryAddr, "--dir", filepath.Join(ps.dir, primaryName))
+	ps.start(primaryName, append([]string{
+		"primary", "--listen", ps.primaryAddr, "--dir", filepath.Join(ps.dir, primaryName),
+	}, ps.primaryArgs...)...)
 }
+
+// SetPrimaryArgs sets what more arguments the primary gets when it is started next.
+func (ps *Processes) SetPrimaryArgs(args ...string) { ps.primaryArgs = args }
+
+// SetThrough has a region, when it is started next, find the primary at an address, host:port: a proxy's, say.
+func (ps *Processes) SetThrough(region, addr string) { ps.through[region] = addr }
 
 // StartSidecar starts a region, without waiting for it.
 func (ps *Processes) StartSidecar(region string) {
 	ps.tb.Helper()
-	ps.start(region, "sidecar", "--region", region, "--primary", ps.PrimaryURL(), "--listen", ps.addrs[region],
+	primaryURL := ps.PrimaryURL()
+	if addr, ok := ps.through[region]; ok {
+		primaryURL = "http://" + addr
+	}
+	ps.start(region, "sidecar", "--region", region, "--primary", primaryURL, "--listen", ps.addrs[region],
 		"--dir", filepath.Join(ps.dir, region))
 }
 

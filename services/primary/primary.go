@@ -46,12 +46,14 @@ type Config struct {
 
 	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
 	Keep changelog.Retention
-	// TrimInterval is how often logs are trimmed; default a minute.
+	// TrimInterval is how often logs are trimmed; default a minute, or Keep.Age if that is less, but at least 100 ms.
 	TrimInterval time.Duration
 	// FarBehindBytes is how much log a region may lack before it takes a snapshot instead; default
 	// replication.DefaultFarBehindBytes.
 	FarBehindBytes uint64
 
+	// Clock is what commits are dated by, and what is old enough to be trimmed or expired; default time.Now.
+	Clock func() time.Time
 	// Failpoint is called at the named places of the commit path, by crash tests; nil otherwise.
 	Failpoint func(place string)
 }
@@ -75,6 +77,9 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) setDefaults() {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	if c.Region == "" {
 		c.Region = "primary"
 	}
@@ -85,7 +90,7 @@ func (c *Config) setDefaults() {
 		c.Keep.Bytes = changelog.DefaultKeepBytes
 	}
 	if c.TrimInterval == 0 {
-		c.TrimInterval = janitorInterval
+		c.TrimInterval = max(100*time.Millisecond, min(janitorInterval, c.Keep.Age))
 	}
 }
 
@@ -132,14 +137,16 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	metrics := telemetry.NewRegistry()
-	log, err := changelog.Open(filepath.Join(c.Dir, "log"), changelog.Options{Logger: c.Logger, OnFatal: p.fail})
+	log, err := changelog.Open(filepath.Join(c.Dir, "log"), changelog.Options{
+		Logger: c.Logger, OnFatal: p.fail, Clock: c.Clock,
+	})
 	if err != nil {
 		return nil, err
 	}
 	p.onClose(log.Close)
 	databases, err := registry.Open(ctx, registry.Config{
 		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Registerer: metrics,
-		MaxOpen: c.MaxOpen, OnFatal: p.fail, Failpoint: c.Failpoint,
+		MaxOpen: c.MaxOpen, Clock: c.Clock, OnFatal: p.fail, Failpoint: c.Failpoint,
 	})
 	if err != nil {
 		return nil, err
@@ -238,12 +245,12 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 const janitorInterval = time.Minute
 
 func (p *Primary) startJanitor(databases *registry.Registry, c Config) {
-	p.every(janitorInterval, func(now time.Time) {
-		if err := databases.ExpireKeys(now); err != nil {
+	p.every(janitorInterval, func() {
+		if err := databases.ExpireKeys(c.Clock()); err != nil {
 			c.Logger.Warn("expire idempotency keys", slog.Any("error", err))
 		}
 	})
-	p.every(c.TrimInterval, func(time.Time) {
+	p.every(c.TrimInterval, func() {
 		if err := databases.TrimLogs(p.running, c.Keep); err != nil {
 			c.Logger.Warn("trim logs", slog.Any("error", err))
 		}
@@ -251,14 +258,14 @@ func (p *Primary) startJanitor(databases *registry.Registry, c Config) {
 }
 
 // every calls f at each interval until the role is closed.
-func (p *Primary) every(interval time.Duration, f func(now time.Time)) {
+func (p *Primary) every(interval time.Duration, f func()) {
 	p.done.Go(func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
-			case now := <-tick.C:
-				f(now)
+			case <-tick.C:
+				f()
 			case <-p.running.Done():
 				return
 			}
@@ -297,11 +304,11 @@ func (p *Primary) onClose(f func() error) {
 func (p *Primary) Close(ctx context.Context) error {
 	p.health.SetNotReady("stopping")
 	p.cancel()
+	p.done.Wait() // the janitor reads the stores
 	var errs []error
 	for _, closer := range slices.Backward(p.closers) {
 		errs = append(errs, closer(ctx))
 	}
 	p.closers = nil
-	p.done.Wait()
 	return errors.Join(errs...)
 }

@@ -114,6 +114,10 @@ const (
 	maxScratchRows = 1 << 14
 )
 
+// largeGroup is the size, in bytes of its records, of a group whose batch is made as large as it will become: rows, tail and
+// some index entries are less than three times the records. A batch that grows copies itself again and again.
+const largeGroup = 64 << 10
+
 // newGroup begins a group of records. End it.
 func (d *Database) newGroup(cat *catalog.Catalog) *group {
 	g, ok := d.store.groups.Get().(*group)
@@ -234,6 +238,10 @@ func (g *group) check(r *record) error {
 // commit writes the group and makes it visible.
 func (g *group) commit() error {
 	d := g.database
+	if g.bytes > largeGroup && g.batch.Empty() {
+		_ = g.batch.Close() // gives memory back; there is nothing in it
+		g.batch = g.store.db.NewBatchWithSize(3 * g.bytes)
+	}
 	if err := g.writeRows(); err != nil {
 		return err
 	}

@@ -18,6 +18,10 @@ func (g *group) changeTable(change *tableChange, version uint64) error {
 	if _, bad := slices.BinarySearch(g.next.diverged, t.ID); bad {
 		return nil // it is being copied anew, from a later version
 	}
+	if change.replaced {
+		g.markDiverged(t.ID) // it has no rows yet: they are to be copied
+		return nil
+	}
 	err := g.changeRows(t, change, version)
 	if err != nil {
 		return g.passOver(t, fmt.Errorf("record %d: %w", version, err))

@@ -80,6 +80,37 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// BenchmarkApplyBulk reports the time for one row of commits of ten thousand rows.
+func BenchmarkApplyBulk(b *testing.B) {
+	const rows = 10_000
+	u := benchTable()
+	s, err := OpenStore(b.TempDir(), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	p := replicatest.NewPrimary()
+	apply(b, s, shop, p.Commit(replicatest.Schema(u)))
+	var records [][]byte
+	for first := 0; first < b.N; first += rows {
+		put := make([]rowcodec.Row, min(rows, b.N-first))
+		for i := range put {
+			put[i] = benchRow(int64(first+i), int64(i%100))
+		}
+		records = append(records, p.Commit(replicatest.Put(u, put...)))
+	}
+	runtime.GC()
+	before := cpuTime(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, record := range records {
+		apply(b, s, shop, record)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/row") // flushes and compactions too
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
 func benchStore(b *testing.B, rows int64) (*Database, *catalog.Table) {
 	b.Helper()
 	u := benchTable()

@@ -65,13 +65,14 @@ type build struct {
 	indexing bool   // index entries have been written
 	rows     uint64
 	total    uint64
-	bytes    uint64 // of the rows' keys and values
+	bytes    uint64   // of the rows' keys and values
+	lacking  []uint32 // tables, ascending, that a record replaced when the rows had been sent: to be copied afterwards
 
 	catalogVersion uint64
 	catalog        *catalog.Catalog
 }
 
-// buildFormat begins a stored build. In format 1 the bytes were not counted.
+// buildFormat begins a stored build. In format 1 the bytes were not counted and no table could be lacking.
 const buildFormat = 2
 
 func (b *build) encode() []byte {
@@ -93,7 +94,7 @@ func (b *build) encode() []byte {
 	out = binary.AppendUvarint(out, uint64(len(b.after)))
 	out = append(out, b.after...)
 	out = binary.AppendUvarint(out, b.bytes)
-	return appendTables(out, b.tables)
+	return appendTables(appendTables(out, b.tables), b.lacking)
 }
 
 func decodeBuild(stored []byte) (*build, error) {
@@ -114,6 +115,9 @@ func decodeBuild(stored []byte) (*build, error) {
 		b.bytes = r.next()
 	}
 	b.tables = r.tables()
+	if stored[0] > 1 {
+		b.lacking = r.tables()
+	}
 	if r.bad || len(r.b) != 0 {
 		return nil, fmt.Errorf("%w: build of another length", ErrCorrupt)
 	}

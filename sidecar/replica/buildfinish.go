@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -44,7 +45,7 @@ func (d *Database) finishBuild(ctx context.Context, b *build, done *replicationv
 		return err
 	}
 	for _, t := range b.catalog.Tables {
-		if !b.wants(t.ID) {
+		if !b.wants(t.ID) || slices.Contains(b.lacking, t.ID) {
 			continue
 		}
 		if err := d.finishTable(ctx, b, t, sums[t.ID], again); err != nil {
@@ -199,6 +200,9 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 		errs = append(errs, batch.Set(catalogKey(d.id), stored, nil))
 	}
 	for _, t := range b.catalog.Tables {
+		if slices.Contains(b.lacking, t.ID) {
+			a.diverge(t.ID)
+		}
 		errs = append(errs, batch.Set(sumKey(d.id, t.ID), sums[t.ID].encode(), nil))
 	}
 	errs = append(errs, batch.Set(stateKey(d.id), a.encode(), nil))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
@@ -125,6 +126,10 @@ func (d *Database) buildRecord(batch *pebble.Batch, next *build, r *replicationv
 		}
 		if next.catalog.TableByID(change.GetTableId()) == nil {
 			return fmt.Errorf("%w: rows of table %d, which is not in the schema", errBuild, change.GetTableId())
+		}
+		if change.GetReplaced() && change.GetTableId() > next.table {
+			// No chunk can have had it. One that was there when a chunk was read was sent after those with smaller ids.
+			next.lacking = append(slices.Clone(next.lacking), change.GetTableId())
 		}
 		for _, row := range change.GetRows() {
 			key = appendDataPrefix(key[:0], d.id, next.generation, change.GetTableId(), rowsIndex)

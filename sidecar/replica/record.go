@@ -27,6 +27,7 @@ type tableChange struct {
 	sum      []byte
 	rowCount uint64
 	rows     []rowChange
+	replaced bool
 }
 
 type rowChange struct {
@@ -123,6 +124,10 @@ func (r *record) addTable(field wireField) error {
 				return err
 			}
 			t.rows = append(t.rows, change)
+		case 5:
+			if field.kind == protowire.VarintType {
+				t.replaced = field.n != 0
+			}
 		}
 	}
 	return nil

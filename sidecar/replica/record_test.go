@@ -32,7 +32,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Add(p.Commit(replicatest.Schema()))
 	add(&replicationv1.CommitRecord{
 		Version: 1 << 60, Epoch: 1 << 31, PreviousChecksum: []byte{}, DroppedTableIds: []uint32{1, 2, 1 << 31}, Actor: "ä",
-		Tables:  []*replicationv1.TableChange{{TableId: 3, Rows: []*replicationv1.RowChange{{Value: []byte{}}, {Key: []byte("k")}}}, {}},
+		Tables:  []*replicationv1.TableChange{{TableId: 9, Replaced: true}, {TableId: 3, Rows: []*replicationv1.RowChange{{Value: []byte{}}, {Key: []byte("k")}}}, {}},
 		Catalog: &replicationv1.Catalog{Version: 3}, Migration: &replicationv1.AppliedMigration{Name: "m"},
 		Sequences: []*replicationv1.Sequence{{TableId: 1}},
 	})
@@ -68,7 +68,8 @@ func FuzzDecodeRecord(f *testing.F) {
 		}
 		for i, table := range want.Tables {
 			got := &r.tables[i]
-			if got.id != table.TableId || got.rowCount != table.RowCount || !bytes.Equal(got.sum, table.Sum) || len(got.rows) != len(table.Rows) {
+			if got.id != table.TableId || got.rowCount != table.RowCount || !bytes.Equal(got.sum, table.Sum) || got.replaced != table.Replaced ||
+				len(got.rows) != len(table.Rows) {
 				t.Fatalf("got %+v, want %v", got, table)
 			}
 			for j, row := range table.Rows {

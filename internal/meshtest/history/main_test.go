@@ -71,11 +71,12 @@ type origin struct {
 	url  string
 
 	meshRecords [][]byte
-	// chunk is called before each chunk of a snapshot is read, with how many there were.
+	// chunk is called after each chunk of a snapshot was read, after the last one too, with how many there were.
 	chunk func(n int)
 }
 
-func startOrigin(t *testing.T) *origin {
+// startOrigin starts a primary whose records carry so many bytes of tables that were made or rewritten; 0 is the default.
+func startOrigin(t *testing.T, wholeTableBytes int) *origin {
 	t.Helper()
 	o := &origin{t: t, mesh: replicatest.NewPrimary()}
 	var err error
@@ -86,7 +87,7 @@ func startOrigin(t *testing.T) *origin {
 	o.commitMesh(replicatest.Put(replicatest.MeshDatabases, replicatest.MeshDatabase(shop, "shop")))
 	o.db, err = engine.Open(engine.Config{
 		ID: shop, Path: filepath.Join(t.TempDir(), "shop.sqlite"), Log: o.log, Logger: slog.New(slog.DiscardHandler),
-		Metrics: engine.NewMetrics(prometheus.NewRegistry()),
+		Metrics: engine.NewMetrics(prometheus.NewRegistry()), WholeTableBytes: wholeTableBytes,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -167,11 +168,11 @@ type choppy struct {
 }
 
 func (c *choppy) ReadChunk(ctx context.Context, start engine.ChunkStart, wanted []uint32) (engine.Chunk, error) {
+	chunk, err := c.DB.ReadChunk(ctx, start, wanted)
 	if c.o.chunk != nil {
 		c.o.chunk(c.n)
 	}
 	c.n++
-	chunk, err := c.DB.ReadChunk(ctx, start, wanted)
 	if len(chunk.Rows) > 2 {
 		chunk.Rows, chunk.Last = chunk.Rows[:2], false
 	}

@@ -37,18 +37,41 @@ type origin struct {
 	addr   string
 	client datav1connect.DataServiceClient
 	id     uint32
+	dir    string
 	trims  atomic.Int64
+	// checkpoints of SQLite's WAL
+	checkpoints atomic.Int64
 }
 
 func startPrimary(t *testing.T) *origin {
 	t.Helper()
-	o := &origin{t: t}
+	return startPrimaryThatTrims(t, 5*time.Millisecond, closed())
+}
+
+func closed() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// startPrimaryThatTrims is startPrimary, but trims so often, and not before a channel is closed.
+func startPrimaryThatTrims(t *testing.T, every time.Duration, after <-chan struct{}) *origin {
+	t.Helper()
+	o := &origin{t: t, dir: t.TempDir()}
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: t.TempDir(), Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
-		Keep: changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}, TrimInterval: 5 * time.Millisecond,
+		Dir: o.dir, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
+		Keep: changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}, TrimInterval: every,
 		Failpoint: func(place string) {
-			if place == "after-trim" {
+			switch place {
+			case "before-trim":
+				select {
+				case <-after:
+				case <-t.Context().Done():
+				}
+			case "after-trim":
 				o.trims.Add(1)
+			case "after-checkpoint":
+				o.checkpoints.Add(1)
 			}
 		},
 	})
@@ -120,9 +143,10 @@ type region struct {
 	store    *replica.Store
 	registry *prometheus.Registry
 	stop     func()
+	beats    atomic.Int64 // heartbeats
 }
 
-func startRegion(t *testing.T, o *origin, addr string, disk vfs.FS) *region {
+func startRegion(t *testing.T, o *origin, addr string, disk vfs.FS, options ...connect.ClientOption) *region {
 	t.Helper()
 	r := &region{t: t, o: o, registry: prometheus.NewRegistry()}
 	out := io.Discard
@@ -137,10 +161,11 @@ func startRegion(t *testing.T, o *origin, addr string, disk vfs.FS) *region {
 	}
 	r.store = store
 	httpClient := httpclient.NewStreaming()
-	follower := replica.NewFollower(store, replicationv1connect.NewReplicationServiceClient(httpClient, "http://"+addr),
+	follower := replica.NewFollower(store, replicationv1connect.NewReplicationServiceClient(httpClient, "http://"+addr, options...),
 		replica.FollowerConfig{
 			Region: "eu", URL: "http://eu", PingInterval: 2 * time.Millisecond, MinBackoff: time.Millisecond,
 			MaxBackoff: 10 * time.Millisecond, StuckAfter: time.Second, Redial: httpClient.CloseIdleConnections,
+			OnHeartbeat: func() { r.beats.Add(1) },
 		})
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)

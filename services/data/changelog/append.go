@@ -68,6 +68,11 @@ func (b *Batch) Row(row RowRef, version uint64, deleted bool) error {
 	return b.batch.Set(key, binary.AppendUvarint(make([]byte, 0, 10), version), nil)
 }
 
+// AllRows notes the commit that made all rows of a table that Row does not name.
+func (b *Batch) AllRows(table uint32, version uint64) error {
+	return b.Row(RowRef{Table: table}, version, false) // no row has an empty key
+}
+
 // Sum notes a table's set-sum and row count.
 func (b *Batch) Sum(table uint32, sum TableSum) error {
 	value, err := sum.Sum.AppendBinary(make([]byte, 0, 24))

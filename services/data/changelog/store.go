@@ -340,9 +340,12 @@ func (l *Log) read(database uint32, after uint64, last Head, maxBytes int) ([][]
 	return records, nil
 }
 
-// RowVersion returns the version of the commit that last changed a row; 0 if there is no such row.
+// RowVersion returns the version of the commit that last changed a row. For a row that is not there it means nothing.
 func (l *Log) RowVersion(database, table uint32, rowKey []byte) (uint64, error) {
 	v, closer, err := l.db.Get(append(tableKey(spaceRow, database, table), rowKey...))
+	if errors.Is(err, pebble.ErrNotFound) {
+		v, closer, err = l.db.Get(tableKey(spaceRow, database, table)) // AllRows
+	}
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	}

@@ -67,7 +67,8 @@ func tableSums(r pebble.Reader, database uint32) (map[uint32]TableSum, error) {
 type RowVersions struct {
 	iter *pebble.Iterator
 	key  []byte
-	size int // of what precedes a row's key
+	size int     // of what precedes a row's key
+	all  *uint64 // of rows that have none of their own; nil until asked for
 }
 
 // RowVersions returns a reader of a table's row versions. Close it.
@@ -80,8 +81,23 @@ func (l *Log) RowVersions(database, table uint32) (*RowVersions, error) {
 	return &RowVersions{iter: iter, key: append([]byte(nil), prefix...), size: len(prefix)}, nil
 }
 
-// Of returns the version of the commit that last changed a row; 0 if there is no such row.
+// Of returns the version of the commit that last changed a row. For a row that is not there it means nothing.
 func (r *RowVersions) Of(rowKey []byte) (uint64, error) {
+	if r.all == nil {
+		all, err := r.read(nil)
+		if err != nil {
+			return 0, err
+		}
+		r.all = &all
+	}
+	version, err := r.read(rowKey)
+	if version == 0 {
+		version = *r.all
+	}
+	return version, err
+}
+
+func (r *RowVersions) read(rowKey []byte) (uint64, error) {
 	r.key = append(r.key[:r.size], rowKey...)
 	if !r.iter.SeekGE(r.key) || string(r.iter.Key()) != string(r.key) {
 		return 0, r.iter.Error()

@@ -163,9 +163,13 @@ func (t *touchedTable) readBack(s *session, sum rowSum) (changes []rowChange, af
 	return changes, sum, nil
 }
 
-// readWhole reads all rows of a table that is shipped whole.
-func (a *access) readWhole(s *session, limit int) (changes []rowChange, sum rowSum, err error) {
-	size := 0
+// framing is about what a record has beside a row's key and value.
+const framing = 16
+
+// readWhole reads all rows of a table that is shipped whole, and how many bytes of a record they are. Beyond the limit it reads
+// on for the sum alone, and fits is false.
+func (a *access) readWhole(s *session, limit int) (changes []rowChange, sum rowSum, size int, fits bool, err error) {
+	fits = true
 	err = s.rows(a.readAll, nil, func(st *sqlite.Stmt) error {
 		row := a.row(st)
 		change := rowChange{
@@ -173,11 +177,13 @@ func (a *access) readWhole(s *session, limit int) (changes []rowChange, sum rowS
 		}
 		sum.Sum = sum.Sum.Add(rowcodec.RowSum(a.table.ID, change.key, change.value))
 		sum.Rows++
-		if size += len(change.key) + len(change.value); size > limit {
-			return tooLarge(size, limit)
+		if size += len(change.key) + len(change.value) + framing; size > limit {
+			changes, fits = nil, false
 		}
-		changes = append(changes, change)
+		if fits {
+			changes = append(changes, change)
+		}
 		return nil
 	})
-	return changes, sum, err
+	return changes, sum, size, fits, err
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ type rowSum = changelog.TableSum
 type change struct {
 	version   uint64
 	tables    []*replicationv1.TableChange
+	replaced  bool              // one of them is without its rows: the file must have them before the log has the record
 	sums      map[uint32]rowSum // of the tables above
 	dropped   []uint32
 	sequences []*replicationv1.Sequence
@@ -39,11 +41,11 @@ func (c *change) isEmpty() bool {
 	return len(c.tables) == 0 && len(c.dropped) == 0 && len(c.sequences) == 0 && c.catalog == nil
 }
 
-// addSchema tells the schema as it is now, and ships the tables that must be shipped whole.
-func (c *change) addSchema(x *execution) error {
+// addSchema tells the schema as it is now.
+func (c *change) addSchema(x *execution) {
 	w := x.w
 	if proto.Equal(withoutVersion(w.catalog), withoutVersion(x.before.catalog)) {
-		return nil // CREATE TABLE IF NOT EXISTS, and the like
+		return // CREATE TABLE IF NOT EXISTS, and the like
 	}
 	next := *w.catalog
 	next.Version = x.version
@@ -53,15 +55,33 @@ func (c *change) addSchema(x *execution) error {
 			c.dropped = append(c.dropped, t.ID)
 		}
 	}
-	for _, t := range next.Tables {
+}
+
+// addWhole ships the tables that the transaction made or rewrote. Those that would make the record too large it only names:
+// replicas copy them.
+func (c *change) addWhole(x *execution) error {
+	w := x.w
+	left := w.db.wholeTableBytes
+	for _, t := range c.tables {
+		for _, r := range t.GetRows() {
+			left -= len(r.GetKey()) + len(r.GetValue()) + framing
+		}
+	}
+	for _, t := range w.catalog.Tables {
 		if !w.capture.whole[t.ID] {
 			continue
 		}
-		rows, sum, err := w.tables[strings.ToLower(t.Name)].readWhole(w.session, MaxTransactionBytes)
+		rows, sum, size, fits, err := w.tables[strings.ToLower(t.Name)].readWhole(w.session, left)
 		if err != nil {
-			return err
+			return fmt.Errorf("read table %s: %w", t.Name, err)
 		}
-		if len(rows) > 0 {
+		switch {
+		case !fits:
+			c.replaced = true
+			c.addTable(t.ID, nil, sum)
+			c.tables[len(c.tables)-1].Replaced = true
+		case len(rows) > 0:
+			left -= size
 			c.addTable(t.ID, rows, sum)
 		}
 	}
@@ -75,7 +95,7 @@ func withoutVersion(c *catalog.Catalog) *replicationv1.Catalog {
 	return p
 }
 
-// addRows reads the touched rows back.
+// addRows reads the touched rows back, and the tables that are read whole.
 func (c *change) addRows(x *execution) error {
 	for _, t := range x.w.capture.tables {
 		if t.access == nil {
@@ -88,6 +108,11 @@ func (c *change) addRows(x *execution) error {
 		}
 		if len(rows) > 0 {
 			c.addTable(id, rows, sum)
+		}
+	}
+	if c.catalog != nil {
+		if err := c.addWhole(x); err != nil {
+			return err
 		}
 	}
 	slices.SortFunc(c.tables, func(a, b *replicationv1.TableChange) int { return int(a.GetTableId()) - int(b.GetTableId()) })
@@ -189,6 +214,11 @@ func (c *change) appendTo(b *changelog.Batch) error {
 		}
 	}
 	for _, t := range c.tables {
+		if t.GetReplaced() {
+			if err := b.AllRows(t.GetTableId(), c.version); err != nil {
+				return err
+			}
+		}
 		for _, r := range t.GetRows() {
 			ref := changelog.RowRef{Table: t.GetTableId(), Key: r.GetKey()}
 			if err := b.Row(ref, c.version, r.Value == nil); err != nil {

@@ -16,8 +16,13 @@ import (
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
 
-// commit makes the group durable and answers it: log append with one fsync, SQLite COMMIT, publish, answer.
+// commit makes the group durable and answers it: log append with one fsync, SQLite COMMIT, publish, answer. A commit with a
+// table whose rows the log does not get makes the SQLite file durable first.
 func (w *writer) commit(members []member, started time.Time) {
+	if len(members) == 1 && members[0].change != nil && members[0].change.replaced {
+		w.commitEarly(members, started)
+		return
+	}
 	changes, err := w.append(members)
 	if err != nil {
 		// What reached the log is unknown: only its next opening can tell.
@@ -41,32 +46,25 @@ func (w *writer) commit(members []member, started time.Time) {
 		return
 	}
 	if changes > 0 {
-		w.log.Publish(w.id, w.head)
-		w.db.metrics.group(changes, w.pending.bytes, time.Since(started))
-		w.db.committed()
+		w.publish(changes, started)
 	}
 	w.db.failpoint("before-answer")
 	w.answer(members, nil)
+}
+
+func (w *writer) publish(changes int, started time.Time) {
+	w.log.Publish(w.id, w.head)
+	w.db.metrics.group(changes, w.pending.bytes, time.Since(started))
+	w.db.committed()
 }
 
 // append writes the group's records to the log and its version to SQLite.
 func (w *writer) append(members []member) (changes int, err error) {
 	b := w.log.NewBatch(w.id)
 	defer func() { err = errors.Join(err, b.Close()) }()
-	keyed := 0
-	for _, m := range members {
-		if m.change != nil {
-			changes++
-			if err := m.change.appendTo(b); err != nil {
-				return 0, err
-			}
-		}
-		if key := m.r.tx.Key; key.Key != "" && m.err == nil && !m.commit.Replayed {
-			keyed++
-			if err := b.Outcome(key, w.outcome(m), w.pending.head.Version); err != nil {
-				return 0, err
-			}
-		}
+	changes, keyed, err := w.fill(b, members)
+	if err != nil {
+		return 0, err
 	}
 	if changes > 0 {
 		if err := w.saveHead(w.pending.head, lastCatalog(members)); err != nil {
@@ -78,6 +76,25 @@ func (w *writer) append(members []member) (changes int, err error) {
 		return 0, nil
 	}
 	return changes, b.Commit()
+}
+
+// fill puts what the group did into a log batch.
+func (w *writer) fill(b *changelog.Batch, members []member) (changes, keyed int, err error) {
+	for _, m := range members {
+		if m.change != nil {
+			changes++
+			if err := m.change.appendTo(b); err != nil {
+				return 0, 0, err
+			}
+		}
+		if key := m.r.tx.Key; key.Key != "" && m.err == nil && !m.commit.Replayed {
+			keyed++
+			if err := b.Outcome(key, w.outcome(m), w.pending.head.Version); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	return changes, keyed, nil
 }
 
 func (w *writer) outcome(m member) changelog.Outcome {

@@ -44,8 +44,12 @@ func crashChild() {
 	if err != nil {
 		fatal(err)
 	}
+	whole := 0
+	if strings.Contains(place, "early") {
+		whole = 1 // the tables made below are not in their records
+	}
 	db, err := Open(Config{
-		ID: testID, Path: filepath.Join(dir, "db", "test.sqlite"), Log: log,
+		ID: testID, Path: filepath.Join(dir, "db", "test.sqlite"), Log: log, WholeTableBytes: whole,
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 		Metrics: NewMetrics(prometheus.NewRegistry()), Failpoint: c.at,
 	})
@@ -68,8 +72,13 @@ func crashChild() {
 				v := fmt.Sprintf("%s.%s.%d.%d", place, fields[2], writer, i)
 				sql := "INSERT INTO w (v) VALUES (?1)"
 				if i%50 == 10 && writer == 0 {
-					if err := do(fmt.Sprintf("CREATE TABLE t_%s_%d AS SELECT random() AS r, v FROM w LIMIT 3",
-						strings.NewReplacer(".", "_", "-", "_").Replace(v), i)); err != nil {
+					create := fmt.Sprintf("CREATE TABLE t_%s_%d AS SELECT random() AS r, v FROM w LIMIT 3",
+						strings.NewReplacer(".", "_", "-", "_").Replace(v), i)
+					err := do(create)
+					if err != nil && place == "early-commit-fails" {
+						err = errors.Join(do("INSERT INTO w (v) VALUES ('after the failure')"), do(create)) // it left nothing
+					}
+					if err != nil {
 						fatal(err)
 					}
 				}
@@ -119,7 +128,7 @@ func (c *crasher) at(place string) {
 	if strings.HasSuffix(place, "-trim") && c.durable.Load() == db.durable.Load() {
 		return // that checkpoint moved a part only, and a file without the WAL is whole after a whole one
 	}
-	if c.place == "commit-fails" {
+	if strings.HasSuffix(c.place, "commit-fails") {
 		c.failCommit(place)
 		return
 	}
@@ -134,9 +143,10 @@ func (c *crasher) failCommit(place string) {
 	signal.Ignore(syscall.SIGXFSZ)
 	limit := syscall.Rlimit{Cur: ^uint64(0), Max: ^uint64(0)}
 	switch {
-	case place == "after-append" && c.hits.Add(1) == c.hit:
+	case c.place == "commit-fails" && place == "after-append" && c.hits.Add(1) == c.hit,
+		c.place == "early-commit-fails" && place == "before-early-commit" && c.hits.Add(1) == c.hit:
 		limit.Cur = 1
-	case place == "after-commit":
+	case c.place == "commit-fails" && place == "after-commit", c.place == "early-commit-fails" && place == "before-append":
 	default:
 		return
 	}

@@ -58,6 +58,9 @@ type Config struct {
 	Metrics *Metrics
 
 	Clock func() time.Time // default time.Now
+	// WholeTableBytes is how many bytes of the tables that a transaction made or rewrote its record carries. Beyond that it
+	// only names them, and replicas copy them. Default and maximum 56 MiB.
+	WholeTableBytes int
 	// OnFatal is told once when the database stops because its store failed; nil for nobody. It must not wait.
 	OnFatal func(error)
 	// Failpoint is called at the named places of the commit path by crash tests; nil otherwise.
@@ -72,7 +75,9 @@ type DB struct {
 	logger  *slog.Logger
 	metrics *Metrics
 	fail    func(place string)
-	onFatal func(error)
+
+	wholeTableBytes int
+	onFatal         func(error)
 
 	readers *readerPool
 	queue   chan *request
@@ -83,6 +88,7 @@ type DB struct {
 	closed        atomic.Bool
 	checkpointing atomic.Bool
 	sinceCheck    atomic.Int64  // commits since the last checkpoint
+	walFrames     atomic.Int64  // in the WAL at the last checkpoint
 	durable       atomic.Uint64 // a version that the file itself has on the disk
 	closing       sync.RWMutex  // held for reading while a request is queued
 	writer        *writer
@@ -94,12 +100,15 @@ func Open(c Config) (*DB, error) {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	if c.WholeTableBytes <= 0 || c.WholeTableBytes > maxWholeTableBytes {
+		c.WholeTableBytes = maxWholeTableBytes
+	}
 	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("create database folder: %w", err)
 	}
 	db := &DB{
 		id: c.ID, path: c.Path, log: c.Log, logger: c.Logger.With(slog.Uint64("database_id", uint64(c.ID))),
-		metrics: c.Metrics, fail: c.Failpoint, onFatal: c.OnFatal, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
+		metrics: c.Metrics, wholeTableBytes: c.WholeTableBytes, fail: c.Failpoint, onFatal: c.OnFatal, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
 	}
 	conn, err := openConn(c.Path, sqlite.ReadWrite|sqlite.Create)
 	if err != nil {
@@ -220,18 +229,29 @@ func (db *DB) meshVersion() uint64 {
 // checkpointEvery is how many groups are committed between two checkpoints: at most some 4 MiB of WAL for small ones.
 const checkpointEvery = 64
 
-// committed starts a checkpoint now and then, off the commit path: its fsync would be the commit's p99.
+// maxWALFrames is how many pages the WAL may have before the writer waits for a checkpoint: 32 MiB. SQLite begins a WAL anew
+// only at a write that finds all of it in the file; a checkpoint beside a writer that never rests always leaves something,
+// and the WAL would grow for as long as that goes on.
+const maxWALFrames = 8 << 10
+
+// committed starts a checkpoint now and then, off the commit path: its fsync would be the commit's p99. The writer calls it,
+// between two groups.
 func (db *DB) committed() {
 	if db.sinceCheck.Add(1) < checkpointEvery || !db.checkpointing.CompareAndSwap(false, true) {
 		return
 	}
 	db.sinceCheck.Store(0)
-	db.done.Go(func() {
+	check := func() {
 		defer db.checkpointing.Store(false)
 		if err := db.checkpoint(); err != nil {
 			db.logger.Warn("checkpoint", slog.Any("error", err))
 		}
-	})
+	}
+	if db.walFrames.Load() > maxWALFrames {
+		check()
+	} else {
+		db.done.Go(check)
+	}
 }
 
 // checkpoint moves what it can from the WAL into the file. Where that was all, the file has on the disk at least the version
@@ -256,6 +276,7 @@ func (db *DB) checkpoint() (err error) {
 	}
 	db.failpoint("before-checkpoint")
 	frames, done, err := conn.WALCheckpoint(sqlite.CheckpointPassive)
+	db.walFrames.Store(int64(frames))
 	if err == nil && frames >= 0 && frames == done {
 		db.durable.Store(max(db.durable.Load(), version))
 	}
@@ -288,7 +309,8 @@ func (db *DB) TrimLog(keep changelog.Retention) (n int, err error) {
 		return 0, fmt.Errorf("checkpoint database %d: %w", db.id, err)
 	}
 	db.failpoint("before-trim")
-	n, err = db.log.Trim(db.id, db.durable.Load(), keep)
+	published, _ := db.log.Published(db.id)
+	n, err = db.log.Trim(db.id, min(db.durable.Load(), published.Version), keep) // the file can be ahead of the log for a moment
 	db.failpoint("after-trim")
 	return n, err
 }

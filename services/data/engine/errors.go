@@ -21,6 +21,9 @@ var (
 	ErrAhead = errors.New("database file is ahead of its log")
 	// ErrFork means that file and log are of different histories.
 	ErrFork = errors.New("database file and log are of different histories")
+	// ErrRowsNotLogged means that the file lacks a table whose rows the log does not have: the file was lost, or is an older
+	// one. A backup of it is needed.
+	ErrRowsNotLogged = errors.New("the log lacks the rows of a table that was replaced")
 	// ErrCorruptFile means that the SQLite file contradicts itself.
 	ErrCorruptFile = errors.New("corrupt database file")
 )

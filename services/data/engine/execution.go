@@ -255,9 +255,7 @@ func (x *execution) finish(tx *Transaction) (*change, error) {
 		}
 	}
 	if x.before != nil {
-		if err := c.addSchema(x); err != nil {
-			return nil, err
-		}
+		c.addSchema(x)
 	}
 	if err := c.addRows(x); err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ PRAGMA cache_size = -8000;
 PRAGMA temp_store = MEMORY;
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS ` + metaTable + ` (version INTEGER NOT NULL, epoch INTEGER NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS ` + earlyTable + ` (batch BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS ` + catalogTable + ` (version INTEGER NOT NULL, catalog BLOB NOT NULL);
 INSERT INTO ` + metaTable + ` SELECT 0, 0, zeroblob(16) WHERE NOT EXISTS (SELECT 1 FROM ` + metaTable + `);
 INSERT INTO ` + catalogTable + ` SELECT 0, x'' WHERE NOT EXISTS (SELECT 1 FROM ` + catalogTable + `);
@@ -67,6 +68,9 @@ func (w *writer) recover() error {
 	}
 	if w.head.Version == 0 {
 		w.head.Epoch = 1 // the first primary's
+	}
+	if err := w.finishEarly(stored); err != nil {
+		return err
 	}
 	if err := w.checkHistory(stored); err != nil {
 		return err
@@ -293,6 +297,9 @@ func (w *writer) writeSequence(table string, seq *int64) error {
 
 // replayTable brings rows to their final state: all deletes before all inserts, so that no order of unique values matters.
 func (w *writer) replayTable(table *catalog.Table, t *replicationv1.TableChange) error {
+	if t.GetReplaced() {
+		return ErrRowsNotLogged
+	}
 	a := w.tables[strings.ToLower(table.Name)]
 	for _, r := range t.GetRows() {
 		key, err := a.keyFromBytes(r.GetKey())

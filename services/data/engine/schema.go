@@ -61,7 +61,7 @@ func readSchema(s *session) (*schema, error) {
 
 // refuseInternalName catches what the guard cannot see: ALTER TABLE … RENAME TO.
 func refuseInternalName(o catalog.Object) error {
-	if !hasPrefixFold(o.Name, internalPrefix) || o.Name == metaTable || o.Name == catalogTable {
+	if !hasPrefixFold(o.Name, internalPrefix) || o.Name == metaTable || o.Name == catalogTable || o.Name == earlyTable {
 		return nil
 	}
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "not allowed: %s %s", o.Type, o.Name).

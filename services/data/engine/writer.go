@@ -23,6 +23,9 @@ const (
 	// MaxResultBytes is how large an answer that is not streamed may be.
 	MaxResultBytes = 64 << 20
 
+	// maxWholeTableBytes leaves room in a record for its catalog.
+	maxWholeTableBytes = MaxTransactionBytes - 8<<20
+
 	maxQueue      = 4096                  // waiting transactions
 	maxGroup      = 512                   // transactions of one group
 	maxGroupBytes = 16 << 20              // records of one group, about

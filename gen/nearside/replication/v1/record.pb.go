@@ -195,7 +195,10 @@ type TableChange struct {
 	// The table's row count after the commit.
 	RowCount uint64 `protobuf:"varint,3,opt,name=row_count,json=rowCount,proto3" json:"row_count,omitempty"`
 	// The rows, by key, each once.
-	Rows          []*RowChange `protobuf:"bytes,4,rep,name=rows,proto3" json:"rows,omitempty"`
+	Rows []*RowChange `protobuf:"bytes,4,rep,name=rows,proto3" json:"rows,omitempty"`
+	// The commit made or rewrote the table, and its rows are too many for a record: there are none here. Sum and row count are
+	// what they add up to. A replica copies the table; its primary has it durably before the record is in the log.
+	Replaced      bool `protobuf:"varint,5,opt,name=replaced,proto3" json:"replaced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +259,13 @@ func (x *TableChange) GetRows() []*RowChange {
 		return x.Rows
 	}
 	return nil
+}
+
+func (x *TableChange) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
 }
 
 // RowChange is the final state of one row.
@@ -989,12 +999,13 @@ const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\x0fidempotency_key\x18\v \x01(\tR\x0eidempotencyKey\x12!\n" +
 	"\frequest_hash\x18\f \x01(\fR\vrequestHash\x12!\n" +
 	"\ftrace_parent\x18\r \x01(\tR\vtraceParent\x12G\n" +
-	"\tmigration\x18\x0e \x01(\v2).nearside.replication.v1.AppliedMigrationR\tmigration\"\x8f\x01\n" +
+	"\tmigration\x18\x0e \x01(\v2).nearside.replication.v1.AppliedMigrationR\tmigration\"\xab\x01\n" +
 	"\vTableChange\x12\x19\n" +
 	"\btable_id\x18\x01 \x01(\rR\atableId\x12\x10\n" +
 	"\x03sum\x18\x02 \x01(\fR\x03sum\x12\x1b\n" +
 	"\trow_count\x18\x03 \x01(\x04R\browCount\x126\n" +
-	"\x04rows\x18\x04 \x03(\v2\".nearside.replication.v1.RowChangeR\x04rows\"B\n" +
+	"\x04rows\x18\x04 \x03(\v2\".nearside.replication.v1.RowChangeR\x04rows\x12\x1a\n" +
+	"\breplaced\x18\x05 \x01(\bR\breplaced\"B\n" +
 	"\tRowChange\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x19\n" +
 	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x88\x01\x01B\b\n" +
