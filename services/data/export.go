@@ -2,11 +2,13 @@ package data
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
@@ -23,6 +25,20 @@ const (
 	exportRetryAfter = 10 * time.Second
 )
 
+func refusedExports() prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "nearside_exports_refused_total", Help: "Exports refused because as many as may were running.",
+	})
+}
+
+// RegisterMetrics registers the service's metrics. It is called once for each registerer.
+func (s *Service) RegisterMetrics(r prometheus.Registerer) error {
+	running := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "nearside_exports_running", Help: "Exports that run, each in a read transaction that holds back checkpoints.",
+	}, func() float64 { return float64(len(s.exports)) })
+	return errors.Join(r.Register(running), r.Register(s.refused))
+}
+
 // Export implements DataService.
 func (s *Service) Export(
 	ctx context.Context, req *connect.Request[datav1.ExportRequest], stream *connect.ServerStream[datav1.ExportResponse],
@@ -31,6 +47,7 @@ func (s *Service) Export(
 	case s.exports <- struct{}{}:
 		defer func() { <-s.exports }()
 	default:
+		s.refused.Inc()
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED, "%d exports are running", maxExports).
 			WithRetryAfter(exportRetryAfter)
 	}

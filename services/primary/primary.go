@@ -177,7 +177,13 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(datav1connect.NewDataServiceHandler(data.New(databases, log, bookmarks, c.Region), options...))
+	service := data.New(databases, log, bookmarks, c.Region)
+	if err := service.RegisterMetrics(metrics); err != nil {
+		return nil, err
+	}
+	dataPath, dataHandler := datav1connect.NewDataServiceHandler(service, options...)
+	mux.Handle(dataPath, dataHandler)
+	mux.Handle(datav1connect.DataServiceExportProcedure, server.EndOnDrain(dataHandler)) // it may take an hour
 	mux.Handle(controlv1connect.NewStatusServiceHandler(
 		control.NewStatusService(databases, peers), options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(
