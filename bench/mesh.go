@@ -111,7 +111,8 @@ func (b *bench) startPrimary(ctx context.Context) (err error) {
 
 // startRegion starts a sidecar that has nothing yet and reaches the primary at an address.
 func (b *bench) startRegion(ctx context.Context, region, primaryAddr string) (*node, error) {
-	n, err := b.start(ctx, region, "sidecar", "--region", region, "--primary", "http://"+primaryAddr)
+	n, err := b.start(ctx, region, "sidecar", "--region", region, "--primary", "http://"+primaryAddr,
+		"--cache-bytes", "0") // what is measured is the replica
 	if err != nil {
 		return nil, err
 	}

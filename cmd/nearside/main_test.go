@@ -136,7 +136,8 @@ func TestRoleDefaults(t *testing.T) {
 			"dir": up.Dir, "port": fmt.Sprint(up.Port), "regions": "[" + strings.Join(up.Regions, ",") + "]",
 			"listen-host": up.ListenHost, "insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
 			"max-open-databases": fmt.Sprint(up.MaxOpen),
-			"log-keep-age":       up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
+			"cache-bytes":        fmt.Sprint(up.Cache.Bytes), "cache-database-percent": fmt.Sprint(up.Cache.Percent),
+			"log-keep-age": up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
@@ -147,6 +148,7 @@ func TestRoleDefaults(t *testing.T) {
 		{sidecarCommand(app), map[string]string{
 			"dir": sidecarDefaults.Dir, "listen": sidecarDefaults.Listen, "region": sidecarDefaults.Region,
 			"primary": sidecarDefaults.Primary, "advertise-url": "", "insecure-listen": "false",
+			"cache-bytes": fmt.Sprint(sidecarDefaults.Cache.Bytes), "cache-database-percent": fmt.Sprint(sidecarDefaults.Cache.Percent),
 			"log-level": logs.Level, "log-format": logs.Format,
 		}},
 	} {

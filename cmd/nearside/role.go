@@ -73,7 +73,8 @@ func sidecarCommand(app *cli.App) *cobra.Command {
 			return runRole(cmd.Context(), app, c.Listen, admin, func(ctx context.Context) (supervise.Role, error) {
 				return sidecar.Start(ctx, sidecar.Config{
 					Region: c.Region, PrimaryURL: c.Primary, Listen: c.Listen, AdminListen: admin, Dir: c.Folder(),
-					InsecureListen: c.InsecureListen, AdvertiseURL: c.AdvertiseURL, Logger: newLogger(app.Stderr, logs),
+					InsecureListen: c.InsecureListen, AdvertiseURL: c.AdvertiseURL,
+					CacheBytes: int64(c.Cache.Bytes), CachePercent: c.Cache.Percent, Logger: newLogger(app.Stderr, logs),
 				})
 			})
 		}),

@@ -144,6 +144,8 @@ func (u *up) region(i int, started chan<- *sidecar.Sidecar) supervise.StartFunc 
 			AdminListen:     u.address(i + config.AdminPortOffset),
 			Dir:             filepath.Join(u.Dir, u.Regions[i]),
 			InsecureListen:  u.InsecureListen,
+			CacheBytes:      int64(u.Cache.Bytes),
+			CachePercent:    u.Cache.Percent,
 			Mount:           business.Mount,
 			MountedServices: business.Names,
 			Logger:          u.logger,

@@ -143,8 +143,8 @@ flag's name), else they have their default.`,
 		},
 	})
 	root.AddCommand(
-		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.benchCommand(), app.migrateCommand(), app.statusCommand(),
-		app.verifyCommand(), app.versionCommand(), app.completionCommand(),
+		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.migrateCommand(), app.statusCommand(),
+		app.verifyCommand(), app.cacheCommand(), app.benchCommand(), app.versionCommand(), app.completionCommand(),
 	)
 	return root
 }

@@ -210,8 +210,8 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 8 {
-		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status and verify", clients)
+	if clients != 9 {
+		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status, verify and cache", clients)
 	}
 }
 
