@@ -12,11 +12,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/nearside-dev/nearside/bench/internal/histogram"
 	"github.com/nearside-dev/nearside/bench/internal/load"
 	"github.com/nearside-dev/nearside/bench/internal/tap"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/histogram"
 )
 
 const (

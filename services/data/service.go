@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
@@ -43,13 +44,15 @@ type Service struct {
 	log       *changelog.Log
 	bookmarks *bookmark.Codec
 	region    string
+	exports   chan struct{} // a place for each export that runs
+	refused   prometheus.Counter
 }
 
 var _ datav1connect.DataServiceHandler = (*Service)(nil)
 
 // New returns a Service for a primary in a region.
 func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string) *Service {
-	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region}
+	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, exports: make(chan struct{}, maxExports), refused: refusedExports()}
 }
 
 // answer describes an answer of the primary.

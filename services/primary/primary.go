@@ -191,7 +191,12 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	}
 	mux := http.NewServeMux()
 	service := data.New(databases, log, bookmarks, c.Region)
-	mux.Handle(datav1connect.NewDataServiceHandler(service, options...))
+	if err := service.RegisterMetrics(metrics); err != nil {
+		return nil, err
+	}
+	dataPath, dataHandler := datav1connect.NewDataServiceHandler(service, options...)
+	mux.Handle(dataPath, dataHandler)
+	mux.Handle(datav1connect.DataServiceExportProcedure, server.EndOnDrain(dataHandler)) // it may take an hour
 	errs, err := rpcerr.NewInterceptor(c.Logger)
 	if err != nil {
 		return nil, err
