@@ -13,10 +13,10 @@ func (p *Primary) Export(
 	ctx context.Context, req *connect.Request[datav1.ExportRequest], out *connect.ServerStream[datav1.ExportResponse],
 ) error {
 	c := p.newCall("Export", reads, req.Header())
-	err := p.admit()
+	err := p.streams.admit(p.region, "streams")
 	if err == nil {
 		err = relay(ctx, c, req.Msg, out, p.client.Export)
-		p.release()
+		p.streams.release()
 	}
 	p.metrics.outcome(c.method, err)
 	return err
