@@ -133,7 +133,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 		Region: c.Region, PrimaryURL: c.PrimaryURL, Store: s.store, Directory: s.directory, HTTPClient: calls, Streams: stream,
 		Recorder: recorder,
 	})
-	handler, err := s.handler(metrics, gateway.NewData(primary, path), gateway.NewCache(path), verifier, &gateway.Status{
+	handler, err := s.handler(metrics, gateway.NewData(primary, path), path, verifier, &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,
 		Health: s.health, Connected: follower.Connected, HTTPClient: calls,
 	})
@@ -189,7 +189,7 @@ func (s *Sidecar) listen(ctx context.Context) (ln, adminLn net.Listener, err err
 
 // handler returns what the gateway's listener answers.
 func (s *Sidecar) handler(
-	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, cache datav1connect.CacheServiceHandler,
+	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, path *readpath.Path,
 	verifier controlv1connect.VerifyServiceHandler, status controlv1connect.StatusServiceHandler,
 ) (http.Handler, error) {
 	options, err := server.HandlerOptions(s.logger, metrics)
@@ -197,8 +197,12 @@ func (s *Sidecar) handler(
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(datav1connect.NewDataServiceHandler(data, options...))
-	mux.Handle(datav1connect.NewCacheServiceHandler(cache, options...))
+	dataPath, dataHandler := datav1connect.NewDataServiceHandler(data, options...)
+	mux.Handle(dataPath, dataHandler)
+	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
+		return nil, err
+	}
+	mux.Handle(datav1connect.NewCacheServiceHandler(gateway.NewCache(path), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(status, options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(verifier, options...)
 	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))

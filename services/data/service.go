@@ -189,7 +189,8 @@ func (s *Service) Transact(
 		Database: req.Msg.GetDatabase(), Operations: req.Msg.GetOperations(), DeferForeignKeys: req.Msg.GetDeferForeignKeys(),
 		UncheckedForeignKeys: req.Msg.GetUncheckedForeignKeys(),
 	}
-	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
+	// A repeat may come in a bundle, or alone after one.
+	tx, err := transaction(req.Header(), datav1connect.DataServiceTransactProcedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
 	if err != nil {
 		return nil, err
 	}

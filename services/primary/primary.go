@@ -23,6 +23,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/telemetry"
 	"github.com/nearside-dev/nearside/internal/verify"
@@ -184,6 +185,11 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	dataPath, dataHandler := datav1connect.NewDataServiceHandler(service, options...)
 	mux.Handle(dataPath, dataHandler)
 	mux.Handle(datav1connect.DataServiceExportProcedure, server.EndOnDrain(dataHandler)) // it may take an hour
+	errs, err := rpcerr.NewInterceptor(c.Logger)
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle(replicationv1connect.NewBundleServiceHandler(data.NewBundles(service, errs, c.Logger), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(
 		control.NewStatusService(databases, peers), options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(
@@ -192,7 +198,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	mux.Handle(replicator.Handler(options...))
 	server.MountHealth(mux, p.health, []string{
 		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
-		replicationv1connect.ReplicationServiceName,
+		replicationv1connect.ReplicationServiceName, replicationv1connect.BundleServiceName,
 	}, options...)
 	if err := p.serve(ctx, c, mux, metrics); err != nil {
 		return nil, err

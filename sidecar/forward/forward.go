@@ -77,6 +77,7 @@ type Primary struct {
 	timeout   time.Duration
 	slots     chan struct{}
 	metrics   *metrics
+	bundles   *bundles
 
 	breaker atomic.Pointer[breaker]
 	silent  atomic.Bool // a call was given up because the primary is not heard, and none was answered since
@@ -101,6 +102,9 @@ func New(o Options) (*Primary, error) {
 	}
 	var err error
 	if p.metrics, err = newMetrics(p, o.Registerer); err != nil {
+		return nil, err
+	}
+	if p.bundles, err = newBundles(o); err != nil {
 		return nil, err
 	}
 	p.Reset()

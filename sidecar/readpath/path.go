@@ -34,8 +34,9 @@ type Path struct {
 	store     *replica.Store
 	directory *Directory
 	first     Reader
-	memory    *memoryReader // for the values that are kept beside the rows
+	memory    *memoryReader
 	metrics   *metrics
+	region    []string // alone, as a header has it
 	key       atomic.Pointer[key]
 }
 
@@ -51,7 +52,7 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m}
+	p := &Path{store: o.Store, directory: o.Directory, metrics: m, region: []string{o.Region}}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}

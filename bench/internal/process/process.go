@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -183,15 +184,15 @@ const (
 	portTries = 100
 )
 
-// FreeAddr returns a loopback address whose port nobody listens on, nor on the port that is offset above it.
-func FreeAddr(ctx context.Context, offset int) (string, error) {
+// FreeAddr returns a loopback address whose port nobody listens on, nor on the ports that are the offsets above it.
+func FreeAddr(ctx context.Context, offsets ...int) (string, error) {
 	for range portTries {
 		port := firstPort + rand.IntN(ports)
-		if free(ctx, port) && free(ctx, port+offset) {
+		if free(ctx, port) && !slices.ContainsFunc(offsets, func(offset int) bool { return !free(ctx, port+offset) }) {
 			return loopback(port), nil
 		}
 	}
-	return "", errors.New("no free pair of ports")
+	return "", errors.New("no free ports")
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
