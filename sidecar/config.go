@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/sidecar/memory"
 )
 
@@ -30,6 +31,14 @@ type Config struct {
 	InsecureListen bool
 	// AdvertiseURL is the base URL of the gateway as the other regions reach it. Default: made of the gateway's address.
 	AdvertiseURL string
+
+	// Limits are the gateway's; its name, logger and registerer are set by Start.
+	Limits server.Config
+	// MaxCalls is how many calls to the primary there may be at a time; default forward.DefaultMaxInFlight.
+	MaxCalls int
+
+	// SQLiteMemory is how many bytes SQLite may have in the whole process; default sqlrun.DefaultMaxMemory.
+	SQLiteMemory int64
 
 	// CacheBytes is how much memory answers and values may be kept in, and CachePercent how much of it one database may take.
 	// 0 bytes is no cache, 0 percent memory.DefaultDatabasePercent.
@@ -72,6 +81,9 @@ func (c *Config) Validate() error {
 	}
 	if c.CachePercent < 0 || c.CachePercent > 100 {
 		errs = append(errs, fmt.Errorf("cache percent: %d is none", c.CachePercent))
+	}
+	if c.SQLiteMemory < 0 {
+		errs = append(errs, fmt.Errorf("SQLite memory: %d is less than nothing", c.SQLiteMemory))
 	}
 	if c.AdvertiseURL != "" {
 		if err := checkURL(c.AdvertiseURL); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/server"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/telemetry"
 	internalverify "github.com/nearside-dev/nearside/internal/verify"
 	"github.com/nearside-dev/nearside/sidecar/edgesql"
@@ -99,13 +100,17 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	})
 	var follower *replica.Follower // made below: it and primary tell each other about the connection
 	primary, err := forward.New(forward.Options{
-		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics,
+		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics, MaxInFlight: c.MaxCalls,
 		Connected: func() bool { return follower.Connected() },
 	})
 	if err != nil {
 		return nil, err
 	}
-	engine, err := edgesql.New(edgesql.Options{Registerer: metrics})
+	c.SQLiteMemory = cmp.Or(c.SQLiteMemory, sqlrun.DefaultMaxMemory)
+	if err := sqlrun.LimitMemory(c.SQLiteMemory); err != nil {
+		return nil, err
+	}
+	engine, err := edgesql.New(edgesql.Options{MaxMemory: c.SQLiteMemory, Registerer: metrics})
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +133,11 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	follower = replica.NewFollower(s.store,
 		replicationv1connect.NewReplicationServiceClient(stream, c.PrimaryURL, connect.WithAcceptCompression("gzip", nil, nil)),
 		replica.FollowerConfig{
-			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset, OnHeartbeat: s.onHeartbeat,
+			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset,
+			OnHeartbeat: func() {
+				primary.Heard()
+				s.onHeartbeat()
+			},
 			Redial: stream.CloseIdleConnections,
 		})
 	recorder, err := internalverify.NewRecorder(s.logger, metrics)
@@ -139,7 +148,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 		Region: c.Region, PrimaryURL: c.PrimaryURL, Store: s.store, Directory: s.directory, HTTPClient: calls, Streams: stream,
 		Recorder: recorder,
 	})
-	handler, err := s.handler(metrics, gateway.NewData(primary, path), gateway.NewCache(path), verifier, &gateway.Status{
+	handler, err := s.handler(metrics, gateway.NewData(primary, path), path, verifier, &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,
 		Health: s.health, Connected: follower.Connected, HTTPClient: calls,
 	})
@@ -195,7 +204,7 @@ func (s *Sidecar) listen(ctx context.Context) (ln, adminLn net.Listener, err err
 
 // handler returns what the gateway's listener answers.
 func (s *Sidecar) handler(
-	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, cache datav1connect.CacheServiceHandler,
+	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, path *readpath.Path,
 	verifier controlv1connect.VerifyServiceHandler, status controlv1connect.StatusServiceHandler,
 ) (http.Handler, error) {
 	options, err := server.HandlerOptions(s.logger, metrics)
@@ -203,8 +212,12 @@ func (s *Sidecar) handler(
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(datav1connect.NewDataServiceHandler(data, options...))
-	mux.Handle(datav1connect.NewCacheServiceHandler(cache, options...))
+	dataPath, dataHandler := datav1connect.NewDataServiceHandler(data, options...)
+	mux.Handle(dataPath, dataHandler)
+	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
+		return nil, err
+	}
+	mux.Handle(datav1connect.NewCacheServiceHandler(gateway.NewCache(path), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(status, options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(verifier, options...)
 	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))
@@ -247,7 +260,9 @@ func (s *Sidecar) serve(ln, adminLn net.Listener, handler http.Handler, metrics 
 		return errors.Join(err, ln.Close())
 	}
 	s.closers = append(s.closers, admin.Close)
-	front, err := server.Start(ln, handler, server.Config{Name: "gateway", Logger: s.logger, Registerer: metrics})
+	limits := s.config.Limits
+	limits.Name, limits.Logger, limits.Registerer = "gateway", s.logger, metrics
+	front, err := server.Start(ln, handler, limits)
 	if err != nil {
 		return err
 	}

@@ -109,8 +109,9 @@ func callInterceptor(token string, timeout time.Duration) connect.UnaryIntercept
 }
 
 // database registers the setting that names the database.
-func database(cmd *cobra.Command) *string {
+func (t *target) database(cmd *cobra.Command) *string {
 	name := "demo"
 	config.NewSet(cmd.Flags()).String(&name, "db", "the database")
+	t.completeDatabases(cmd)
 	return &name
 }

@@ -8,11 +8,11 @@ import (
 
 // Cache is a sidecar's memory of answers.
 type Cache struct {
-	Bytes   int // default 64 MiB; 0 is none
+	Bytes   int // default 32 MiB; 0 is none
 	Percent int // how much of it one database may take; default 80
 }
 
-func defaultCache() Cache { return Cache{Bytes: 64 << 20, Percent: 80} }
+func defaultCache() Cache { return Cache{Bytes: 32 << 20, Percent: 80} }
 
 func (c *Cache) register(s Set) {
 	s.Int(&c.Bytes, "cache-bytes", "how much memory each sidecar keeps answers in, in bytes; 0 keeps none")

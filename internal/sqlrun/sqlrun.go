@@ -19,8 +19,11 @@ import (
 const (
 	// MaxResultBytes is how large an answer that is not streamed may be.
 	MaxResultBytes = 64 << 20
-	// StatementTimeout is how long a request may run, whatever its caller's deadline.
+	// StatementTimeout is how long a request may run, whatever its caller's deadline, and a stream's statement between two
+	// pieces.
 	StatementTimeout = 30 * time.Second
+	// StreamTimeout is the time of a stream: as long as it runs, what it reads cannot be cleared away.
+	StreamTimeout = 5 * time.Minute
 	// PieceBytes is about how large the pieces of a streamed answer are.
 	PieceBytes = 64 << 10
 	// ProgressOps is how many virtual-machine steps pass between two looks at the caller's context: some 20 µs.
@@ -149,7 +152,7 @@ func hasParameter(p *sqlite.Stmt, name string) bool {
 // unknown errors.
 func Error(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
+	if !ok || rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_UNSPECIFIED {
 		return err
 	}
 	switch e.Code {
@@ -162,7 +165,11 @@ func Error(err error) error {
 		return out
 	case sqlite.CodeAuth:
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "%w", err).With("sqlite_code", e.Name())
-	case sqlite.CodeError, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig, sqlite.CodeMisuse, sqlite.CodeReadOnly,
+	case sqlite.CodeNoMem:
+		return NoMemory(err)
+	case sqlite.CodeTooBig:
+		return rowTooLarge(err)
+	case sqlite.CodeError, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeMisuse, sqlite.CodeReadOnly,
 		sqlite.CodeLocked:
 		out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "%w", err).With("sqlite_code", e.Name())
 		if e.Offset >= 0 {
@@ -184,7 +191,7 @@ func IsInterrupt(err error) bool {
 func Interrupted(ctx context.Context) error {
 	err := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
 		"statement stopped, nothing was done: %w", context.Cause(ctx))
-	if errors.Is(ctx.Err(), context.Canceled) {
+	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return err.WithCode(connect.CodeCanceled)
 	}
 	return err

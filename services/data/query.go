@@ -139,15 +139,22 @@ func (s *Service) QueryStream(
 	ctx context.Context, req *connect.Request[datav1.QueryStreamRequest],
 	stream *connect.ServerStream[datav1.QueryStreamResponse],
 ) error {
-	return s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
-		func(db *registry.Database, v *engine.View) error {
-			first := s.answer(db.ID(), v.Head())
-			rpcheader.SetAnswer(stream.ResponseHeader(), first)
-			sink := &sqlrun.Streamer{Stream: stream, First: first}
-			stats, err := v.Query(req.Msg.GetStatement(), sink)
-			if err != nil {
-				return err
-			}
-			return sink.Flush(s.readAnswer(db, v, stats))
-		})
+	db, err := s.registry.Database(req.Msg.GetDatabase())
+	if err != nil {
+		return err
+	}
+	sink, ctx, stop := sqlrun.NewStreamer(ctx, stream)
+	defer stop()
+	return db.ViewStream(ctx, func(v *engine.View) error {
+		if err := s.checkFresh(db, v.Head(), req.Msg.GetConsistency(), req.Header()); err != nil {
+			return err
+		}
+		sink.First = s.answer(db.ID(), v.Head())
+		rpcheader.SetAnswer(stream.ResponseHeader(), sink.First)
+		stats, err := v.Query(req.Msg.GetStatement(), sink)
+		if err != nil {
+			return err
+		}
+		return sink.Flush(s.readAnswer(db, v, stats))
+	})
 }

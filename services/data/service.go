@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
@@ -25,6 +26,9 @@ import (
 	"github.com/nearside-dev/nearside/services/data/registry"
 )
 
+// MigrationTimeout is the time of a Migrate at the primary, which may have large tables to build anew.
+const MigrationTimeout = 10 * time.Minute
+
 // Service answers DataService.
 type Service struct {
 	// What is not there yet answers unimplemented.
@@ -34,13 +38,15 @@ type Service struct {
 	log       *changelog.Log
 	bookmarks *bookmark.Codec
 	region    string
+	exports   chan struct{} // a place for each export that runs
+	refused   prometheus.Counter
 }
 
 var _ datav1connect.DataServiceHandler = (*Service)(nil)
 
 // New returns a Service for a primary in a region.
 func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string) *Service {
-	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region}
+	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, exports: make(chan struct{}, maxExports), refused: refusedExports()}
 }
 
 // answer describes an answer of the primary.
@@ -184,7 +190,8 @@ func (s *Service) Transact(
 		Database: req.Msg.GetDatabase(), Operations: req.Msg.GetOperations(), DeferForeignKeys: req.Msg.GetDeferForeignKeys(),
 		UncheckedForeignKeys: req.Msg.GetUncheckedForeignKeys(),
 	}
-	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
+	// A repeat may come in a bundle, or alone after one.
+	tx, err := transaction(req.Header(), datav1connect.DataServiceTransactProcedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
 	if err != nil {
 		return nil, err
 	}

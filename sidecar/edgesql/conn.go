@@ -31,6 +31,7 @@ type conn struct {
 	sql      *sqlite.Conn
 	database uint32
 	catalog  *catalog.Catalog
+	memory   int64            // that SQLite may have while statements run; 0 is without limit
 	tables   []*table         // those declared, in the catalog's order
 	left     map[string]error // tables that could not be declared, by name in lower case
 	guard    guard
@@ -42,6 +43,8 @@ type conn struct {
 	ctx  context.Context //nolint:containedctx // the progress handler and long reads ask it
 	snap *replica.Snapshot
 	rows uint64 // rows and index entries looked at
+	// starved is whether it was stopped for want of memory.
+	starved bool
 	// closing is what closing a cursor failed with.
 	closing error
 }
@@ -58,9 +61,9 @@ type statement struct {
 	planned []float64 // rows of tables then
 }
 
-// openConn returns a connection for a catalog; nil is that of an empty database. snap is for planning meanwhile.
-func openConn(database uint32, cat *catalog.Catalog) (c *conn, err error) {
-	c = &conn{database: database, catalog: cat, cached: make(map[string]*list.Element), recent: list.New()}
+// openConn returns a connection for a catalog; nil is that of an empty database.
+func openConn(database uint32, cat *catalog.Catalog, memory int64) (c *conn, err error) {
+	c = &conn{database: database, catalog: cat, memory: memory, cached: make(map[string]*list.Element), recent: list.New()}
 	if c.sql, err = sqlite.Open(":memory:", sqlite.ReadWrite|sqlite.Create); err != nil {
 		return nil, err
 	}
@@ -98,9 +101,22 @@ func (c *conn) setUp() error {
 	if c.catalog != nil {
 		c.declare()
 	}
-	c.sql.SetProgress(sqlrun.ProgressOps, func() bool { return c.ctx != nil && c.ctx.Err() != nil })
+	if err := c.sql.Exec("PRAGMA temp_store = MEMORY"); err != nil { // no files; the memory is bounded
+		return err
+	}
+	sqlrun.Limit(c.sql) // not sooner: a schema may be larger than a statement
+	c.sql.SetProgress(sqlrun.ProgressOps, c.mustStop)
 	c.guard.trusted = false
 	return nil
+}
+
+// mustStop is the progress handler.
+func (c *conn) mustStop() bool {
+	if c.ctx == nil {
+		return false
+	}
+	c.starved = c.memory > 0 && c.sql.MemoryUsed() > c.memory
+	return c.starved || c.ctx.Err() != nil
 }
 
 // declare makes the catalog's tables and views. What cannot be made is left out: a statement that reads it does not compile
@@ -192,6 +208,8 @@ func (c *conn) lookup(text string) (*statement, error) {
 		return nil, denied
 	case err != nil && isSyntaxError(err):
 		return nil, sqlrun.Error(err)
+	case sqlrun.IsInterrupt(err):
+		return nil, err
 	case err != nil:
 		return nil, c.unsupported(err)
 	case stmt == nil:

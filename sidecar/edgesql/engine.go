@@ -29,6 +29,8 @@ const (
 type Options struct {
 	// MaxRunning is how many statements run at once; more wait for their turn or their deadline. Default DefaultMaxRunning.
 	MaxRunning int
+	// MaxMemory is what was given to sqlrun.LimitMemory: statements are stopped before SQLite has as much; 0 for never.
+	MaxMemory int64
 	// MaxIdle is how many connections are kept for the next statements, of all databases. Default DefaultMaxIdle.
 	MaxIdle    int
 	Registerer prometheus.Registerer
@@ -37,6 +39,7 @@ type Options struct {
 // Engine answers SELECTs from snapshots of a replica. It may be used concurrently. Close it.
 type Engine struct {
 	maxIdle int
+	memory  int64         // that SQLite may have while statements run; 0 is without limit
 	running chan struct{} // a place for each statement that runs
 	metrics *metrics
 
@@ -53,7 +56,7 @@ func New(o Options) (*Engine, error) {
 	}
 	return &Engine{
 		maxIdle: cmp.Or(o.MaxIdle, DefaultMaxIdle), running: make(chan struct{}, cmp.Or(o.MaxRunning, DefaultMaxRunning)),
-		metrics: m,
+		memory: sqlrun.CallersMemory(o.MaxMemory), metrics: m,
 	}, nil
 }
 
@@ -80,7 +83,7 @@ type Stats struct {
 
 // Query answers one SELECT from a snapshot, which stays the caller's, of a database with an id that is never another's. An
 // UnsupportedError error means that the primary is to be asked: nothing was given to the sink then. Others are the caller's, and
-// the same as the primary's.
+// the same as the primary's. The statement may take as long as ctx lets it.
 func (e *Engine) Query(
 	ctx context.Context, database uint32, snap *replica.Snapshot, st *datav1.Statement, sink sqlrun.Sink,
 ) (stats Stats, err error) {
@@ -145,7 +148,7 @@ func (e *Engine) take(database uint32, cat *catalog.Catalog) (*conn, error) {
 		}
 	}
 	e.mu.Unlock()
-	return openConn(database, cat)
+	return openConn(database, cat, e.memory)
 }
 
 func (e *Engine) put(c *conn) error {
@@ -167,15 +170,16 @@ func (e *Engine) put(c *conn) error {
 func (c *conn) query(
 	ctx context.Context, snap *replica.Snapshot, st *datav1.Statement, sink sqlrun.Sink,
 ) (stats Stats, err error) {
-	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
-	defer cancel()
-	c.ctx, c.snap, c.rows, c.closing = ctx, snap, 0, nil
+	c.ctx, c.snap, c.rows, c.closing, c.starved = ctx, snap, 0, nil, false
 	defer func() {
 		c.ctx, c.snap = nil, nil
 		err = errors.Join(err, c.closing)
 	}()
 	s, err := c.lookup(st.GetSql())
 	if err != nil {
+		if sqlrun.IsInterrupt(err) { // it was stopped already
+			return Stats{}, c.stepError(err, true)
+		}
 		return Stats{}, err
 	}
 	defer func() { err = errors.Join(err, c.release(s)) }()
@@ -217,12 +221,16 @@ func (c *conn) run(s *statement, sink sqlrun.Sink) error {
 // stepError returns the caller's error for what Step failed with. Where nothing has been answered yet, what is wrong here is
 // for the primary.
 func (c *conn) stepError(err error, first bool) error {
+	if c.starved && sqlrun.IsInterrupt(err) {
+		return sqlrun.MemoryError()
+	}
 	if cause := c.ctx.Err(); cause != nil && (sqlrun.IsInterrupt(err) || errors.Is(err, cause)) {
 		return sqlrun.Interrupted(c.ctx)
 	}
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code {
-		case sqlite.CodeError, sqlite.CodeTooBig, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeConstraint:
+		case sqlite.CodeError, sqlite.CodeTooBig, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeConstraint,
+			sqlite.CodeNoMem:
 			return sqlrun.Error(err)
 		default:
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nearside-dev/nearside/internal/sqlite"
 )
 
 type metrics struct {
@@ -24,7 +26,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.unsupported, m.seconds} {
+	memory := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "nearside_sqlite_memory_bytes", Help: "Memory that SQLite has in this process, of all databases.",
+	}, func() float64 { return float64(sqlite.MemoryUsed()) })
+	for _, c := range []prometheus.Collector{m.unsupported, m.seconds, memory} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of edge SQL: %w", err)
 		}

@@ -24,8 +24,7 @@ const (
 	MaxEntryBytes = 1 << 20
 	// MinBytes is the smallest cache that is worth its own tables.
 	MinBytes = 1 << 20
-	// DefaultBytes and DefaultDatabasePercent are what Options have when they say nothing else.
-	DefaultBytes           = 64 << 20
+	// DefaultDatabasePercent is how much one database may take where nothing else is said.
 	DefaultDatabasePercent = 80
 )
 
@@ -169,7 +168,10 @@ func (c *Cache) keep(e *entry, ttl time.Duration) bool {
 	}
 	hash := maphash.String(c.seed, e.key)
 	e.usage = c.usage(e.database)
-	c.makeRoom(e.usage, hash, e.cost)
+	if !c.makeRoom(e.usage, hash, e.cost) {
+		c.counts[e.kind].refused.Add(1)
+		return false
+	}
 	e.usage.bytes.Add(e.cost)
 	c.counts[e.kind].bytes.Add(e.cost)
 	if !c.entries.SetWithTTL(hash, e, e.cost, ttl) {

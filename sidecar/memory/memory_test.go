@@ -201,6 +201,18 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// What is kept again has one place among its database's entries, however often.
+func TestOnePlace(t *testing.T) {
+	c := open(t, MinBytes, 50)
+	for range 100 {
+		keepRow(c, 1, 1, row(1, "a"))
+		c.Wait()
+	}
+	if got := len(c.usage(1).order); got != 1 || c.DatabaseBytes(1) != c.Stats(KindRow).Bytes {
+		t.Errorf("one row has %d places", got)
+	}
+}
+
 func TestValuesExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := New(Options{Bytes: MinBytes, DatabasePercent: 100, Stamps: stamp.NewTable()})

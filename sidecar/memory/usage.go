@@ -48,15 +48,27 @@ func (c *Cache) usage(database uint32) *usage {
 }
 
 // makeRoom deletes the oldest entries of a database that has its share, until another one fits into it, and notes that the
-// other one is next.
-func (c *Cache) makeRoom(u *usage, hash uint64, cost int64) {
+// other one is next. It reports false if there is no room.
+func (c *Cache) makeRoom(u *usage, hash uint64, cost int64) bool {
+	prev, ok := c.entries.Get(hash)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for len(u.order) > 0 && (u.bytes.Load()+cost > c.share || int64(len(u.order)) >= c.share/overhead) {
+	for len(u.order) > 0 && u.bytes.Load()+cost > c.share {
 		c.entries.Del(u.order[0])
+		ok = ok && u.order[0] != hash
 		u.order = u.order[1:]
 	}
+	if u.bytes.Load()+cost > c.share {
+		return false
+	}
+	if ok && prev.usage == u {
+		return true // it has its place in the order
+	}
+	if int64(len(u.order)) >= c.share/overhead {
+		u.order = u.order[1:] // of entries that are gone there must be many
+	}
 	u.order = append(u.order, hash)
+	return true
 }
 
 // left is called when an entry has left the cache, or was never taken into it.

@@ -38,7 +38,9 @@ type Path struct {
 	memory    *memoryReader  // for the values that are kept beside the rows
 	replica   *replicaReader // answers SQL, which nothing else here does
 	sql       SQL
+	streams   chan struct{} // a place for each stream of SQL
 	metrics   *metrics
+	region    []string // alone, as a header has it
 	key       atomic.Pointer[key]
 }
 
@@ -54,7 +56,10 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m, sql: o.SQL}
+	p := &Path{
+		store: o.Store, directory: o.Directory, metrics: m, region: []string{o.Region}, sql: o.SQL,
+		streams: make(chan struct{}, maxStreams),
+	}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}

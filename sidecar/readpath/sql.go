@@ -3,16 +3,23 @@ package readpath
 import (
 	"context"
 	"net/http"
+	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
 	"github.com/nearside-dev/nearside/sidecar/edgesql"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
+
+// maxStreams is how many streams of SQL a region answers at once, whose callers take their time; more are refused. It leaves
+// places for statements that are not streams.
+const maxStreams = edgesql.DefaultMaxRunning / 2
 
 // SQL is what the read path needs of package edgesql.
 type SQL interface {
@@ -63,6 +70,8 @@ func (p *Path) query(
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
+	defer cancel()
 	done, err := p.replica.answer(ctx, &read, func(v *view) error {
 		stats, err := p.sql.Query(ctx, read.Database.id, v.snap, req.GetStatement(), sink)
 		if err == nil {
@@ -85,11 +94,19 @@ func (p *Path) QueryStream(
 	if err != nil {
 		return false, err
 	}
+	select {
+	case p.streams <- struct{}{}:
+	default:
+		return false, rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED, "%d streams read in this region", maxStreams).
+			With("limit", strconv.Itoa(maxStreams)).WithRetryAfter(time.Second)
+	}
+	defer func() { <-p.streams }()
+	sink, ctx, stop := sqlrun.NewStreamer(ctx, out)
+	defer stop()
 	var failed error // after the answer had begun
 	done, err = p.replica.answer(ctx, &read, func(v *view) error {
-		first := v.answer(0)
-		rpcheader.SetAnswer(out.ResponseHeader(), first)
-		sink := &sqlrun.Streamer{Stream: out, First: first}
+		sink.First = v.answer(0)
+		rpcheader.SetAnswer(out.ResponseHeader(), sink.First)
 		stats, err := p.sql.Query(ctx, read.Database.id, v.snap, req.GetStatement(), sink)
 		switch {
 		case err == nil:

@@ -1,6 +1,9 @@
 package replica
 
-import "github.com/nearside-dev/nearside/sidecar/stamp"
+import (
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
+)
 
 // everything is what a change touches that is more than rows.
 var everything = stamp.Touched{Everything: true}
@@ -30,6 +33,9 @@ func (d *Database) Moment() (m Moment, ok bool) {
 	m.applied = d.state.Load()
 	return m, m.applied.problem == problemNone && d.store.fs.Failed() == nil
 }
+
+// Catalog returns the schema; nil if there is none, or nobody has needed it yet.
+func (m Moment) Catalog() *catalog.Catalog { return m.applied.catalog.Load() }
 
 // Epoch returns the epoch of the newest commit.
 func (m Moment) Epoch() uint32 { return m.applied.epoch }

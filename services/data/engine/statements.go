@@ -8,6 +8,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
 )
 
@@ -101,6 +102,11 @@ func (s *session) compile(sql string) (p *prepared, tail string, err error) {
 		if noted.denied != "" {
 			return nil, "", rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "not allowed: %s", noted.denied).
 				With("action", noted.denied)
+		}
+		if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code == sqlite.CodeTooBig && len(sql) > sqlrun.MaxStatementBytes {
+			return nil, "", rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+				"the statement is longer than %d bytes", sqlrun.MaxStatementBytes).
+				With("sqlite_code", e.Name()).With("limit", itoa(sqlrun.MaxStatementBytes))
 		}
 		return nil, "", statementError(err)
 	}

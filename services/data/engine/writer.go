@@ -13,6 +13,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
 
@@ -179,6 +180,12 @@ func (w *writer) group(requests []*request) (rest []*request) {
 	}
 	started := time.Now()
 	if err := w.begin(); err != nil {
+		if err := sqlrun.NoMemory(err); rpcerr.ReasonOf(err) == datav1.ErrorReason_ERROR_REASON_MEMORY_LIMIT {
+			for _, r := range requests {
+				r.done <- outcome{err: err}
+			}
+			return nil
+		}
 		w.fail(requests, err)
 		return nil
 	}
@@ -269,6 +276,7 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	}
 	w.capture.reset()
 	results, c, err := w.savepoint(x, r.tx)
+	err = sqlrun.NoMemory(err)
 	if x.schema {
 		w.forgetStatements() // what was noted of them when they were compiled may be wrong now
 	}
