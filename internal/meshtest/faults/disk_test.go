@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -17,11 +19,11 @@ import (
 
 const diskSize = "340m" // the reserve, and some
 
-func startOnDisk(t *testing.T) (*meshtest.Mesh, *disk) {
+func startOnDisk(t *testing.T, clock func() time.Time) (*meshtest.Mesh, *disk) {
 	t.Helper()
 	d := mountDisk(t, diskSize)
 	m := meshtest.Start(t, meshtest.Options{
-		Primary: func(c *primary.Config) { c.Dir = d.dir },
+		Primary: func(c *primary.Config) { c.Dir, c.Clock = d.dir, clock },
 		Logger:  slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	m.Create(db)
@@ -34,7 +36,7 @@ func startOnDisk(t *testing.T) (*meshtest.Mesh, *disk) {
 // TestDiskReserve fills the primary's disk up to the reserve. Writes are refused and nothing of them is done, reads go on,
 // and when there is room writes work again by themselves.
 func TestDiskReserve(t *testing.T) {
-	m, d := startOnDisk(t)
+	m, d := startOnDisk(t, time.Now)
 	for round := range 2 {
 		d.fill(changelog.DefaultDiskReserve - 4<<20)
 		var err error
@@ -67,7 +69,7 @@ func TestDiskReserve(t *testing.T) {
 
 // TestRegionsReconnectAtTheReserve restarts regions while the primary's disk takes no writes: they follow it all the same.
 func TestRegionsReconnectAtTheReserve(t *testing.T) {
-	m, d := startOnDisk(t)
+	m, d := startOnDisk(t, time.Now)
 	d.fill(changelog.DefaultDiskReserve - 4<<20)
 	m.Eventually("writes are refused", func(ctx context.Context) error {
 		if insert(ctx, m.Client(""), "", "filler") == nil {
@@ -87,13 +89,22 @@ func TestRegionsReconnectAtTheReserve(t *testing.T) {
 // does not fit says so. Where the log or a database's file fails, the role ends and, started again when there is room, has
 // everything that was acknowledged.
 func TestDiskFull(t *testing.T) {
-	m, d := startOnDisk(t)
+	var stopped atomic.Pointer[time.Time]
+	m, d := startOnDisk(t, func() time.Time {
+		if at := stopped.Load(); at != nil {
+			return *at
+		}
+		return time.Now()
+	})
 	want := int64(1)
 	for _, bytes := range []int{20 << 20, 100 << 10} {
 		var err error
 		m.Eventually("a write fails for want of room", func(ctx context.Context) error {
 			v := fmt.Sprint("before ", want)
-			if err := insert(ctx, m.Client(""), v, v); err != nil { // looks at the disk, and not again for a second
+			now := time.Now()
+			stopped.Store(&now)
+			defer stopped.Store(nil)
+			if err := insert(ctx, m.Client(""), v, v); err != nil { // looks at the disk, and not again for a second, which stands
 				return err
 			}
 			want++

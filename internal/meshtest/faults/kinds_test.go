@@ -244,7 +244,10 @@ func (w *faultyWriter) write(name string, patience time.Duration, f fault, side 
 
 // calm makes calls succeed until the breaker thinks well of the link again.
 func (w *faultyWriter) calm() {
-	req := &datav1.ExecuteRequest{Database: db, Statement: &datav1.Statement{Sql: "SELECT 1"}}
+	req := &datav1.ExecuteRequest{
+		Database: db, Statement: &datav1.Statement{Sql: "SELECT 1"},
+		Consistency: &datav1.Consistency{Level: datav1.Consistency_LEVEL_PRIMARY}, // else the link has no part in it
+	}
 	for range 3 {
 		meshtest.Eventually(w.t, "calls pass", func(ctx context.Context) error {
 			_, err := w.m.Client(w.region).Execute(ctx, connect.NewRequest(req))

@@ -132,9 +132,19 @@ const endless = "WITH n(i) AS (VALUES (1) UNION ALL SELECT i+1 FROM n) SELECT i,
 // TestStreams reads streams slowly, all of them, and not to the end.
 func TestStreams(t *testing.T) {
 	m, _ := startLinked(t, west)
+	for name, level := range map[string]datav1.Consistency_Level{
+		"region": datav1.Consistency_LEVEL_ANY, "primary": datav1.Consistency_LEVEL_PRIMARY,
+	} {
+		t.Run(name, func(t *testing.T) { streams(t, m, &datav1.Consistency{Level: level}) })
+	}
+}
+
+// streams reads streams through a region, which come from its replica or the primary.
+func streams(t *testing.T, m *meshtest.Mesh, c *datav1.Consistency) {
+	t.Helper()
 	query := func(ctx context.Context, sql string) (*connect.ServerStreamForClient[datav1.QueryStreamResponse], error) {
 		in, err := m.Client(west).QueryStream(ctx, connect.NewRequest(&datav1.QueryStreamRequest{
-			Database: db, Statement: &datav1.Statement{Sql: sql},
+			Database: db, Statement: &datav1.Statement{Sql: sql}, Consistency: c,
 		}))
 		if err != nil {
 			return nil, err
@@ -165,7 +175,7 @@ func TestStreams(t *testing.T) {
 	}
 	in.Close()
 	_, err = m.Client(west).Query(t.Context(), connect.NewRequest(&datav1.QueryRequest{
-		Database: db, Statement: &datav1.Statement{Sql: sql},
+		Database: db, Statement: &datav1.Statement{Sql: sql}, Consistency: c,
 	}))
 	wantError(t, err, connect.CodeResourceExhausted, datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE)
 
@@ -205,17 +215,17 @@ func TestStreams(t *testing.T) {
 		return err
 	})
 	m.Eventually("no statement runs", func(ctx context.Context) error {
-		return noStreams(ctx, m.Client(""), opened)
+		return noStreams(ctx, m.Client(west), opened, c)
 	})
 }
 
 // noStreams returns nil when as many streams as there may be can be opened at once: none is left of others.
-func noStreams(ctx context.Context, client datav1connect.DataServiceClient, most int) error {
+func noStreams(ctx context.Context, client datav1connect.DataServiceClient, most int, c *datav1.Consistency) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for i := range most {
 		in, err := client.QueryStream(ctx, connect.NewRequest(&datav1.QueryStreamRequest{
-			Database: db, Statement: &datav1.Statement{Sql: endless},
+			Database: db, Statement: &datav1.Statement{Sql: endless}, Consistency: c,
 		}))
 		if err != nil {
 			return err

@@ -140,7 +140,10 @@ func (w *cutWriter) write(side faultproxy.Side, n int64) bool {
 
 // calm makes calls succeed until the breaker thinks well of the link again.
 func (w *cutWriter) calm(ctx context.Context) {
-	req := &datav1.ExecuteRequest{Database: db, Statement: &datav1.Statement{Sql: "SELECT 1"}}
+	req := &datav1.ExecuteRequest{
+		Database: db, Statement: &datav1.Statement{Sql: "SELECT 1"},
+		Consistency: &datav1.Consistency{Level: datav1.Consistency_LEVEL_PRIMARY}, // else the link has no part in it
+	}
 	for range 5 {
 		meshtest.Eventually(w.t, "calls pass", func(context.Context) error {
 			_, err := w.m.Client(w.region).Execute(ctx, connect.NewRequest(req))
