@@ -101,7 +101,7 @@ func (e *Engine) Query(
 	select {
 	case e.running <- struct{}{}:
 	case <-ctx.Done():
-		return Stats{}, ctx.Err()
+		return Stats{}, sqlrun.Interrupted(ctx)
 	}
 	defer func() { <-e.running }()
 	c, err := e.take(database, snap.Catalog())

@@ -1,0 +1,66 @@
+package edgesql
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
+	"github.com/nearside-dev/nearside/internal/sqlrun"
+	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/sidecar/replica/replicatest"
+)
+
+// What is above a limit of the primary's is refused with its reason, or left to it.
+func TestLimits(t *testing.T) {
+	r := newRegion(t, Options{})
+	r.commit(replicatest.Schema(accounts()), account(1, 5))
+	const (
+		none    = datav1.ErrorReason_ERROR_REASON_UNSPECIFIED
+		row     = datav1.ErrorReason_ERROR_REASON_ROW_TOO_LARGE
+		invalid = datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID
+	)
+	for _, tt := range []struct {
+		name, sql string
+		want      rpcerr.Reason
+		left      bool // to the primary
+	}{
+		{"longest text", "SELECT 1 -- " + strings.Repeat("x", sqlrun.MaxStatementBytes-13), none, false},
+		{"text too long", "SELECT '" + strings.Repeat("x", sqlrun.MaxStatementBytes) + "'", none, true},
+		{"too many parameters", fmt.Sprintf("SELECT ?%d", sqlrun.MaxParameters+1), none, true},
+		{"largest value", fmt.Sprintf("SELECT length(zeroblob(%d))", sqlrun.MaxRowBytes), none, false},
+		{"value too large", fmt.Sprintf("SELECT length(zeroblob(%d))", sqlrun.MaxRowBytes+1), row, false},
+		{"row too large for a sorter", "SELECT zeroblob(5000000) || id, zeroblob(5000000) FROM accounts ORDER BY 1, random()", row, false},
+		{"LIKE pattern", "SELECT 'a' LIKE '" + strings.Repeat("%a", sqlrun.MaxPattern) + "'", invalid, false},
+		{"GLOB pattern", "SELECT 'a' GLOB '" + strings.Repeat("*a", sqlrun.MaxPattern) + "'", invalid, false},
+		{"terms of a compound", "SELECT 1" + strings.Repeat(" UNION ALL SELECT 1", 600), none, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := r.query(t.Context(), tt.sql)
+			_, left := errors.AsType[*UnsupportedError](err)
+			if got := rpcerr.ReasonOf(err); left != tt.left || got != tt.want || (err != nil) != (left || tt.want != none) {
+				t.Errorf("%.200v has reason %v, want %v; left to the primary: %t", err, got, tt.want, left)
+			}
+			if got, err := r.query(t.Context(), "SELECT money FROM accounts"); err != nil || got != "5" {
+				t.Errorf("afterwards: %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// What wants more memory than there is ends with a typed error, and others go on.
+func TestMemoryLimit(t *testing.T) {
+	r := newRegion(t, Options{MaxMemory: sqlite.MemoryUsed() + 64<<20})
+	r.commit(replicatest.Schema(accounts()), replicatest.Put(accounts(), replicatest.Row(1, value.Integer(5))))
+	_, err := r.query(t.Context(), "WITH n(i) AS (VALUES (1) UNION ALL SELECT i+1 FROM n WHERE i < 1000000) "+
+		"SELECT count(*) FROM (SELECT DISTINCT hex(zeroblob(500)) || i FROM n)")
+	if got := rpcerr.ReasonOf(err); got != datav1.ErrorReason_ERROR_REASON_MEMORY_LIMIT {
+		t.Errorf("%v has reason %v", err, got)
+	}
+	if got, err := r.query(t.Context(), "SELECT money FROM accounts"); err != nil || got != "5" {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+}
