@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// sqllogictest runs the command, without settings from the environment.
-func sqllogictest(args ...string) ([]byte, error) {
+// runCorpus runs the command, without settings from the environment.
+func runCorpus(args ...string) ([]byte, error) {
 	cmd := exec.Command(program, append([]string{"sqllogictest"}, args...)...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "NEARSIDE_") })
 	return cmd.CombinedOutput()
@@ -22,11 +22,11 @@ func TestSQLLogicTest(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte("query I nosort\nSELECT 1\n----\n2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := sqllogictest("--edge", sample)
+	out, err := runCorpus("--edge", sample)
 	if want := sample + ": 12 pass, 0 fail, 1 fallback of 8 queries, 2 skipped\n"; err != nil || string(out) != want {
 		t.Errorf("%v, %q, want %q", err, out, want)
 	}
-	out, err = sqllogictest("--json", wrong)
+	out, err = runCorpus("--json", wrong)
 	if err == nil || !strings.Contains(string(out), `"passed":0,"failed":1`) {
 		t.Errorf("a wrong answer: %v, %s", err, out)
 	}
@@ -43,7 +43,7 @@ func TestSQLLogicTestCorpus(t *testing.T) {
 		t.Skipf("no files of the corpus in %s: %v", dir, err)
 	}
 	files = append(files, filepath.Join(dir, "sqllogictest", "select1.test"))
-	out, err := sqllogictest(append([]string{"--edge"}, files...)...)
+	out, err := runCorpus(append([]string{"--edge"}, files...)...)
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
