@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"time"
 
 	"connectrpc.com/connect"
 )
@@ -28,6 +29,11 @@ type Config struct {
 	InsecureListen bool
 	// AdvertiseURL is the base URL of the gateway as the other regions reach it. Default: made of the gateway's address.
 	AdvertiseURL string
+
+	// MaxWatchers is how many watches there may be at a time. Default: 4096.
+	MaxWatchers int
+	// WatchProgress is after how long a watcher is told how far it is if nothing that it watches changed. Default: 5 s.
+	WatchProgress time.Duration
 
 	// Mount adds services to the gateway, if it is set. They reach data at gatewayURL and serve with the given options.
 	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error

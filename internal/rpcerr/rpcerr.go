@@ -63,6 +63,9 @@ var codes = map[Reason]connect.Code{
 	datav1.ErrorReason_ERROR_REASON_ALREADY_EXISTS:          connect.CodeAlreadyExists,
 	datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND:      connect.CodeNotFound,
 	datav1.ErrorReason_ERROR_REASON_CORRUPT:                 connect.CodeInternal,
+	datav1.ErrorReason_ERROR_REASON_BOOKMARK_TOO_OLD:        connect.CodeOutOfRange,
+	datav1.ErrorReason_ERROR_REASON_SCHEMA_CHANGED:          connect.CodeFailedPrecondition,
+	datav1.ErrorReason_ERROR_REASON_WATCH_INTERRUPTED:       connect.CodeUnavailable,
 }
 
 // Field is one broken rule of one request field.

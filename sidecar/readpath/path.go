@@ -29,6 +29,7 @@ type Options struct {
 
 // Path is a region's read path. It may be used concurrently.
 type Path struct {
+	region    string
 	store     *replica.Store
 	directory *Directory
 	first     Reader
@@ -48,7 +49,7 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m}
+	p := &Path{region: o.Region, store: o.Store, directory: o.Directory, metrics: m}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}

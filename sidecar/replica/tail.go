@@ -50,6 +50,9 @@ type TailPosition struct {
 	generation uint32
 }
 
+// SameCopy reports whether both places are in the same making of the copy: only then can their versions be compared.
+func (p TailPosition) SameCopy(other TailPosition) bool { return p.generation == other.generation }
+
 // TailPosition returns the place of a snapshot: what follows it in the tail is what was committed since.
 func (s *Snapshot) TailPosition() TailPosition {
 	return TailPosition{Version: s.applied.version, generation: s.applied.generation}
