@@ -74,6 +74,7 @@ func sidecarCommand(app *cli.App) *cobra.Command {
 				return sidecar.Start(ctx, sidecar.Config{
 					Region: c.Region, PrimaryURL: c.Primary, Listen: c.Listen, AdminListen: admin, Dir: c.Folder(),
 					InsecureListen: c.InsecureListen, AdvertiseURL: c.AdvertiseURL, Logger: newLogger(app.Stderr, logs),
+					MaxWatchers: c.MaxWatchers, WatchProgress: c.WatchProgress,
 				})
 			})
 		}),

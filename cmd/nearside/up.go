@@ -144,6 +144,8 @@ func (u *up) region(i int, started chan<- *sidecar.Sidecar) supervise.StartFunc 
 			AdminListen:     u.address(i + config.AdminPortOffset),
 			Dir:             filepath.Join(u.Dir, u.Regions[i]),
 			InsecureListen:  u.InsecureListen,
+			MaxWatchers:     u.MaxWatchers,
+			WatchProgress:   u.WatchProgress,
 			Mount:           business.Mount,
 			MountedServices: business.Names,
 			Logger:          u.logger,

@@ -123,7 +123,7 @@ flag's name), else they have their default.`,
 	})
 	root.AddCommand(
 		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.migrateCommand(), app.statusCommand(),
-		app.verifyCommand(), app.versionCommand(),
+		app.verifyCommand(), app.versionCommand(), app.watchCommand(),
 	)
 	return root
 }

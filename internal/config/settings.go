@@ -111,6 +111,7 @@ type Up struct {
 	MaxOpen        int      // databases whose files the primary has open at once; default 256
 
 	LogKeep
+	Watching
 }
 
 // DefaultUp returns the defaults.
@@ -118,7 +119,7 @@ func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
 		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen,
-		LogKeep: defaultLogKeep(),
+		LogKeep: defaultLogKeep(), Watching: defaultWatching(),
 	}
 }
 
@@ -129,6 +130,7 @@ func (c *Up) Register(s Set) {
 	s.Strings(&c.Regions, "regions", "the regions, the primary's first")
 	s.String(&c.ListenHost, "listen-host", "address to listen on")
 	c.LogKeep.register(s)
+	c.Watching.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 }
@@ -163,7 +165,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.LogKeep.validate(), validMaxOpen(c.MaxOpen))
+	errs = append(errs, c.LogKeep.validate(), c.Watching.validate(), validMaxOpen(c.MaxOpen))
 	return errors.Join(errs...)
 }
 
@@ -264,11 +266,13 @@ type Sidecar struct {
 	Dir            string // default .nearside/REGION
 	AdvertiseURL   string // where others reach the gateway; default from Listen
 	InsecureListen bool   // allow a Listen that other machines reach; default false
+
+	Watching
 }
 
 // DefaultSidecar returns the defaults.
 func DefaultSidecar() Sidecar {
-	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080"}
+	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", Watching: defaultWatching()}
 }
 
 // Register registers the settings, with the present values as defaults.
@@ -278,6 +282,7 @@ func (c *Sidecar) Register(s Set) {
 	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
 	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
 	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
+	c.Watching.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 }
 
@@ -295,6 +300,7 @@ func (c *Sidecar) Validate() error {
 		validURL("primary", c.Primary),
 		validListen(c.Listen, c.InsecureListen),
 		advertise,
+		c.Watching.validate(),
 	)
 }
 
