@@ -29,7 +29,8 @@ const StatementTimeout = 30 * time.Second
 
 // Service answers DataService.
 type Service struct {
-	// What is not there yet answers unimplemented.
+	// What is not there yet answers unimplemented, and Watch, which is a region's: the log's tail that it reads has what rows
+	// were before.
 	datav1connect.UnimplementedDataServiceHandler
 
 	registry  *registry.Registry

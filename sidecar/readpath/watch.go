@@ -6,6 +6,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
@@ -30,8 +31,8 @@ func (p *Path) Locate(ctx context.Context, h http.Header, name, mark string) (*L
 		return nil, err
 	}
 	if read.Database == nil {
-		if p.codec() == nil || p.directory.MeshProblem() != nil {
-			return nil, notReady(name)
+		if mesh, ok := p.store.Database(meshdb.DatabaseID); !ok || !mesh.Live() || p.codec() == nil || p.directory.MeshProblem() != nil {
+			return nil, notReady(name) // it may be known as soon as the copy of _mesh is complete again
 		}
 		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_DATABASE_NOT_FOUND, "no such database in this region: %s", name).
 			With("database", name)
