@@ -63,7 +63,7 @@ the schema that --progress shows, the watch goes on after that commit.`,
 		}),
 	}
 	to.register(cmd)
-	db = database(cmd)
+	db = to.database(cmd)
 	flags := cmd.Flags()
 	flags.StringArrayVar(&keys, "key", nil, "only rows whose key begins with this value; again for its next column")
 	flags.StringArrayVar(&where, "where", nil, "only rows that fit COLUMN=TEXT, or COLUMN:=JSON for a number or null; again for more")

@@ -41,7 +41,7 @@ func (p *Path) Locate(ctx context.Context, h http.Header, name, mark string) (*L
 	if !ok {
 		return nil, notReady(name)
 	}
-	l := &Located{Database: read.Database, Copy: d, codec: p.codec(), region: p.region}
+	l := &Located{Database: read.Database, Copy: d, codec: p.codec(), region: p.region[0]}
 	m, err := readMarks(l.codec, &datav1.Consistency{Bookmark: mark}, h)
 	if err != nil {
 		return nil, err

@@ -108,6 +108,14 @@ const (
 	ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND ErrorReason = 34
 	// internal: a stored block or record does not match its checksum.
 	ErrorReason_ERROR_REASON_CORRUPT ErrorReason = 35
+	// resource_exhausted: a row or a value is larger than the limit. Metadata: {"limit": "8388608"}.
+	ErrorReason_ERROR_REASON_ROW_TOO_LARGE ErrorReason = 36
+	// resource_exhausted: SQLite's memory has reached its limit; nothing was done. google.rpc.RetryInfo says when to try again.
+	ErrorReason_ERROR_REASON_MEMORY_LIMIT ErrorReason = 37
+	// resource_exhausted: the request is larger than the limit, as it is sent or unpacked. Metadata: {"limit": "75497472"}.
+	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 38
+	// deadline_exceeded: the request did not arrive in time; nothing was done.
+	ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW ErrorReason = 39
 	// out_of_range: the region's log no longer reaches back to the bookmark that a watch is to begin after. Read the rows again
 	// and watch from that read's bookmark. Metadata: {"version": "120", "oldest_version": "4711"}.
 	ErrorReason_ERROR_REASON_BOOKMARK_TOO_OLD ErrorReason = 50
@@ -157,6 +165,10 @@ var (
 		33: "ERROR_REASON_ALREADY_EXISTS",
 		34: "ERROR_REASON_RESOURCE_NOT_FOUND",
 		35: "ERROR_REASON_CORRUPT",
+		36: "ERROR_REASON_ROW_TOO_LARGE",
+		37: "ERROR_REASON_MEMORY_LIMIT",
+		38: "ERROR_REASON_REQUEST_TOO_LARGE",
+		39: "ERROR_REASON_REQUEST_TOO_SLOW",
 		50: "ERROR_REASON_BOOKMARK_TOO_OLD",
 		51: "ERROR_REASON_SCHEMA_CHANGED",
 		52: "ERROR_REASON_WATCH_INTERRUPTED",
@@ -198,6 +210,10 @@ var (
 		"ERROR_REASON_ALREADY_EXISTS":          33,
 		"ERROR_REASON_RESOURCE_NOT_FOUND":      34,
 		"ERROR_REASON_CORRUPT":                 35,
+		"ERROR_REASON_ROW_TOO_LARGE":           36,
+		"ERROR_REASON_MEMORY_LIMIT":            37,
+		"ERROR_REASON_REQUEST_TOO_LARGE":       38,
+		"ERROR_REASON_REQUEST_TOO_SLOW":        39,
 		"ERROR_REASON_BOOKMARK_TOO_OLD":        50,
 		"ERROR_REASON_SCHEMA_CHANGED":          51,
 		"ERROR_REASON_WATCH_INTERRUPTED":       52,
@@ -235,8 +251,7 @@ var File_nearside_data_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xdc\n" +
-	"\n" +
+	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xe2\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_DATABASE_NOT_FOUND\x10\x01\x12 \n" +
@@ -274,7 +289,11 @@ const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_RULE_VIOLATED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_ALREADY_EXISTS\x10!\x12#\n" +
 	"\x1fERROR_REASON_RESOURCE_NOT_FOUND\x10\"\x12\x18\n" +
-	"\x14ERROR_REASON_CORRUPT\x10#\x12!\n" +
+	"\x14ERROR_REASON_CORRUPT\x10#\x12\x1e\n" +
+	"\x1aERROR_REASON_ROW_TOO_LARGE\x10$\x12\x1d\n" +
+	"\x19ERROR_REASON_MEMORY_LIMIT\x10%\x12\"\n" +
+	"\x1eERROR_REASON_REQUEST_TOO_LARGE\x10&\x12!\n" +
+	"\x1dERROR_REASON_REQUEST_TOO_SLOW\x10'\x12!\n" +
 	"\x1dERROR_REASON_BOOKMARK_TOO_OLD\x102\x12\x1f\n" +
 	"\x1bERROR_REASON_SCHEMA_CHANGED\x103\x12\"\n" +
 	"\x1eERROR_REASON_WATCH_INTERRUPTED\x104B\xc8\x01\n" +
