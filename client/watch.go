@@ -36,7 +36,7 @@ func Watch(ctx context.Context, data datav1connect.DataServiceClient, req *datav
 	return func(yield func(Event, error) bool) {
 		w := &watching{request: proto.CloneOf(req)}
 		for try := 0; ; try++ {
-			err, stopped := w.stream(ctx, data, yield, &try)
+			stopped, err := w.stream(ctx, data, yield, &try)
 			switch {
 			case stopped:
 				return
@@ -65,12 +65,12 @@ type watching struct {
 // stream opens the watch and goes on until the stream ends, for which err is why, or the caller wants no more.
 func (w *watching) stream(
 	ctx context.Context, data datav1connect.DataServiceClient, yield func(Event, error) bool, try *int,
-) (err error, stopped bool) { //nolint:revive // the error is a result like the other here, not a failure
+) (stopped bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // before Close, which would read all that is left
 	in, err := data.Watch(ctx, connect.NewRequest(w.request))
 	if err != nil {
-		return err, false
+		return false, err
 	}
 	defer func() {
 		cancel()
@@ -98,10 +98,10 @@ func (w *watching) stream(
 		e := w.event
 		e.Changes, pending = pending, nil
 		if !yield(e, nil) {
-			return nil, true
+			return true, nil
 		}
 	}
-	return in.Err(), false
+	return false, in.Err()
 }
 
 // goesOn reports whether a watch that ended with err can be opened again from its last bookmark.

@@ -26,8 +26,8 @@ type schema struct {
 }
 
 func newSchema(t *catalog.Table) (*schema, error) {
-	print, err := fingerprint(t)
-	return &schema{table: t, shape: keyread.NewShape(t), print: print}, err
+	of, err := fingerprint(t)
+	return &schema{table: t, shape: keyread.NewShape(t), print: of}, err
 }
 
 // fingerprint returns a text that is the same as long as rows of the table are told in the same way: its id, its name, its

@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
@@ -146,10 +147,8 @@ func (w *watcher) tellRecord(r *record) error {
 
 // checkSchema ends the stream where a commit changes what the caller takes the table for.
 func (w *watcher) checkSchema(r *record) error {
-	for _, id := range r.Dropped {
-		if id == w.table.ID {
-			return w.changed(r.Version, "table %s was dropped or made anew", w.table.Name)
-		}
+	if slices.Contains(r.Dropped, w.table.ID) {
+		return w.changed(r.Version, "table %s was dropped or made anew", w.table.Name)
 	}
 	if r.Catalog == nil {
 		return nil
@@ -158,10 +157,10 @@ func (w *watcher) checkSchema(r *record) error {
 	if t == nil {
 		return w.changed(r.Version, "table %s was dropped or made anew", w.table.Name)
 	}
-	switch print, err := fingerprint(t); {
+	switch now, err := fingerprint(t); {
 	case err != nil:
 		return err
-	case print != w.print:
+	case now != w.print:
 		return w.changed(r.Version, "the columns, the key or the name of table %s changed", w.table.Name)
 	}
 	return nil
@@ -212,7 +211,7 @@ func (w *watcher) add(c change) {
 	case !w.request.Binary:
 		w.out.Changes = append(w.out.Changes, c.message)
 	case w.raw == nil:
-		w.raw = c.encoded[:len(c.encoded):len(c.encoded)] // shared; another change moves it
+		w.raw = slices.Clip(c.encoded) // shared; another change moves it
 	default:
 		w.raw = append(w.raw, c.encoded...)
 	}
