@@ -19,9 +19,9 @@ type run struct {
 	batch   batch
 
 	foreignKeysOff bool
-	unchecked      bool  // some batch did not check foreign keys
-	lastDone       bool  // whether the batch before was done now, not by an earlier import
-	noted          int64 // the end of the last statement that was left out with a note
+	unchecked      bool   // some batch did not check foreign keys
+	doneAt         uint64 // the version of the last batch that this import did; 0 before the first
+	noted          int64  // the end of the last statement that was left out with a note
 }
 
 // batch is the statements of the next transaction.
@@ -140,14 +140,26 @@ func (r *run) flush(ctx context.Context) error {
 	if err != nil {
 		return r.failure(err)
 	}
-	if response.GetReplayed() && r.lastDone {
-		return fmt.Errorf("%s:%d: %w", r.opts.Name, statements[0].Line, ErrForgotten)
+	if err := r.place(response); err != nil {
+		return fmt.Errorf("%s:%d: %w", r.opts.Name, statements[0].Line, err)
 	}
-	r.lastDone = !response.GetReplayed()
 	r.count(response)
 	r.batch = batch{statements: statements[:0]}
 	if r.opts.OnBatch != nil {
 		r.opts.OnBatch(r.summary)
+	}
+	return nil
+}
+
+// place tells by the version of a batch who did it. One that is answered as done before, at a version after those that this
+// import made, is its own: an attempt of which no answer came back. One from before them is an earlier import's.
+func (r *run) place(response *datav1.TransactResponse) error {
+	switch version := response.GetVersion(); {
+	case version > r.doneAt && (r.doneAt > 0 || !response.GetReplayed()):
+		r.doneAt = version
+		response.Replayed = false
+	case response.GetReplayed() && r.doneAt > 0 && version > 0:
+		return ErrForgotten
 	}
 	return nil
 }
