@@ -28,7 +28,8 @@ type run struct {
 type batch struct {
 	statements []sqlsplit.Statement
 	bytes      int
-	schema     bool // statements change the schema
+	schema     bool  // statements change the schema
+	origins    []int // of the operations sent: the statement each one comes from
 }
 
 // scan calls f with each statement of the input.
@@ -123,18 +124,26 @@ func (r *run) flush(ctx context.Context) error {
 	// Tables are dropped in the order of their making as a rule, parents first.
 	request := &datav1.TransactRequest{
 		Database:             r.opts.Database,
-		Operations:           make([]*datav1.Operation, len(statements)),
+		Operations:           make([]*datav1.Operation, 0, len(statements)),
 		IdempotencyKey:       r.keys.next(statements, r.foreignKeysOff),
 		DeferForeignKeys:     r.batch.schema && !r.foreignKeysOff,
 		UncheckedForeignKeys: r.foreignKeysOff,
 	}
 	r.unchecked = r.unchecked || r.foreignKeysOff
+	r.batch.origins = r.batch.origins[:0]
 	for i, s := range statements {
-		statement, err := statementOf(s.Text, roleOf(s.Text))
+		parts, err := statementsOf(s.Text, roleOf(s.Text))
 		if err != nil {
 			return &StatementError{Name: r.opts.Name, Line: s.Line, Statement: s.Text, Err: err}
 		}
-		request.Operations[i] = &datav1.Operation{Operation: &datav1.Operation_Statement{Statement: statement}}
+		for _, part := range parts {
+			request.Operations = append(request.Operations, &datav1.Operation{
+				Operation: &datav1.Operation_Statement{Statement: part},
+			})
+			r.batch.origins = append(r.batch.origins, i)
+		}
+		// A row may refer to a later one of its statement.
+		request.DeferForeignKeys = request.DeferForeignKeys || len(parts) > 1 && !r.foreignKeysOff
 	}
 	response, err := transact(ctx, r.client, request, r.opts.RetryFor)
 	if err != nil {
@@ -144,7 +153,7 @@ func (r *run) flush(ctx context.Context) error {
 		return fmt.Errorf("%s:%d: %w", r.opts.Name, statements[0].Line, err)
 	}
 	r.count(response)
-	r.batch = batch{statements: statements[:0]}
+	r.batch = batch{statements: statements[:0], origins: r.batch.origins[:0]}
 	if r.opts.OnBatch != nil {
 		r.opts.OnBatch(r.summary)
 	}
