@@ -121,6 +121,14 @@ bench: ## Run the benchmarks (BENCH, PACKAGES)
 bench-system: build ## Measure a whole mesh beside a bare Connect echo (BENCH_FLAGS=-quick for a trial)
 	go run ./bench -nearside bin/nearside $(BENCH_FLAGS)
 
+.PHONY: bench-peers
+bench-peers: build ## Measure Nearside beside bare servers, Redis, PostgreSQL and Dapr, as far as they are installed
+	go run ./bench/peers -nearside bin/nearside $(BENCH_FLAGS)
+
+.PHONY: bench-soak
+bench-soak: build ## 10 minutes at 10,000 requests/s, judged (BENCH_FLAGS="-duration 1m -rate 1000" for less)
+	go run ./bench/soak -nearside bin/nearside $(BENCH_FLAGS)
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (10s)
 	@grep -r $(IN_TESTS) -o '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file name; do \

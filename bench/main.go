@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 	"time"
 )
@@ -34,8 +35,12 @@ type settings struct {
 	duration time.Duration // of each measurement
 	rows     int           // in the table
 	clients  int
-	rate     int // of the paced writes, a second
+	rate     int            // of the paced writes, a second
+	only     *regexp.Regexp // names of the measurements to make
 }
+
+// wants reports whether a measurement is to be made.
+func (s *settings) wants(name string) bool { return s.only.MatchString(name) }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	if len(args) > 0 && args[0] == echoCommand {
@@ -51,6 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	flags.IntVar(&s.rows, "rows", 1_000_000, "in the table")
 	flags.IntVar(&s.clients, "clients", 64, "at a time")
 	flags.IntVar(&s.rate, "rate", 2000, "writes a second while the lag is measured")
+	only := flags.String("only", "", "regular expression: measure only calls whose name it matches, and the lag if it matches that (default everything)")
 	quick := flags.Bool("quick", false, "whether it works at all: few rows, short measurements")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -60,6 +66,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	if s.duration <= 0 || s.rows < 1000 || s.clients < 1 || s.rate < 1 || flags.NArg() > 0 {
 		return errors.New("want a duration, at least 1,000 rows, a client and a write a second, and no arguments")
+	}
+	if s.only, err = regexp.Compile(*only); err != nil {
+		return fmt.Errorf("-only: %w", err)
 	}
 	dir, err := os.MkdirTemp(s.dir, "nearside-bench-")
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/nearside-dev/nearside/bench/internal/histogram"
 	"github.com/nearside-dev/nearside/bench/internal/load"
 	"github.com/nearside-dev/nearside/bench/internal/tap"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/histogram"
 )
 
 const (
@@ -36,12 +36,14 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	b.logf("filling the primary with %d rows", b.rows)
 	begin := time.Now()
-	version, err := b.fill(ctx)
+	version, err := fill(ctx, b.primary.addr, b.rows)
 	if err != nil {
 		return err
 	}
 	b.report.fillSeconds = time.Since(begin).Seconds()
-	for _, step := range []func(context.Context, uint64) error{b.measureCold, b.measureApply, b.measureReads, b.measureWrites, b.measureLag} {
+	for _, step := range []func(context.Context, uint64) error{
+		b.measureCold, b.measureApply, b.measureReads, b.measureMemory, b.measureWrites, b.measureLag, b.measureUp,
+	} {
 		if err := step(ctx, version); err != nil {
 			return err
 		}
@@ -207,6 +209,9 @@ func (b *bench) measureWrites(ctx context.Context, _ uint64) error {
 
 // measureLag has three regions follow writes at a steady rate and looks for them in another region than the caller's.
 func (b *bench) measureLag(ctx context.Context, version uint64) error {
+	if !b.wants("lag") {
+		return nil
+	}
 	for _, name := range []string{"us-east-1", "ap-southeast-1"} {
 		b.logf("%s copies the rows", name)
 		n, err := b.startRegion(ctx, name, b.primary.addr)
@@ -330,16 +335,24 @@ func (b *bench) settle(ctx context.Context) error {
 // measurement says what closed measures.
 type measurement struct {
 	name    string
-	servers []*node // whose processor time counts
-	beside  []*node // profiled too
+	servers []*node  // whose processor time counts
+	beside  []*node  // profiled too
+	targets []string // where clients call, in turn; nil is the target's address
 }
 
 // closed measures a call that all clients repeat without a pause.
 func (b *bench) closed(ctx context.Context, m measurement, target *node, call func(*load.Client, *rand.Rand) error) error {
+	if !b.wants(m.name) {
+		return nil
+	}
 	b.logf("%s", m.name)
 	tasks := make([]load.Task, b.clients)
 	for i := range tasks {
-		c, err := load.Dial(ctx, target.addr)
+		addr := target.addr
+		if len(m.targets) > 0 {
+			addr = m.targets[i%len(m.targets)]
+		}
+		c, err := load.Dial(ctx, addr)
 		if err != nil {
 			return err
 		}
@@ -376,6 +389,8 @@ func (b *bench) closed(ctx context.Context, m measurement, target *node, call fu
 		line.peak = append(line.peak, memory.Peak)
 	}
 	b.report.hops = append(b.report.hops, line)
+	b.logf("  %.0f/s, p50 %s ms, p99 %s ms, %.2f s of the servers' processors per 100 k", r.Rate(),
+		milliseconds(&r.Latency, 0.5), milliseconds(&r.Latency, 0.99), line.cpuPer100k())
 	return profiled()
 }
 

@@ -111,7 +111,8 @@ func (b *bench) startPrimary(ctx context.Context) (err error) {
 
 // startRegion starts a sidecar that has nothing yet and reaches the primary at an address.
 func (b *bench) startRegion(ctx context.Context, region, primaryAddr string) (*node, error) {
-	n, err := b.start(ctx, region, "sidecar", "--region", region, "--primary", "http://"+primaryAddr)
+	n, err := b.start(ctx, region, "sidecar", "--region", region, "--primary", "http://"+primaryAddr,
+		"--cache-bytes", "0") // what is measured is the replica
 	if err != nil {
 		return nil, err
 	}
@@ -193,9 +194,9 @@ func (n *node) caughtUp(ctx context.Context, version uint64) error {
 	})
 }
 
-// fill makes the database with its rows at the primary and returns the version that has them all.
-func (b *bench) fill(ctx context.Context) (version uint64, err error) {
-	c, err := load.Dial(ctx, b.primary.addr)
+// fill makes the database with its rows at a primary and returns the version that has them all.
+func fill(ctx context.Context, addr string, rows int) (version uint64, err error) {
+	c, err := load.Dial(ctx, addr)
 	if err != nil {
 		return 0, err
 	}
@@ -210,10 +211,10 @@ func (b *bench) fill(ctx context.Context) (version uint64, err error) {
 		}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	if err := insert(ctx, c, random, 0, b.rows); err != nil {
+	if err := insert(ctx, c, random, 0, rows); err != nil {
 		return 0, err
 	}
-	res, err := put(c, random, int64(b.rows))
+	res, err := put(c, random, int64(rows))
 	return res.GetVersion(), err
 }
 

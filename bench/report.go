@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nearside-dev/nearside/bench/internal/histogram"
 	"github.com/nearside-dev/nearside/bench/internal/load"
 	"github.com/nearside-dev/nearside/bench/internal/process"
+	"github.com/nearside-dev/nearside/internal/histogram"
 )
 
 // report is what was measured.

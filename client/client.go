@@ -12,7 +12,9 @@ import (
 // busy service open one for nearly every call.
 const maxIdleConnsPerHost = 64
 
-// Client calls the data API of one gateway or primary. It is safe for concurrent use.
+// Client calls the data API of one gateway or primary. Its calls fail with *Error. It is safe for concurrent use.
+//
+// The generated methods take and return messages; Database is for those who would rather have Go values.
 type Client struct {
 	datav1connect.DataServiceClient
 
@@ -67,8 +69,8 @@ func New(url string, opts ...Option) *Client {
 		c.transport.MaxIdleConnsPerHost = maxIdleConnsPerHost
 		cfg.httpClient = &http.Client{Transport: c.transport}
 	}
-	// The repeat is outermost, so that each try carries the bookmarks of its own time.
-	var own []connect.Interceptor
+	// The repeat is outside the session, so that each try carries the bookmarks of its own time.
+	own := []connect.Interceptor{typed{}}
 	if cfg.retry {
 		own = append(own, Retry())
 	}

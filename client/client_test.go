@@ -8,14 +8,11 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
-	"go.uber.org/goleak"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Bookmarks of two databases, in the order of their age.
 const (

@@ -10,6 +10,9 @@ import (
 	"regexp"
 
 	"connectrpc.com/connect"
+
+	"github.com/nearside-dev/nearside/internal/server"
+	"github.com/nearside-dev/nearside/sidecar/memory"
 )
 
 // Config is a sidecar's.
@@ -28,6 +31,16 @@ type Config struct {
 	InsecureListen bool
 	// AdvertiseURL is the base URL of the gateway as the other regions reach it. Default: made of the gateway's address.
 	AdvertiseURL string
+
+	// Limits are the gateway's; its name, logger and registerer are set by Start.
+	Limits server.Config
+	// MaxCalls is how many calls to the primary there may be at a time; default forward.DefaultMaxInFlight.
+	MaxCalls int
+
+	// CacheBytes is how much memory answers and values may be kept in, and CachePercent how much of it one database may take.
+	// 0 bytes is no cache, 0 percent memory.DefaultDatabasePercent.
+	CacheBytes   int64
+	CachePercent int
 
 	// Mount adds services to the gateway, if it is set. They reach data at gatewayURL and serve with the given options.
 	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error
@@ -59,6 +72,12 @@ func (c *Config) Validate() error {
 	}
 	if err := checkURL(c.PrimaryURL); err != nil {
 		errs = append(errs, fmt.Errorf("primary: %w", err))
+	}
+	if c.CacheBytes != 0 && c.CacheBytes < memory.MinBytes {
+		errs = append(errs, fmt.Errorf("cache bytes: %d is less than %d", c.CacheBytes, memory.MinBytes))
+	}
+	if c.CachePercent < 0 || c.CachePercent > 100 {
+		errs = append(errs, fmt.Errorf("cache percent: %d is none", c.CachePercent))
 	}
 	if c.AdvertiseURL != "" {
 		if err := checkURL(c.AdvertiseURL); err != nil {

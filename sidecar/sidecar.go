@@ -28,6 +28,7 @@ import (
 	internalverify "github.com/nearside-dev/nearside/internal/verify"
 	"github.com/nearside-dev/nearside/sidecar/forward"
 	"github.com/nearside-dev/nearside/sidecar/gateway"
+	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 	"github.com/nearside-dev/nearside/sidecar/verify"
@@ -103,14 +104,19 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	})
 	var follower *replica.Follower // made below: it and primary tell each other about the connection
 	primary, err := forward.New(forward.Options{
-		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics,
+		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics, MaxInFlight: c.MaxCalls,
 		Connected: func() bool { return follower.Connected() },
 	})
 	if err != nil {
 		return nil, err
 	}
+	cache, err := s.openCache(metrics)
+	if err != nil {
+		return nil, err
+	}
 	path, err := readpath.New(readpath.Options{
-		Region: c.Region, Store: s.store, Directory: s.directory, Primary: primary, Logger: s.logger, Registerer: metrics,
+		Region: c.Region, Store: s.store, Directory: s.directory, Memory: cache, Primary: primary, Logger: s.logger,
+		Registerer: metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -122,7 +128,11 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	follower = replica.NewFollower(s.store,
 		replicationv1connect.NewReplicationServiceClient(stream, c.PrimaryURL, connect.WithAcceptCompression("gzip", nil, nil)),
 		replica.FollowerConfig{
-			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset, OnHeartbeat: s.onHeartbeat,
+			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset,
+			OnHeartbeat: func() {
+				primary.Heard()
+				s.onHeartbeat()
+			},
 			Redial: stream.CloseIdleConnections,
 		})
 	recorder, err := internalverify.NewRecorder(s.logger, metrics)
@@ -133,7 +143,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 		Region: c.Region, PrimaryURL: c.PrimaryURL, Store: s.store, Directory: s.directory, HTTPClient: calls, Streams: stream,
 		Recorder: recorder,
 	})
-	handler, err := s.handler(metrics, gateway.NewData(primary, path), verifier, &gateway.Status{
+	handler, err := s.handler(metrics, gateway.NewData(primary, path), path, verifier, &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,
 		Health: s.health, Connected: follower.Connected, HTTPClient: calls,
 	})
@@ -148,6 +158,25 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	}
 	s.logger.InfoContext(ctx, "sidecar serves", slog.String("url", s.url), slog.String("admin_url", s.adminURL))
 	return s, nil
+}
+
+// openCache opens the memory that reads look into first; nil is none.
+func (s *Sidecar) openCache(metrics *prometheus.Registry) (*memory.Cache, error) {
+	if s.config.CacheBytes == 0 {
+		return nil, nil //nolint:nilnil // no cache keeps nothing
+	}
+	cache, err := memory.New(memory.Options{
+		Bytes: s.config.CacheBytes, DatabasePercent: cmp.Or(s.config.CachePercent, memory.DefaultDatabasePercent),
+		Stamps: s.store.Stamps(), Registerer: metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error {
+		cache.Close()
+		return nil
+	})
+	return cache, nil
 }
 
 // listen opens both listeners.
@@ -170,20 +199,26 @@ func (s *Sidecar) listen(ctx context.Context) (ln, adminLn net.Listener, err err
 
 // handler returns what the gateway's listener answers.
 func (s *Sidecar) handler(
-	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, verifier controlv1connect.VerifyServiceHandler,
-	status controlv1connect.StatusServiceHandler,
+	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, path *readpath.Path,
+	verifier controlv1connect.VerifyServiceHandler, status controlv1connect.StatusServiceHandler,
 ) (http.Handler, error) {
 	options, err := server.HandlerOptions(s.logger, metrics)
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(datav1connect.NewDataServiceHandler(data, options...))
+	dataPath, dataHandler := datav1connect.NewDataServiceHandler(data, options...)
+	mux.Handle(dataPath, dataHandler)
+	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
+		return nil, err
+	}
+	mux.Handle(datav1connect.NewCacheServiceHandler(gateway.NewCache(path), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(status, options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(verifier, options...)
 	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))
 	services := []string{
-		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
+		datav1connect.DataServiceName, datav1connect.CacheServiceName, controlv1connect.StatusServiceName,
+		controlv1connect.VerifyServiceName,
 	}
 	server.MountHealth(mux, s.health, append(services, s.config.MountedServices...), options...)
 	if s.config.Mount != nil {
@@ -220,7 +255,9 @@ func (s *Sidecar) serve(ln, adminLn net.Listener, handler http.Handler, metrics 
 		return errors.Join(err, ln.Close())
 	}
 	s.closers = append(s.closers, admin.Close)
-	front, err := server.Start(ln, handler, server.Config{Name: "gateway", Logger: s.logger, Registerer: metrics})
+	limits := s.config.Limits
+	limits.Name, limits.Logger, limits.Registerer = "gateway", s.logger, metrics
+	front, err := server.Start(ln, handler, limits)
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func decode[T any](t *testing.T, text string) T {
 func TestRoleDefaults(t *testing.T) {
 	app := &cli.App{}
 	up, primaryDefaults, sidecarDefaults := config.DefaultUp(), config.DefaultPrimary(), config.DefaultSidecar()
-	logs := config.DefaultLog()
+	logs, limits := config.DefaultLog(), config.DefaultLimits()
 	for _, test := range []struct {
 		cmd  *cobra.Command
 		want map[string]string
@@ -135,19 +135,27 @@ func TestRoleDefaults(t *testing.T) {
 		{upCommand(app), map[string]string{
 			"dir": up.Dir, "port": fmt.Sprint(up.Port), "regions": "[" + strings.Join(up.Regions, ",") + "]",
 			"listen-host": up.ListenHost, "insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
-			"max-open-databases": fmt.Sprint(up.MaxOpen),
-			"log-keep-age":       up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
+			"max-open-databases": fmt.Sprint(up.MaxOpen), "sqlite-memory-mib": fmt.Sprint(up.SQLiteMiB),
+			"cache-bytes": fmt.Sprint(up.Cache.Bytes), "cache-database-percent": fmt.Sprint(up.Cache.Percent),
+			"log-keep-age": up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
 			"log-keep-age": primaryDefaults.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(primaryDefaults.LogKeepMiB),
 			"insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
 			"max-open-databases": fmt.Sprint(primaryDefaults.MaxOpen),
+			"sqlite-memory-mib":  fmt.Sprint(primaryDefaults.SQLiteMiB), "max-connections": fmt.Sprint(limits.Connections),
+			"max-connections-per-client": fmt.Sprint(limits.ConnectionsPerClient),
+			"max-requests-per-client":    fmt.Sprint(limits.RequestsPerClient),
 		}},
 		{sidecarCommand(app), map[string]string{
 			"dir": sidecarDefaults.Dir, "listen": sidecarDefaults.Listen, "region": sidecarDefaults.Region,
 			"primary": sidecarDefaults.Primary, "advertise-url": "", "insecure-listen": "false",
+			"cache-bytes": fmt.Sprint(sidecarDefaults.Cache.Bytes), "cache-database-percent": fmt.Sprint(sidecarDefaults.Cache.Percent),
 			"log-level": logs.Level, "log-format": logs.Format,
+			"max-primary-calls": fmt.Sprint(sidecarDefaults.MaxCalls), "max-connections": fmt.Sprint(limits.Connections),
+			"max-connections-per-client": fmt.Sprint(limits.ConnectionsPerClient),
+			"max-requests-per-client":    fmt.Sprint(limits.RequestsPerClient),
 		}},
 	} {
 		got := map[string]string{}

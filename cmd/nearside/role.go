@@ -16,6 +16,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/cli"
 	"github.com/nearside-dev/nearside/internal/cli/supervise"
 	"github.com/nearside-dev/nearside/internal/config"
+	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/primary"
 	"github.com/nearside-dev/nearside/sidecar"
@@ -25,7 +26,7 @@ import (
 const closeTimeout = 10 * time.Second
 
 func primaryCommand(app *cli.App) *cobra.Command {
-	c, logs := config.DefaultPrimary(), config.DefaultLog()
+	c, logs, limits := config.DefaultPrimary(), config.DefaultLog(), config.DefaultLimits()
 	cmd := &cobra.Command{
 		Use:     "primary",
 		Short:   "Run a primary",
@@ -33,7 +34,7 @@ func primaryCommand(app *cli.App) *cobra.Command {
 		Example: "  nearside primary --listen 127.0.0.1:7070 --dir /var/lib/nearside/primary",
 		Args:    cobra.NoArgs,
 		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
-			if err := validate(&c, &logs); err != nil {
+			if err := validate(&c, &logs, &limits); err != nil {
 				return err
 			}
 			admin, err := config.Shift(c.Listen, config.AdminPortOffset)
@@ -44,18 +45,27 @@ func primaryCommand(app *cli.App) *cobra.Command {
 				return primary.Start(ctx, primary.Config{
 					Dir: c.Dir, Listen: c.Listen, AdminListen: admin, Region: c.Region, InsecureListen: c.InsecureListen,
 					Keep:    changelog.Retention{Age: c.LogKeepAge, Bytes: c.LogKeepBytes()},
-					MaxOpen: c.MaxOpen, Logger: newLogger(app.Stderr, logs),
+					MaxOpen: c.MaxOpen, SQLiteMemory: int64(c.SQLiteMiB) << 20, Logger: newLogger(app.Stderr, logs),
+					Limits: serverLimits(limits),
 				})
 			})
 		}),
 	}
 	c.Register(config.NewSet(cmd.Flags()))
 	logs.Register(config.NewSet(cmd.Flags()))
+	limits.Register(config.NewSet(cmd.Flags()))
 	return cmd
 }
 
+// serverLimits returns a listener's limits.
+func serverLimits(c config.Limits) server.Config {
+	return server.Config{
+		MaxConnections: c.Connections, MaxConnectionsPerClient: c.ConnectionsPerClient, MaxRequestsPerClient: c.RequestsPerClient,
+	}
+}
+
 func sidecarCommand(app *cli.App) *cobra.Command {
-	c, logs := config.DefaultSidecar(), config.DefaultLog()
+	c, logs, limits := config.DefaultSidecar(), config.DefaultLog(), config.DefaultLimits()
 	cmd := &cobra.Command{
 		Use:     "sidecar",
 		Short:   "Run a region's sidecar",
@@ -63,7 +73,7 @@ func sidecarCommand(app *cli.App) *cobra.Command {
 		Example: "  nearside sidecar --region eu-west-1 --primary http://10.0.0.1:7070 --listen 127.0.0.1:8081 --dir /var/lib/nearside/eu",
 		Args:    cobra.NoArgs,
 		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
-			if err := validate(&c, &logs); err != nil {
+			if err := validate(&c, &logs, &limits); err != nil {
 				return err
 			}
 			admin, err := config.Shift(c.Listen, config.AdminPortOffset)
@@ -73,13 +83,16 @@ func sidecarCommand(app *cli.App) *cobra.Command {
 			return runRole(cmd.Context(), app, c.Listen, admin, func(ctx context.Context) (supervise.Role, error) {
 				return sidecar.Start(ctx, sidecar.Config{
 					Region: c.Region, PrimaryURL: c.Primary, Listen: c.Listen, AdminListen: admin, Dir: c.Folder(),
-					InsecureListen: c.InsecureListen, AdvertiseURL: c.AdvertiseURL, Logger: newLogger(app.Stderr, logs),
+					InsecureListen: c.InsecureListen, AdvertiseURL: c.AdvertiseURL,
+					CacheBytes: int64(c.Cache.Bytes), CachePercent: c.Cache.Percent, Logger: newLogger(app.Stderr, logs),
+					Limits: serverLimits(limits), MaxCalls: c.MaxCalls,
 				})
 			})
 		}),
 	}
 	c.Register(config.NewSet(cmd.Flags()))
 	logs.Register(config.NewSet(cmd.Flags()))
+	limits.Register(config.NewSet(cmd.Flags()))
 	return cmd
 }
 

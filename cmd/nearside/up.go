@@ -129,6 +129,7 @@ func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
 		Region:         u.Regions[0],
 		InsecureListen: u.InsecureListen,
 		MaxOpen:        u.MaxOpen,
+		SQLiteMemory:   int64(u.SQLiteMiB) << 20,
 		Keep:           changelog.Retention{Age: u.LogKeepAge, Bytes: u.LogKeepBytes()},
 		Logger:         u.logger,
 	})
@@ -144,6 +145,8 @@ func (u *up) region(i int, started chan<- *sidecar.Sidecar) supervise.StartFunc 
 			AdminListen:     u.address(i + config.AdminPortOffset),
 			Dir:             filepath.Join(u.Dir, u.Regions[i]),
 			InsecureListen:  u.InsecureListen,
+			CacheBytes:      int64(u.Cache.Bytes),
+			CachePercent:    u.Cache.Percent,
 			Mount:           business.Mount,
 			MountedServices: business.Names,
 			Logger:          u.logger,

@@ -28,17 +28,38 @@ type System struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Environ        []string
-	// StdinTerminal and StderrTerminal say whether a person is at the other end.
-	StdinTerminal, StderrTerminal bool
+	// StdinTerminal, StdoutTerminal and StderrTerminal say whether a person is at the other end.
+	StdinTerminal, StdoutTerminal, StderrTerminal bool
+
+	takeTerminal bool // the prompt may take over the process's own terminal
 }
 
 // OS returns the process's own System.
 func OS() System {
-	return System{
+	s := System{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
 		StdinTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
+		StdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		StderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
+	s.takeTerminal = s.StdinTerminal && s.StdoutTerminal
+	return s
+}
+
+// env returns a variable of the environment, or "".
+func (s *System) env(name string) string {
+	value := ""
+	for _, pair := range s.Environ { // of two, the last one counts
+		if n, v, ok := strings.Cut(pair, "="); ok && n == name {
+			value = v
+		}
+	}
+	return value
+}
+
+// colors reports whether standard output is to have colours: it is a terminal that has some, and NO_COLOR is not set.
+func (s *System) colors() bool {
+	return s.StdoutTerminal && s.env("NO_COLOR") == "" && s.env("TERM") != "dumb"
 }
 
 // App is what all commands share.
@@ -122,8 +143,8 @@ flag's name), else they have their default.`,
 		},
 	})
 	root.AddCommand(
-		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.migrateCommand(), app.statusCommand(),
-		app.verifyCommand(), app.versionCommand(),
+		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.migrateCommand(), app.statusCommand(),
+		app.verifyCommand(), app.cacheCommand(), app.benchCommand(), app.versionCommand(), app.completionCommand(),
 	)
 	return root
 }

@@ -8,12 +8,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/internal/config"
 )
 
@@ -43,8 +45,12 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{name: "nothing", code: 2, stderr: "command"},
 		{name: "unknown", args: "frobnicate", code: 2, stderr: `unknown command "frobnicate"`},
-		{name: "later: export", args: "export|--db|x", code: 2, stderr: `unknown command "export"`},
-		{name: "later: bench", args: "bench", code: 2, stderr: `unknown command "bench"`},
+		{name: "bench: mix", args: "bench|--mix|get=99", code: 2, stderr: "sums up to 99"},
+		{name: "bench: kind", args: "bench|--mix|put=100", code: 2, stderr: "put=100"},
+		{name: "bench: distribution", args: "bench|--distribution|normal", code: 2, stderr: "uniform or zipf"},
+		{name: "bench: zipf", args: "bench|--zipf|1", code: 2, stderr: "--zipf 1"},
+		{name: "bench: protocol", args: "bench|--protocol|soap", code: 2, stderr: "--protocol"},
+		{name: "bench: numbers", args: "bench|--connections|0", code: 2, stderr: "--connections 0"},
 		{name: "later: token", args: "token|create", code: 2, stderr: `unknown command "token"`},
 		{name: "later: watch help", args: "watch|--help", code: 2, stderr: `unknown command "watch"`},
 		{name: "later: db fork", args: "db|fork", code: 2, stderr: `unknown command "fork" for "nearside db"`},
@@ -69,7 +75,11 @@ func TestExitCodes(t *testing.T) {
 		{name: "bad variable", environ: []string{"NEARSIDE_TIMEOUT=x"}, args: "status", code: 2, stderr: "NEARSIDE_TIMEOUT"},
 		{name: "no config", args: "version|--config|/does/not/exist", code: 2, stderr: "/does/not/exist"},
 
+		{name: "completion of nothing", args: "completion", code: 2, stderr: "bash, zsh, fish"},
+		{name: "completion of another shell", args: "completion|tcsh", code: 2, stderr: "bash, zsh, fish"},
+		{name: "watch too often", args: "status|--watch=1ms", code: 2, stderr: "--watch=1ms"},
 		{name: "unreachable: status", environ: away, args: "status", code: 1, stderr: "unavailable"},
+		{name: "unreachable: bench", environ: away, args: "bench", code: 1, stderr: "unavailable"},
 		{name: "unreachable: sql", environ: away, args: "sql|SELECT 1", code: 1, stderr: "unavailable"},
 		{name: "unreachable: db", environ: away, args: "db|list", code: 1, stderr: "unavailable"},
 		{name: "no file", environ: away, args: "import|/does/not/exist", code: 1, stderr: "/does/not/exist"},
@@ -200,30 +210,51 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 6 {
-		t.Errorf("%d commands with --url, want sql, db, import, migrate, status and verify", clients)
+	if clients != 9 {
+		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status, verify and cache", clients)
 	}
 }
 
-func TestPrompt(t *testing.T) {
-	var out bytes.Buffer
-	in := "SELECT 1;\n\nSELECT\n2;\nquit\nSELECT 3;\n"
-	text, err := io.ReadAll(newPrompt(strings.NewReader(in), &out, "demo"))
-	if err != nil {
-		t.Fatal(err)
+func TestStatusTables(t *testing.T) {
+	regions := []*controlv1.GetStatusResponse_Region{
+		{Name: "a", Ready: true, Primary: true, Connected: true, Breaker: "closed"},
+		{Name: "b", Reason: "no copy", Breaker: "open", Databases: []*controlv1.GetStatusResponse_Database{
+			{Name: "shop", Version: 7, Lag: 3, StalenessMs: 61_500, Problem: "diverged"}, {Name: "ok", Version: 1, StalenessMs: 40},
+			{Name: "old", Version: 1, StalenessMs: 1500},
+		}},
 	}
-	if want := "SELECT 1;\n\nSELECT\n2;\n"; string(text) != want {
-		t.Errorf("read %q, want %q", text, want)
+	show := func(app *App) string {
+		var b strings.Builder
+		if err := app.showStatus(&b, regions); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
 	}
-	if want := "demo> demo> demo>  ...> demo> "; out.String() != want {
-		t.Errorf("asked %q, want %q", out.String(), want)
+	plain := show(&App{})
+	want := "region  role     gateway  link  breaker  state\n" +
+		"------  -------  -------  ----  -------  ------------------\n" +
+		"a       primary           up    closed   ready\n" +
+		"b       replica           down  open     not ready: no copy\n\n"
+	if !strings.HasPrefix(plain, want) {
+		t.Errorf("got\n%s", plain)
 	}
-	out.Reset()
-	if text, err := io.ReadAll(newPrompt(strings.NewReader("SELECT 1"), &out, "d")); err != nil || string(text) != "SELECT 1" {
-		t.Errorf("read %q, %v", text, err)
+	for _, part := range []string{"1 min 1 s", "1.5 s", "40 ms"} {
+		if !strings.Contains(plain, part) {
+			t.Errorf("%q lacks %q", plain, part)
+		}
 	}
-	if want := "d> ...> \n"; out.String() != want {
-		t.Errorf("asked %q, want %q", out.String(), want)
+	colored := show(&App{System: System{StdoutTerminal: true}})
+	for _, part := range []string{"\x1b[1mregion\x1b[0m", "\x1b[32mready\x1b[0m", "\x1b[31mnot ready: no copy\x1b[0m", "\x1b[31mdown\x1b[0m", "\x1b[33m3\x1b[0m", "\x1b[33m1.5 s\x1b[0m", "\x1b[31mdiverged\x1b[0m"} {
+		if !strings.Contains(colored, part) {
+			t.Errorf("%q lacks %q", colored, part)
+		}
+	}
+	bare := regexp.MustCompile("\x1b\\[[0-9]+m").ReplaceAllString(colored, "")
+	if diff := cmp.Diff(plain, bare); diff != "" {
+		t.Errorf("colours move things: %s", diff)
+	}
+	if none := show(&App{System: System{StdoutTerminal: true, Environ: []string{"NO_COLOR=1"}}}); none != plain {
+		t.Errorf("NO_COLOR: %q", none)
 	}
 }
 

@@ -30,6 +30,7 @@ type target struct {
 	config.Client
 
 	data   datav1connect.DataServiceClient
+	cache  datav1connect.CacheServiceClient
 	status controlv1connect.StatusServiceClient
 	verify controlv1connect.VerifyServiceClient
 }
@@ -54,6 +55,7 @@ func (t *target) connect(cmd *cobra.Command) error {
 		connect.WithInterceptors(callInterceptor(t.Token, t.Timeout)),
 	)
 	t.data = datav1connect.NewDataServiceClient(client, t.URL, options)
+	t.cache = datav1connect.NewCacheServiceClient(client, t.URL, options)
 	t.status = controlv1connect.NewStatusServiceClient(client, t.URL, options)
 	t.verify = controlv1connect.NewVerifyServiceClient(client, t.URL, options)
 	return nil
@@ -107,8 +109,9 @@ func callInterceptor(token string, timeout time.Duration) connect.UnaryIntercept
 }
 
 // database registers the setting that names the database.
-func database(cmd *cobra.Command) *string {
+func (t *target) database(cmd *cobra.Command) *string {
 	name := "demo"
 	config.NewSet(cmd.Flags()).String(&name, "db", "the database")
+	t.completeDatabases(cmd)
 	return &name
 }

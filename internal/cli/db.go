@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
-	"github.com/nearside-dev/nearside/internal/cli/render"
 )
 
 func (app *App) dbCommand() *cobra.Command {
@@ -76,12 +75,16 @@ func (app *App) dbCreateCommand(to *target) *cobra.Command {
 }
 
 func (app *App) dbListCommand(to *target) *cobra.Command {
-	return &cobra.Command{
+	var format *string
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the databases",
 		Args:  cobra.NoArgs,
 		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
 			if err := to.connect(cmd); err != nil {
+				return err
+			}
+			if err := app.chooseFormat(cmd, format, listFormats); err != nil {
 				return err
 			}
 			list, err := app.listDatabases(cmd.Context(), to)
@@ -104,9 +107,11 @@ func (app *App) dbListCommand(to *target) *cobra.Command {
 				created := d.GetCreateTime().AsTime().Local().Format(time.DateTime)
 				rows[i] = []string{d.GetName(), strconv.FormatUint(d.GetVersion(), 10), regions, created}
 			}
-			return render.Table(app.Stdout, []string{"name", "version", "regions", "created"}, rows, []bool{false, true})
+			return app.writeList(*format, []string{"name", "version", "regions", "created"}, rows, []bool{false, true})
 		}),
 	}
+	format = listFormat(cmd)
+	return cmd
 }
 
 // listDatabases asks the primary, so that a database just created anywhere is there, and the region when there is no

@@ -55,7 +55,7 @@ the order of their references, and keys are checked at the end of each batch.`,
 		}),
 	}
 	c.target.register(cmd)
-	db = database(cmd)
+	db = c.target.database(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&c.create, "create", true, "create the database if there is none")
 	flags.BoolVar(&c.options.Atomic, "atomic", false, "all in one transaction, at most 64 MiB")

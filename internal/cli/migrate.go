@@ -61,7 +61,7 @@ or that would come before an applied one, is refused by name and nothing is done
 		}),
 	}
 	to.register(cmd)
-	db = database(cmd)
+	db = to.database(cmd)
 	cmd.Flags().BoolVar(&create, "create", false, "create the database if there is none")
 	return cmd
 }

@@ -27,6 +27,10 @@ func (app *App) sqlCommand() *cobra.Command {
 		Long: `Run the statement given, or those of standard input, separated by semicolons. Each
 is answered as soon as it is done, and sees what the ones before it did.
 
+With no statement and a terminal it is a prompt: with a history, completion of names
+and keywords by Tab, statements over several lines, and commands that .help lists.
+Ctrl-C stops a running statement, Ctrl-D leaves.
+
 With --json each answer is one line. A failed statement is {"error":{…}} there,
 the ones after it still run unless --stop-on-error is given, and the exit code
 is 1 at the end.`,
@@ -43,6 +47,9 @@ is 1 at the end.`,
 				return err
 			}
 			s.target, s.database = &to, *db
+			if err := s.setFormat(cmd); err != nil {
+				return err
+			}
 			if len(args) == 0 {
 				return s.stdin(cmd.Context())
 			}
@@ -50,13 +57,19 @@ is 1 at the end.`,
 		}),
 	}
 	to.register(cmd)
-	db = database(cmd)
+	db = to.database(cmd)
 	cmd.Flags().StringVar(&s.bookmark, "at-least", "", "read what is at least as fresh as this bookmark")
 	cmd.Flags().BoolVar(&s.primary, "primary", false, "read from the primary")
 	cmd.Flags().BoolVar(&s.stopOnError, "stop-on-error", false, "stop at the first statement that fails")
+	cmd.Flags().StringVar(&s.format, "format", formatTable, "how answers are written: "+strings.Join(resultFormats, ", "))
+	completeValues(cmd, "format", resultFormats)
+	cmd.Flags().StringVar(&s.history, "history", defaultHistory, "file of the prompt's history; empty keeps none")
 	cmd.MarkFlagsMutuallyExclusive("at-least", "primary")
 	return cmd
 }
+
+// defaultHistory stands for the user's own file.
+const defaultHistory = "~/.local/state/nearside/history"
 
 // sqlSession runs statements one after the other.
 type sqlSession struct {
@@ -65,6 +78,9 @@ type sqlSession struct {
 	database    string
 	primary     bool
 	stopOnError bool
+	format      string // one of resultFormats
+	history     string
+	quiet       bool // no line with time and source
 
 	bookmark    string // reads are at least this fresh: --at-least, then that of the last answer
 	interactive bool
@@ -95,18 +111,13 @@ func (s *sqlSession) argument(ctx context.Context, text string) error {
 
 // stdin runs the statements of standard input.
 func (s *sqlSession) stdin(ctx context.Context) error {
-	s.numbered = true
-	in := s.app.Stdin
 	if s.app.StdinTerminal {
-		s.interactive, s.numbered = true, false
-		in = newPrompt(in, s.app.Stdout, s.database)
+		return s.person(ctx)
 	}
+	s.numbered = true
 	var last error
-	if err := s.run(ctx, in, &last); err != nil {
+	if err := s.run(ctx, s.app.Stdin, &last); err != nil {
 		return err
-	}
-	if s.interactive {
-		return nil
 	}
 	return s.verdict()
 }
@@ -153,14 +164,7 @@ func (s *sqlSession) execute(ctx context.Context, text string) (*datav1.ExecuteR
 	request := &datav1.ExecuteRequest{
 		Database:    s.database,
 		Statement:   &datav1.Statement{Sql: text},
-		Consistency: &datav1.Consistency{},
-	}
-	switch {
-	case s.primary:
-		request.Consistency.Level = datav1.Consistency_LEVEL_PRIMARY
-	case s.bookmark != "":
-		request.Consistency.Level = datav1.Consistency_LEVEL_AT_LEAST
-		request.Consistency.Bookmark = s.bookmark
+		Consistency: s.consistency(),
 	}
 	response, err := s.target.data.Execute(ctx, connect.NewRequest(request))
 	if err != nil {
@@ -172,19 +176,33 @@ func (s *sqlSession) execute(ctx context.Context, text string) (*datav1.ExecuteR
 	return response.Msg, nil
 }
 
+// consistency is how fresh the next read must be.
+func (s *sqlSession) consistency() *datav1.Consistency {
+	switch {
+	case s.primary:
+		return &datav1.Consistency{Level: datav1.Consistency_LEVEL_PRIMARY}
+	case s.bookmark != "":
+		return &datav1.Consistency{Level: datav1.Consistency_LEVEL_AT_LEAST, Bookmark: s.bookmark}
+	default:
+		return &datav1.Consistency{}
+	}
+}
+
 // show writes an answer in one piece, so that it is there before the next statement is read.
 func (s *sqlSession) show(response *datav1.ExecuteResponse, took time.Duration) error {
-	if s.app.JSON {
+	if s.format == formatJSON {
 		line := append(render.AppendResult(nil, response.GetResult(), response.GetAnswer()), '\n')
 		_, err := s.app.Stdout.Write(line)
 		return err
 	}
 	var b strings.Builder
-	if err := render.ResultTable(&b, response.GetResult()); err != nil {
+	if err := resultWriters[s.format](&b, response.GetResult()); err != nil {
 		return err
 	}
-	b.WriteString(render.Summary(response.GetResult(), response.GetAnswer(), took))
-	b.WriteString("\n")
+	if !s.quiet && s.format != formatCSV {
+		b.WriteString(render.Summary(response.GetResult(), response.GetAnswer(), took))
+		b.WriteString("\n")
+	}
 	_, err := io.WriteString(s.app.Stdout, b.String())
 	return err
 }
@@ -197,7 +215,7 @@ func (s *sqlSession) showError(failed error, line int) (last, err error) {
 		f.Line = line
 	}
 	switch {
-	case s.app.JSON:
+	case s.format == formatJSON:
 		return shownError{failed}, s.app.showFailure(f)
 	case s.interactive:
 		s.app.printf(s.app.Stderr, "%v\n", failed)

@@ -1,9 +1,15 @@
 package cli
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -83,26 +89,84 @@ func problemText(d *controlv1.GetStatusResponse_Database) string {
 
 func (app *App) statusCommand() *cobra.Command {
 	var to target
+	var watch time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the regions, their databases and how far behind they are",
-		Args:  cobra.NoArgs,
+		Long: `Show the regions, their databases and how far behind they are. With --watch it shows
+them again and again, until Ctrl-C; with --json each time is a line.`,
+		Args: cobra.NoArgs,
 		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
+			if watch != 0 && watch < minWatch {
+				return usagef("--watch=%v: want at least %v", watch, minWatch)
+			}
 			if err := to.connect(cmd); err != nil {
 				return err
 			}
-			response, err := to.status.GetStatus(cmd.Context(), connect.NewRequest(&controlv1.GetStatusRequest{}))
-			if err != nil {
-				return err
+			if watch > 0 {
+				return app.watchStatus(cmd.Context(), &to, watch)
 			}
-			if app.JSON {
-				return app.WriteJSON(map[string][]regionJSON{"regions": regionsJSON(response.Msg.GetRegions())})
-			}
-			return app.showStatus(response.Msg.GetRegions())
+			return app.status(cmd.Context(), &to, app.Stdout)
 		}),
 	}
 	to.register(cmd)
+	cmd.Flags().DurationVar(&watch, "watch", 0, "show it again and again, in this interval")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	return cmd
+}
+
+// minWatch is the shortest interval of --watch.
+const minWatch = 100 * time.Millisecond
+
+// status asks once and writes the answer.
+func (app *App) status(ctx context.Context, to *target, w io.Writer) error {
+	response, err := to.status.GetStatus(ctx, connect.NewRequest(&controlv1.GetStatusRequest{}))
+	if err != nil {
+		return err
+	}
+	if app.JSON {
+		return app.WriteJSON(map[string][]regionJSON{"regions": regionsJSON(response.Msg.GetRegions())})
+	}
+	return app.showStatus(w, response.Msg.GetRegions())
+}
+
+// watchStatus asks until Ctrl-C. That nobody answers is shown, and asked again. A terminal's screen is written over in one
+// piece, so that it does not flicker.
+func (app *App) watchStatus(ctx context.Context, to *target, interval time.Duration) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		var screen bytes.Buffer
+		if app.StdoutTerminal && !app.JSON {
+			screen.WriteString("\x1b[H\x1b[2J")
+		}
+		if !app.JSON {
+			fmt.Fprintf(&screen, "%s  %s\n\n", to.URL, time.Now().Format(time.TimeOnly))
+		}
+		err := app.status(ctx, to, &screen)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && app.JSON:
+			err = app.showFailure(failureOf(err))
+		case err != nil:
+			fmt.Fprintf(&screen, "%v\n", err)
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := app.Stdout.Write(screen.Bytes()); err != nil {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func regionsJSON(regions []*controlv1.GetStatusResponse_Region) []regionJSON {
@@ -123,7 +187,7 @@ func regionsJSON(regions []*controlv1.GetStatusResponse_Region) []regionJSON {
 	return list
 }
 
-func (app *App) showStatus(regions []*controlv1.GetStatusResponse_Region) error {
+func (app *App) showStatus(w io.Writer, regions []*controlv1.GetStatusResponse_Region) error {
 	var regionRows, databaseRows [][]string
 	for _, r := range regions {
 		role := "replica"
@@ -145,15 +209,69 @@ func (app *App) showStatus(regions []*controlv1.GetStatusResponse_Region) error 
 		for _, d := range r.GetDatabases() {
 			databaseRows = append(databaseRows, []string{
 				r.GetName(), d.GetName(), strconv.FormatUint(d.GetVersion(), 10), strconv.FormatUint(d.GetLag(), 10),
-				fmt.Sprintf("%d ms", d.GetStalenessMs()), snapshotText(d), problemText(d),
+				ageText(d.GetStalenessMs()), snapshotText(d), problemText(d),
 			})
 		}
 	}
-	err := render.Table(app.Stdout, []string{"region", "role", "gateway", "link", "breaker", "state"}, regionRows, nil)
+	err := render.Painted(w, []string{"region", "role", "gateway", "link", "breaker", "state"}, regionRows, nil,
+		app.painter(regionRows, regionColor))
 	if err != nil || len(databaseRows) == 0 {
 		return err
 	}
-	app.printf(app.Stdout, "\n")
-	return render.Table(app.Stdout, []string{"region", "database", "version", "lag", "staleness", "snapshot", "problem"}, databaseRows,
-		[]bool{false, false, true, true, true})
+	if _, err := io.WriteString(w, "\n"); err != nil {
+		return err
+	}
+	return render.Painted(w, []string{"region", "database", "version", "lag", "staleness", "snapshot", "problem"}, databaseRows,
+		[]bool{false, false, true, true, true}, app.painter(databaseRows, databaseColor))
+}
+
+// painter returns what paints a table, nil where there are to be no colours.
+func (app *App) painter(rows [][]string, color func(column int, cell string) render.Color) func(row, column int) render.Color {
+	if !app.colors() {
+		return nil
+	}
+	return func(row, column int) render.Color {
+		if row < 0 {
+			return render.Bold
+		}
+		return color(column, rows[row][column])
+	}
+}
+
+// regionColor is the colour of a cell of the regions' table.
+func regionColor(column int, cell string) render.Color {
+	switch {
+	case column == 3 && cell == "down", column == 4 && cell == "open", column == 5 && cell != "ready":
+		return render.Red
+	case column == 4 && cell == "half-open":
+		return render.Yellow
+	case column == 5:
+		return render.Green
+	default:
+		return render.Plain
+	}
+}
+
+// databaseColor is the colour of a cell of the databases' table.
+func databaseColor(column int, cell string) render.Color {
+	switch {
+	case column == 6:
+		return render.Red
+	case column == 3 && cell != "0", column == 4 && !strings.HasSuffix(cell, " ms"), column == 5:
+		return render.Yellow
+	default:
+		return render.Plain
+	}
+}
+
+// ageText writes milliseconds in a unit that is easy to read.
+func ageText(ms uint32) string {
+	switch d := time.Duration(ms) * time.Millisecond; {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", ms)
+	case d < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	default:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	}
 }

@@ -109,6 +109,8 @@ type Up struct {
 	Regions        []string // the first is the primary's
 	InsecureListen bool     // allow a ListenHost that other machines reach; default false
 	MaxOpen        int      // databases whose files the primary has open at once; default 256
+	SQLiteMiB      int      // memory that SQLite may have; default 1024 MiB
+	Cache          Cache    // of each region
 
 	LogKeep
 }
@@ -117,7 +119,8 @@ type Up struct {
 func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
-		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen,
+		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen, SQLiteMiB: defaultSQLiteMiB,
+		Cache:   defaultCache(),
 		LogKeep: defaultLogKeep(),
 	}
 }
@@ -131,6 +134,8 @@ func (c *Up) Register(s Set) {
 	c.LogKeep.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
+	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
+	c.Cache.register(s)
 }
 
 const (
@@ -139,7 +144,18 @@ const (
 	maxOpenName    = "max-open-databases"
 	maxOpenUsage   = "how many databases the primary has open at once; others are opened when they are used"
 	defaultMaxOpen = 256
+
+	sqliteMiBName    = "sqlite-memory-mib"
+	sqliteMiBUsage   = "how much memory SQLite may have for all databases of the primary, in MiB"
+	defaultSQLiteMiB = 1024
 )
+
+func validSQLiteMiB(n int) error {
+	if n < 64 || n > 1<<20 {
+		return invalid(sqliteMiBName, strconv.Itoa(n), "must be from 64 to 1048576")
+	}
+	return nil
+}
 
 func validMaxOpen(n int) error {
 	if n < 1 || n > 10_000 {
@@ -163,7 +179,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.LogKeep.validate(), validMaxOpen(c.MaxOpen))
+	errs = append(errs, c.LogKeep.validate(), validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB), c.Cache.validate())
 	return errors.Join(errs...)
 }
 
@@ -193,6 +209,7 @@ type Primary struct {
 	Region         string // default us-east-1
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxOpen        int    // databases whose files are open at once; default 256
+	SQLiteMiB      int    // memory that SQLite may have; default 1024 MiB
 
 	LogKeep
 }
@@ -201,7 +218,7 @@ type Primary struct {
 func DefaultPrimary() Primary {
 	return Primary{
 		Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", MaxOpen: defaultMaxOpen,
-		LogKeep: defaultLogKeep(),
+		SQLiteMiB: defaultSQLiteMiB, LogKeep: defaultLogKeep(),
 	}
 }
 
@@ -213,6 +230,7 @@ func (c *Primary) Register(s Set) {
 	c.LogKeep.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
+	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
 }
 
 // Validate returns all that is wrong, joined.
@@ -223,6 +241,7 @@ func (c *Primary) Validate() error {
 		validRegion("region", c.Region),
 		c.LogKeep.validate(),
 		validMaxOpen(c.MaxOpen),
+		validSQLiteMiB(c.SQLiteMiB),
 	)
 }
 
@@ -264,11 +283,15 @@ type Sidecar struct {
 	Dir            string // default .nearside/REGION
 	AdvertiseURL   string // where others reach the gateway; default from Listen
 	InsecureListen bool   // allow a Listen that other machines reach; default false
+	MaxCalls       int    // to the primary at a time; default 1024
+	Cache          Cache
 }
 
 // DefaultSidecar returns the defaults.
 func DefaultSidecar() Sidecar {
-	return Sidecar{Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080"}
+	return Sidecar{
+		Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", MaxCalls: 1024, Cache: defaultCache(),
+	}
 }
 
 // Register registers the settings, with the present values as defaults.
@@ -278,7 +301,9 @@ func (c *Sidecar) Register(s Set) {
 	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
 	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
 	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
+	c.Cache.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+	s.Int(&c.MaxCalls, "max-primary-calls", "how many calls to the primary there may be at a time; more are refused")
 }
 
 // Folder returns the folder for the replica.
@@ -295,6 +320,8 @@ func (c *Sidecar) Validate() error {
 		validURL("primary", c.Primary),
 		validListen(c.Listen, c.InsecureListen),
 		advertise,
+		positive("max-primary-calls", strconv.Itoa(c.MaxCalls), c.MaxCalls > 0),
+		c.Cache.validate(),
 	)
 }
 

@@ -39,6 +39,7 @@ func TestConfigurationTables(t *testing.T) {
 	}
 
 	up, primary, sidecar := config.DefaultUp(), config.DefaultPrimary(), config.DefaultSidecar()
+	limits := config.DefaultLimits()
 	log, client := config.DefaultLog(), config.DefaultClient()
 	json := false
 	want := map[string][]string{}
@@ -47,6 +48,7 @@ func TestConfigurationTables(t *testing.T) {
 		"`nearside up`":                         up.Register,
 		"`nearside primary`":                    primary.Register,
 		"`nearside sidecar`":                    sidecar.Register,
+		"Limits of `primary` and `sidecar`":     limits.Register,
 		"Logs of `up`, `primary` and `sidecar`": log.Register,
 		"Commands that talk to a mesh":          client.Register,
 	} {

@@ -54,7 +54,7 @@ func TestEntryWithoutARow(t *testing.T) {
 	}
 	m.Eventually("the region answers again", func(ctx context.Context) error {
 		res, err := byIndex(ctx, m, west, 45, 20)
-		if err == nil && res.GetAnswer().GetSource() != datav1.Source_SOURCE_REPLICA {
+		if err == nil && res.GetAnswer().GetSource() == datav1.Source_SOURCE_PRIMARY {
 			err = fmt.Errorf("answered by %v", res.GetAnswer().GetSource())
 		}
 		return err

@@ -124,7 +124,7 @@ func (k *killed) old() {
 		k.t.Fatal(err)
 	}
 	a := res.Msg.GetAnswer()
-	if v := res.Msg.GetRow().GetValues()[1].GetText(); v != "old" || a.GetSource() != datav1.Source_SOURCE_REPLICA || a.GetStalenessMs() == 0 {
+	if v := res.Msg.GetRow().GetValues()[1].GetText(); v != "old" || a.GetSource() == datav1.Source_SOURCE_PRIMARY || a.GetStalenessMs() == 0 {
 		k.t.Errorf("row 1 is %q, answer %v", v, a)
 	}
 	if d, err := k.status(context.Background()); err != nil || d.GetProblem() != "" {

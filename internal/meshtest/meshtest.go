@@ -3,6 +3,7 @@
 package meshtest
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -17,7 +18,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -42,6 +43,8 @@ type Options struct {
 	Through func(region, primaryAddr string) string
 	// Primary may change what the primary is started with, at each of its starts. Default: nothing.
 	Primary func(*primary.Config)
+	// CacheBytes is what each region keeps answers in; default 8 MiB, negative for none.
+	CacheBytes int64
 	// Logger defaults to none.
 	Logger *slog.Logger
 }
@@ -65,6 +68,7 @@ func Start(tb testing.TB, o Options) *Mesh {
 	if len(o.Regions) == 0 {
 		o.Regions = []string{"us-east-1", "eu-west-1"}
 	}
+	o.CacheBytes = max(0, cmp.Or(o.CacheBytes, 8<<20))
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -132,7 +136,7 @@ func (m *Mesh) StartSidecar(region string) {
 	}
 	s, err := sidecar.Start(context.Background(), sidecar.Config{
 		Region: region, PrimaryURL: "http://" + primaryAddr, Listen: listen, Dir: m.RegionDir(region),
-		Mount: m.options.Mount, Logger: m.options.Logger,
+		CacheBytes: m.options.CacheBytes, Mount: m.options.Mount, Logger: m.options.Logger,
 	})
 	if err != nil {
 		m.tb.Fatal(err)
@@ -366,13 +370,13 @@ func CompareAll(tb testing.TB, client *http.Client, primaryURL string, urls []st
 		total += len(want)
 		for _, url := range urls {
 			got, source := listAll(tb, datav1connect.NewDataServiceClient(client, url), database, table.GetName())
-			if source != datav1.Source_SOURCE_REPLICA {
+			if source == datav1.Source_SOURCE_PRIMARY {
 				tb.Errorf("%s: table %s answered by %v", url, table.GetName(), source)
 			}
 			if slices.EqualFunc(want, got, func(a, b *datav1.Row) bool { return proto.Equal(a, b) }) {
 				continue // a difference is made only where there is one: it takes long
 			}
-			diff := cmp.Diff(want, got, protocmp.Transform())
+			diff := gocmp.Diff(want, got, protocmp.Transform())
 			tb.Errorf("%s: table %s (-primary +region):\n%.2000s", url, table.GetName(), diff)
 		}
 	}

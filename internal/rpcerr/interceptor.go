@@ -76,9 +76,12 @@ func (c *validatingConn) Receive(msg any) error {
 	return c.interceptor.validate(msg)
 }
 
+// Check returns FIELD_INVALID for a request that breaks its rules: for messages that come within others.
+func (i *Interceptor) Check(msg proto.Message) error { return i.validate(msg) }
+
 func (i *Interceptor) validate(msg any) error {
 	m, ok := msg.(proto.Message)
-	if !ok {
+	if !ok || plain(msg) {
 		return nil
 	}
 	err := i.validator.Validate(m)

@@ -63,6 +63,10 @@ var codes = map[Reason]connect.Code{
 	datav1.ErrorReason_ERROR_REASON_ALREADY_EXISTS:          connect.CodeAlreadyExists,
 	datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND:      connect.CodeNotFound,
 	datav1.ErrorReason_ERROR_REASON_CORRUPT:                 connect.CodeInternal,
+	datav1.ErrorReason_ERROR_REASON_ROW_TOO_LARGE:           connect.CodeResourceExhausted,
+	datav1.ErrorReason_ERROR_REASON_MEMORY_LIMIT:            connect.CodeResourceExhausted,
+	datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE:       connect.CodeResourceExhausted,
+	datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW:        connect.CodeDeadlineExceeded,
 }
 
 // Field is one broken rule of one request field.

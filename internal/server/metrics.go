@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,6 +15,7 @@ import (
 type rpcMetrics struct {
 	seconds  *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	answered sync.Map // procedure → prometheus.Observer of its calls without an error: a look-up by labels costs ten times as much
 }
 
 var _ connect.Interceptor = (*rpcMetrics)(nil)
@@ -28,21 +31,69 @@ func newRPCMetrics(registerer prometheus.Registerer) (*rpcMetrics, error) {
 			Name: "nearside_rpc_in_flight", Help: "Calls that are being answered.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.seconds, m.inFlight} {
-		if err := registerer.Register(c); err != nil {
-			return nil, fmt.Errorf("register the metrics of calls: %w", err)
-		}
+	var err error
+	if m.seconds, err = registered(registerer, m.seconds); err != nil {
+		return nil, err
 	}
-	return m, nil
+	m.inFlight, err = registered(registerer, m.inFlight)
+	return m, err
 }
 
-func (m *rpcMetrics) observe(procedure string, begin time.Time, err error) {
-	code := "ok"
-	if err != nil {
-		code = connect.CodeOf(err).String()
+// registered registers a collector, or returns the one that is registered already: a listener's calls are counted in one place,
+// whoever answers them.
+func registered[C prometheus.Collector](registerer prometheus.Registerer, c C) (C, error) {
+	err := registerer.Register(c)
+	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if existing, ok := already.ExistingCollector.(C); ok {
+			return existing, nil
+		}
 	}
+	if err != nil {
+		return c, fmt.Errorf("register the metrics of calls: %w", err)
+	}
+	return c, nil
+}
+
+// Observer counts and times the calls of a procedure that a layer before its Connect handler answers, in the handlers' own
+// metrics.
+type Observer struct {
+	answered prometheus.Observer
+	inFlight prometheus.Gauge
+}
+
+// NewObserver returns an Observer. The error is a metric's that the registerer has already in another form.
+func NewObserver(registerer prometheus.Registerer, procedure string) (*Observer, error) {
+	m, err := newRPCMetrics(registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &Observer{answered: m.seconds.WithLabelValues(procedure, "ok"), inFlight: m.inFlight}, nil
+}
+
+// Begin notes that a call is being answered.
+func (o *Observer) Begin() { o.inFlight.Inc() }
+
+// Answered notes that it was, without an error.
+func (o *Observer) Answered(took time.Duration) {
+	o.inFlight.Dec()
+	o.answered.Observe(took.Seconds())
+}
+
+// Passed notes that the Connect handler answers it, and counts it.
+func (o *Observer) Passed() { o.inFlight.Dec() }
+
+func (m *rpcMetrics) observe(procedure string, begin time.Time, err error) {
 	m.inFlight.Dec()
-	m.seconds.WithLabelValues(procedure, code).Observe(time.Since(begin).Seconds())
+	took := time.Since(begin).Seconds()
+	if err != nil {
+		m.seconds.WithLabelValues(procedure, connect.CodeOf(err).String()).Observe(took)
+		return
+	}
+	ok, found := m.answered.Load(procedure)
+	if !found {
+		ok, _ = m.answered.LoadOrStore(procedure, m.seconds.WithLabelValues(procedure, "ok"))
+	}
+	ok.(prometheus.Observer).Observe(took)
 }
 
 // WrapUnary implements connect.Interceptor.

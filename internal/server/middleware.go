@@ -4,24 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"strings"
 )
-
-// limitBody refuses or cuts off bodies that are too large. Streams of messages may be endless: their handlers limit each
-// message.
-func limitBody(next http.Handler, limit int64) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength > limit {
-			http.Error(w, "request body too large", http.StatusRequestEntityTooLarge)
-			return
-		}
-		contentType := r.Header.Get("Content-Type")
-		if !strings.HasPrefix(contentType, "application/grpc") && !strings.HasPrefix(contentType, "application/connect+") {
-			r.Body = http.MaxBytesReader(w, r.Body, limit)
-		}
-		next.ServeHTTP(w, r)
-	})
-}
 
 // recoverPanics logs what escaped a handler whole and cuts the connection, so that nobody takes what was written for all of
 // the answer.

@@ -44,7 +44,7 @@ func HandlerOptions(logger *slog.Logger, registerer prometheus.Registerer) ([]co
 		connect.WithCompressMinBytes(compressMinBytes),
 		// The default level costs more time than the bytes it saves are worth.
 		connect.WithCompression("gzip",
-			func() connect.Decompressor { return new(gzip.Reader) },
+			func() connect.Decompressor { return new(gunzip) },
 			func() connect.Compressor {
 				w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // fails for unknown levels only
 				return w

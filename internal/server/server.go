@@ -16,8 +16,12 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultMaxConnections = 8192
-	DefaultMaxBodyBytes   = 72 << 20 // a transaction of 64 MiB and what is around it
+	DefaultMaxConnections          = 8192
+	DefaultMaxConnectionsPerClient = 4096
+	DefaultMaxRequestsPerClient    = 4096
+	DefaultMaxBodyBytes            = 72 << 20 // a transaction of 64 MiB and what is around it
+	DefaultBodyTimeout             = 30 * time.Second
+	DefaultStallTimeout            = 30 * time.Second
 )
 
 const (
@@ -31,19 +35,37 @@ const (
 
 // Config is one listener's.
 type Config struct {
-	Name           string                // in metrics and logs: gateway, primary, admin
-	MaxConnections int                   // default DefaultMaxConnections; more wait to be accepted
-	MaxBodyBytes   int64                 // default DefaultMaxBodyBytes; streams have a limit on each message instead
-	Logger         *slog.Logger          // required
-	Registerer     prometheus.Registerer // optional
+	Name           string // in metrics and logs: gateway, primary, admin
+	MaxConnections int    // default DefaultMaxConnections; more are told so and closed
+	MaxBodyBytes   int64  // default DefaultMaxBodyBytes; streams have a limit on each message instead
+	// MaxConnectionsPerClient and MaxRequestsPerClient are of one address; defaults DefaultMaxConnectionsPerClient and
+	// DefaultMaxRequestsPerClient.
+	MaxConnectionsPerClient, MaxRequestsPerClient int
+	// BodyTimeout is how long a request's body may take besides the time for its bytes; default DefaultBodyTimeout.
+	BodyTimeout time.Duration
+	// StallTimeout is how long a caller may take in nothing of an answer; default DefaultStallTimeout.
+	StallTimeout time.Duration
+
+	Logger     *slog.Logger          // required
+	Registerer prometheus.Registerer // optional
+}
+
+func (c Config) withDefaults() Config {
+	c.MaxConnections = cmp.Or(c.MaxConnections, DefaultMaxConnections)
+	c.MaxConnectionsPerClient = cmp.Or(c.MaxConnectionsPerClient, DefaultMaxConnectionsPerClient)
+	c.MaxRequestsPerClient = cmp.Or(c.MaxRequestsPerClient, DefaultMaxRequestsPerClient)
+	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, DefaultMaxBodyBytes)
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, DefaultBodyTimeout)
+	c.StallTimeout = cmp.Or(c.StallTimeout, DefaultStallTimeout)
+	return c
 }
 
 // Server serves one listener from Start to Close.
 type Server struct {
-	http      *http.Server
-	name      string
-	collector prometheus.Collector
-	register  prometheus.Registerer
+	http       *http.Server
+	name       string
+	collectors []prometheus.Collector
+	register   prometheus.Registerer
 
 	drain context.CancelFunc // ends what EndOnDrain wraps
 	abort context.CancelFunc // ends all requests
@@ -56,16 +78,21 @@ type Server struct {
 
 // Start serves handler on ln, which it owns from now on, in a goroutine of its own that ends with Close.
 func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error) {
-	limited := newLimitListener(ln, cmp.Or(config.MaxConnections, DefaultMaxConnections))
+	config = config.withDefaults()
+	limited := newConnections(ln, config)
+	logger := config.Logger.With(slog.String("listener", config.Name))
+	gate := newGate(recoverPanics(handler, logger), config)
 	s := &Server{name: config.Name, register: config.Registerer, done: make(chan struct{}), failed: make(chan error, 1)}
 	if config.Registerer != nil {
-		s.collector = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		s.collectors = []prometheus.Collector{gate.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "nearside_server_connections",
 			Help:        "Open connections of a listener.",
 			ConstLabels: prometheus.Labels{"listener": config.Name},
-		}, func() float64 { return float64(limited.open()) })
-		if err := config.Registerer.Register(s.collector); err != nil {
-			return nil, errors.Join(fmt.Errorf("register metrics of listener %s: %w", config.Name, err), ln.Close())
+		}, func() float64 { return float64(limited.count()) })}
+		for _, c := range s.collectors {
+			if err := config.Registerer.Register(c); err != nil {
+				return nil, errors.Join(fmt.Errorf("register metrics of listener %s: %w", config.Name, err), ln.Close())
+			}
 		}
 	}
 	base, abort := context.WithCancel(context.Background())
@@ -76,9 +103,8 @@ func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	logger := config.Logger.With(slog.String("listener", config.Name))
 	s.http = &http.Server{
-		Handler:           limitBody(recoverPanics(handler, logger), cmp.Or(config.MaxBodyBytes, DefaultMaxBodyBytes)),
+		Handler:           gate,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
@@ -87,6 +113,7 @@ func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error
 			MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
 		},
 		BaseContext: func(net.Listener) context.Context { return base },
+		ConnContext: withConn,
 		ConnState:   s.fresh.note,
 		ErrorLog:    slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
@@ -117,7 +144,9 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	<-s.done
 	if s.register != nil {
-		s.register.Unregister(s.collector)
+		for _, c := range s.collectors {
+			s.register.Unregister(c)
+		}
 	}
 	return err
 }
@@ -126,9 +155,12 @@ type drainKey struct{}
 
 // EndOnDrain cancels the contexts of next's requests when its server begins to close. It is for streams that end only when
 // their caller goes: without it Close would wait for them as long as it may. It does not wake a handler that is waiting for
-// its caller's next message.
+// its caller's next message. Their bodies may take any time.
 func EndOnDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if b, ok := r.Body.(*body); ok {
+			b.relaxed = true
+		}
 		draining, ok := r.Context().Value(drainKey{}).(context.Context)
 		if !ok {
 			next.ServeHTTP(w, r)

@@ -60,6 +60,9 @@ func Open(path string, flags OpenFlags) (*Conn, error) {
 	if strings.IndexByte(path, 0) >= 0 {
 		return nil, fmt.Errorf("open database %q: the name contains a NUL byte", path)
 	}
+	if err := countMemory(); err != nil {
+		return nil, fmt.Errorf("open database %q: %w", path, err)
+	}
 	c := &Conn{tls: libc.NewTLS()}
 	if err := c.open(path, flags); err != nil {
 		return nil, fmt.Errorf("open database %q: %w", path, errors.Join(err, c.Close()))

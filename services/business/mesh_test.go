@@ -120,7 +120,7 @@ func TestPrimaryDown(t *testing.T) {
 			t.Fatalf("%s: %v", r.name, err)
 		}
 		sameOrder(t, placed.Msg.GetOrder(), order)
-		if region, source := placed.Header().Get(rpcheader.Region), placed.Header().Get(rpcheader.Source); region != r.name || source != "REPLICA" {
+		if region, source := placed.Header().Get(rpcheader.Region), placed.Header().Get(rpcheader.Source); region != r.name || source == "PRIMARY" {
 			t.Errorf("asked %s, answered by %s from %s", r.name, region, source)
 		}
 		_, err = r.users().CreateUser(t.Context(), connect.NewRequest(&businessv1.CreateUserRequest{Email: "no@example.com", Name: "No"}))

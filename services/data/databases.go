@@ -105,6 +105,8 @@ func (s *Service) GetDatabase(
 func (s *Service) Migrate(
 	ctx context.Context, req *connect.Request[datav1.MigrateRequest],
 ) (*connect.Response[datav1.MigrateResponse], error) {
+	ctx, cancel := context.WithTimeout(ctx, MigrationTimeout)
+	defer cancel()
 	db, err := s.writable(req.Msg.GetDatabase())
 	if err != nil {
 		return nil, err

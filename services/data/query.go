@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -163,10 +164,11 @@ type streamer struct {
 	first  *datav1.Answer
 	rows   []*datav1.Row
 	size   int
+	timer  *time.Timer // ends the statement; it stands while the caller is waited for, which the listener limits
 }
 
 func (s *streamer) Columns(columns []*datav1.Column) error {
-	return s.stream.Send(&datav1.QueryStreamResponse{Columns: columns, Answer: s.first})
+	return s.send(&datav1.QueryStreamResponse{Columns: columns, Answer: s.first})
 }
 
 func (s *streamer) Row(row *datav1.Row, size int) error {
@@ -178,9 +180,15 @@ func (s *streamer) Row(row *datav1.Row, size int) error {
 }
 
 func (s *streamer) flush(a *datav1.Answer) error {
-	err := s.stream.Send(&datav1.QueryStreamResponse{Rows: s.rows, Answer: a})
+	err := s.send(&datav1.QueryStreamResponse{Rows: s.rows, Answer: a})
 	s.rows, s.size = nil, 0
 	return err
+}
+
+func (s *streamer) send(piece *datav1.QueryStreamResponse) error {
+	s.timer.Stop()
+	defer s.timer.Reset(StatementTimeout)
+	return s.stream.Send(piece)
 }
 
 // QueryStream implements DataService.
@@ -188,15 +196,28 @@ func (s *Service) QueryStream(
 	ctx context.Context, req *connect.Request[datav1.QueryStreamRequest],
 	stream *connect.ServerStream[datav1.QueryStreamResponse],
 ) error {
-	return s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
-		func(db *registry.Database, v *engine.View) error {
-			first := s.answer(db.ID(), v.Head())
-			rpcheader.SetAnswer(stream.ResponseHeader(), first)
-			sink := &streamer{stream: stream, first: first}
-			stats, err := v.Query(req.Msg.GetStatement(), sink)
-			if err != nil {
-				return err
-			}
-			return sink.flush(s.readAnswer(db, v, stats))
-		})
+	db, err := s.registry.Database(req.Msg.GetDatabase())
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(ctx, StreamTimeout)
+	defer stop()
+	ctx, expire := context.WithCancelCause(ctx)
+	defer expire(nil)
+	sink := &streamer{
+		stream: stream, timer: time.AfterFunc(StatementTimeout, func() { expire(context.DeadlineExceeded) }),
+	}
+	defer sink.timer.Stop()
+	return db.ViewStream(ctx, func(v *engine.View) error {
+		if err := s.checkFresh(db, v.Head(), req.Msg.GetConsistency(), req.Header()); err != nil {
+			return err
+		}
+		sink.first = s.answer(db.ID(), v.Head())
+		rpcheader.SetAnswer(stream.ResponseHeader(), sink.first)
+		stats, err := v.Query(req.Msg.GetStatement(), sink)
+		if err != nil {
+			return err
+		}
+		return sink.flush(s.readAnswer(db, v, stats))
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
@@ -24,8 +25,15 @@ import (
 	"github.com/nearside-dev/nearside/services/data/registry"
 )
 
-// StatementTimeout is how long a request may run at the primary, whatever its caller's deadline.
-const StatementTimeout = 30 * time.Second
+// How long requests may run at the primary, whatever their callers' deadlines.
+const (
+	// StatementTimeout is the time of all that is not named below, and of a stream's statement between two pieces.
+	StatementTimeout = 30 * time.Second
+	// StreamTimeout is the time of a stream: as long as it runs SQLite's WAL cannot be emptied.
+	StreamTimeout = 5 * time.Minute
+	// MigrationTimeout is the time of a Migrate, which may have large tables to build anew.
+	MigrationTimeout = 10 * time.Minute
+)
 
 // Service answers DataService.
 type Service struct {
@@ -36,13 +44,15 @@ type Service struct {
 	log       *changelog.Log
 	bookmarks *bookmark.Codec
 	region    string
+	exports   chan struct{} // a place for each export that runs
+	refused   prometheus.Counter
 }
 
 var _ datav1connect.DataServiceHandler = (*Service)(nil)
 
 // New returns a Service for a primary in a region.
 func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string) *Service {
-	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region}
+	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, exports: make(chan struct{}, maxExports), refused: refusedExports()}
 }
 
 // answer describes an answer of the primary.
@@ -186,7 +196,8 @@ func (s *Service) Transact(
 		Database: req.Msg.GetDatabase(), Operations: req.Msg.GetOperations(), DeferForeignKeys: req.Msg.GetDeferForeignKeys(),
 		UncheckedForeignKeys: req.Msg.GetUncheckedForeignKeys(),
 	}
-	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
+	// A repeat may come in a bundle, or alone after one.
+	tx, err := transaction(req.Header(), datav1connect.DataServiceTransactProcedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
 	if err != nil {
 		return nil, err
 	}

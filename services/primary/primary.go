@@ -23,6 +23,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/dirlock"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/telemetry"
 	"github.com/nearside-dev/nearside/internal/verify"
@@ -42,7 +43,10 @@ type Config struct {
 	Region         string // where it is; default "primary"
 	InsecureListen bool   // allow addresses that other machines can reach
 	MaxOpen        int    // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
+	SQLiteMemory   int64  // bytes that SQLite may have, in the whole process; default engine.DefaultMaxMemory
 	Logger         *slog.Logger
+	// Limits are the listener's; its name, logger and registerer are set here.
+	Limits server.Config
 
 	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
 	Keep changelog.Retention
@@ -73,6 +77,9 @@ func (c *Config) Validate() error {
 	if c.MaxOpen < 0 {
 		errs = append(errs, errors.New("max open databases: must not be negative"))
 	}
+	if c.SQLiteMemory < 0 {
+		errs = append(errs, errors.New("sqlite memory: must not be negative"))
+	}
 	return errors.Join(errs...)
 }
 
@@ -82,6 +89,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Region == "" {
 		c.Region = "primary"
+	}
+	if c.SQLiteMemory == 0 {
+		c.SQLiteMemory = engine.DefaultMaxMemory
 	}
 	if c.Keep.Age == 0 {
 		c.Keep.Age = changelog.DefaultKeepAge
@@ -141,9 +151,12 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	p.onClose(log.Close)
+	if err := engine.LimitMemory(c.SQLiteMemory); err != nil {
+		return nil, err
+	}
 	databases, err := registry.Open(ctx, registry.Config{
 		Dir: filepath.Join(c.Dir, "db"), Log: log, Logger: c.Logger, Metrics: engine.NewMetrics(metrics), Registerer: metrics,
-		MaxOpen: c.MaxOpen, Clock: c.Clock, OnFatal: p.fail, Failpoint: c.Failpoint,
+		MaxOpen: c.MaxOpen, MaxMemory: c.SQLiteMemory, Clock: c.Clock, OnFatal: p.fail, Failpoint: c.Failpoint,
 	})
 	if err != nil {
 		return nil, err
@@ -174,7 +187,18 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(datav1connect.NewDataServiceHandler(data.New(databases, log, bookmarks, c.Region), options...))
+	service := data.New(databases, log, bookmarks, c.Region)
+	if err := service.RegisterMetrics(metrics); err != nil {
+		return nil, err
+	}
+	dataPath, dataHandler := datav1connect.NewDataServiceHandler(service, options...)
+	mux.Handle(dataPath, dataHandler)
+	mux.Handle(datav1connect.DataServiceExportProcedure, server.EndOnDrain(dataHandler)) // it may take an hour
+	errs, err := rpcerr.NewInterceptor(c.Logger)
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle(replicationv1connect.NewBundleServiceHandler(data.NewBundles(service, errs, c.Logger), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(
 		control.NewStatusService(databases, peers), options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(
@@ -183,7 +207,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	mux.Handle(replicator.Handler(options...))
 	server.MountHealth(mux, p.health, []string{
 		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
-		replicationv1connect.ReplicationServiceName,
+		replicationv1connect.ReplicationServiceName, replicationv1connect.BundleServiceName,
 	}, options...)
 	if err := p.serve(ctx, c, mux, metrics); err != nil {
 		return nil, err
@@ -221,7 +245,8 @@ func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
-	mainServer, err := server.Start(ln, mux, server.Config{Name: "primary", Logger: c.Logger, Registerer: metrics})
+	c.Limits.Name, c.Limits.Logger, c.Limits.Registerer = "primary", c.Logger, metrics
+	mainServer, err := server.Start(ln, mux, c.Limits)
 	if err != nil {
 		return err
 	}

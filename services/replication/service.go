@@ -20,6 +20,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
 
@@ -117,10 +118,10 @@ func (s *Service) Handler(options ...connect.HandlerOption) (path string, h http
 	// Records would be compressed anew for each subscriber, by the process that has the commits to make.
 	options = append(options, connect.WithCompression("gzip", nil, nil))
 	path, inner := replicationv1connect.NewReplicationServiceHandler(s, options...)
-	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return path, server.AnyTime(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := context.WithValue(r.Context(), controllerKey{}, http.NewResponseController(w))
 		inner.ServeHTTP(w, r.WithContext(ctx))
-	})
+	}))
 }
 
 // controllerKey finds the http.ResponseController of a stream, whose deadlines alone can interrupt reads and writes.

@@ -71,6 +71,75 @@ func TestReset(t *testing.T) {
 	})
 }
 
+// A heartbeat half-opens the breaker at once: one call may try for each, and its success closes it.
+func TestHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, stub{query: func(context.Context) error { return nil }}.handler(), Options{})
+		r.Heard() // nothing to do
+		r.primary.cut.Store(true)
+		for range 2 {
+			wantReason(t, r.query(t.Context()), unavailable)
+		}
+		begin := time.Now()
+		wantState(t, r, "open")
+		r.Heard()
+		wantState(t, r, "half-open")
+		dials := r.primary.dials.Load()
+		wantReason(t, r.query(t.Context()), unavailable)
+		if got := r.primary.dials.Load() - dials; got != 1 {
+			t.Errorf("%d attempts for one heartbeat", got)
+		}
+		wantState(t, r, "open")
+		r.primary.cut.Store(false)
+		wantReason(t, r.query(t.Context()), unavailable)
+		r.Heard()
+		if err := r.query(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantState(t, r, "closed")
+		if took := time.Since(begin); took >= breakerTimeout {
+			t.Errorf("closed after %v, which the breaker's own time does too", took)
+		}
+	})
+}
+
+// Slow calls that try whether a half-open breaker may close do not hold up the others once the primary is heard.
+func TestSlowProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		finish, slow := make(chan struct{}), true
+		r := newRegion(t, stub{query: func(context.Context) error {
+			if slow {
+				<-finish
+			}
+			return nil
+		}}.handler(), Options{})
+		r.primary.cut.Store(true)
+		for range 2 {
+			wantReason(t, r.query(t.Context()), unavailable)
+		}
+		r.primary.cut.Store(false)
+		time.Sleep(breakerTimeout + time.Millisecond)
+		answered := make(chan error, breakerProbes)
+		for range breakerProbes {
+			go func() { answered <- r.query(t.Context()) }()
+		}
+		synctest.Wait()
+		slow = false
+		wantReason(t, r.query(t.Context()), unavailable)
+		r.Heard()
+		if err := r.query(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantState(t, r, "closed")
+		close(finish)
+		for range breakerProbes {
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestWhatDoesNotTrip(t *testing.T) {
 	answer := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
 	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }

@@ -63,10 +63,20 @@ func (p *Primary) newKeyedCall(method string, header http.Header, inMessage stri
 		c.key = c.header.Get(rpcheader.IdempotencyKey)
 	}
 	if c.key == "" {
-		c.key = rpcheader.GeneratedKeyPrefix + uuid.NewString()
+		c.key = generatedKey()
 		c.header.Set(rpcheader.IdempotencyKey, c.key)
 	}
 	return c
+}
+
+// generatedKey returns a key that nobody else makes. It begins with the time, so that new keys come after old ones: at the
+// primary a new key's look-up then ends in memory, where that of a random one reads a block of the disk.
+func generatedKey() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		id = uuid.New() // panics without randomness, as it must
+	}
+	return rpcheader.GeneratedKeyPrefix + id.String()
 }
 
 // unary passes one call to the primary.
@@ -103,7 +113,12 @@ func copyHeader(to, from http.Header) {
 	}
 }
 
-var canonicalKey = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
+var (
+	canonicalKey   = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
+	canonicalTrace = http.CanonicalHeaderKey(rpcheader.TraceParent)
+
+	canonicalBookmark = http.CanonicalHeaderKey(rpcheader.Bookmark)
+)
 
 type answered interface{ GetAnswer() *datav1.Answer }
 
@@ -117,10 +132,10 @@ func (p *Primary) rewrite(m answered) {
 
 // run makes attempts until one is answered, counts the outcome and returns the error for the caller.
 func (c *call) run(ctx context.Context, attempt func(context.Context) error) error {
-	err := c.primary.admit()
+	err := c.primary.slots.admit(c.primary.region, "calls")
 	if err == nil {
 		err = c.attempts(ctx, attempt)
-		c.primary.release()
+		c.primary.slots.release()
 	}
 	c.primary.metrics.outcome(c.method, err)
 	return err
@@ -146,7 +161,7 @@ func (c *call) attempts(caller context.Context, attempt func(context.Context) er
 
 // once makes one attempt. An error is the primary's own (connect.IsWireError) or says why there was no answer.
 func (c *call) once(ctx context.Context, attempt func(context.Context) error) error {
-	done, err := c.primary.breaker.Load().Allow()
+	done, err := c.primary.allow()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRejected, err)
 	}

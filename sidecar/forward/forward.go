@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 // Defaults.
 const (
 	DefaultMaxInFlight = 1024
+	DefaultMaxStreams  = 128
 	DefaultTimeout     = 30 * time.Second
 )
 
@@ -58,8 +60,10 @@ type Options struct {
 	// given up when it has not been for a while; as long as it is, a call that runs into its deadline does not count against
 	// the primary, because the deadline may have been too short. Default: always.
 	Connected func() bool
-	// MaxInFlight is how many calls there may be; default DefaultMaxInFlight. More are refused with OVERLOADED.
+	// MaxInFlight is how many unary calls there may be; default DefaultMaxInFlight. More are refused with OVERLOADED.
 	MaxInFlight int
+	// MaxStreams is the same of streams, which may last long and must not take the calls' places; default DefaultMaxStreams.
+	MaxStreams int
 	// Timeout is the deadline of calls that come without one, of streams up to their first message; default DefaultTimeout.
 	Timeout time.Duration
 	// Registerer takes the metrics; default none.
@@ -75,11 +79,14 @@ type Primary struct {
 	client    datav1connect.DataServiceClient
 	connected func() bool
 	timeout   time.Duration
-	slots     chan struct{}
+	slots     slots // of unary calls
+	streams   slots
 	metrics   *metrics
+	bundles   *bundles
 
 	breaker atomic.Pointer[breaker]
 	silent  atomic.Bool // a call was given up because the primary is not heard, and none was answered since
+	heard   atomic.Bool // since the breaker opened, and no call has tried since
 }
 
 var _ datav1connect.DataServiceHandler = (*Primary)(nil)
@@ -94,13 +101,17 @@ func New(o Options) (*Primary, error) {
 		client:    datav1connect.NewDataServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
 		connected: o.Connected,
 		timeout:   cmp.Or(o.Timeout, DefaultTimeout),
-		slots:     make(chan struct{}, cmp.Or(o.MaxInFlight, DefaultMaxInFlight)),
+		slots:     make(slots, cmp.Or(o.MaxInFlight, DefaultMaxInFlight)),
+		streams:   make(slots, cmp.Or(o.MaxStreams, DefaultMaxStreams)),
 	}
 	if p.connected == nil {
 		p.connected = func() bool { return true }
 	}
 	var err error
 	if p.metrics, err = newMetrics(p, o.Registerer); err != nil {
+		return nil, err
+	}
+	if p.bundles, err = newBundles(o); err != nil {
 		return nil, err
 	}
 	p.Reset()
@@ -110,6 +121,7 @@ func New(o Options) (*Primary, error) {
 // Reset closes the breaker. Whoever knows that the primary is back calls it.
 func (p *Primary) Reset() {
 	p.silent.Store(false)
+	p.heard.Store(false)
 	p.breaker.Store(gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:         "primary",
 		MaxRequests:  breakerProbes,
@@ -130,21 +142,53 @@ func (p *Primary) Reset() {
 	}))
 }
 
-// State returns the breaker's state: closed, half-open or open.
-func (p *Primary) State() string { return p.breaker.Load().State().String() }
-
-// admit takes a place among the calls in flight, to be released.
-func (p *Primary) admit() error {
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	default:
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED,
-			"region %s has %d calls to the primary in flight", p.region, cap(p.slots)).WithRetryAfter(overloadedRetryAfter)
+// Heard says that the primary gave a sign of life. Where the breaker lets no call through, the next one may try at once, and
+// its success closes it: neither the breaker's time nor slow calls that try already hold up the others.
+func (p *Primary) Heard() {
+	if p.breaker.Load().State() != gobreaker.StateClosed {
+		p.heard.Store(true)
 	}
 }
 
-func (p *Primary) release() { <-p.slots }
+// State returns the breaker's state: closed, half-open or open.
+func (p *Primary) State() string {
+	state := p.breaker.Load().State()
+	if state == gobreaker.StateOpen && p.heard.Load() {
+		state = gobreaker.StateHalfOpen
+	}
+	return state.String()
+}
+
+// allow lets an attempt through the breaker, or says why not. done must be told its verdict.
+func (p *Primary) allow() (done func(verdict error), err error) {
+	b := p.breaker.Load()
+	done, err = b.Allow()
+	if err == nil || !p.heard.CompareAndSwap(true, false) {
+		return done, err
+	}
+	return func(verdict error) {
+		if verdict == nil && p.breaker.Load() == b {
+			p.Reset()
+		}
+	}, nil
+}
+
+// slots are the places of calls in flight.
+type slots chan struct{}
+
+// admit takes a place, to be released.
+func (s slots) admit(region, what string) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	default:
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED,
+			"region %s has %d %s to the primary in flight", region, cap(s), what).
+			With("limit", strconv.Itoa(cap(s))).WithRetryAfter(overloadedRetryAfter)
+	}
+}
+
+func (s slots) release() { <-s }
 
 func (p *Primary) unavailable(cause error) error {
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_PRIMARY_UNAVAILABLE, "the primary cannot be reached from region %s: %w",

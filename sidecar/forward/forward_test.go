@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
@@ -263,6 +264,34 @@ func TestPrimaryAnswersItsDeadline(t *testing.T) {
 			t.Errorf("error is %v, context is %v", err, ctx.Err())
 		}
 	})
+}
+
+// A caller's deadline shrinks on its way to the primary, whatever the caller speaks.
+func TestDeadlineShrinks(t *testing.T) {
+	for name, options := range map[string][]connect.ClientOption{
+		"connect": nil, "grpc-web": {connect.WithGRPCWeb()}, "json": {connect.WithProtoJSON()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var left time.Duration
+				r := newRegion(t, stub{query: func(ctx context.Context) error {
+					deadline, _ := ctx.Deadline()
+					left = time.Until(deadline)
+					return nil
+				}}.handler(), Options{})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				client := datav1connect.NewDataServiceClient(r.gateway.client(t), "http://gateway", options...)
+				req := connect.NewRequest(&datav1.QueryRequest{Database: "d", Statement: statement()})
+				if _, err := client.Query(ctx, req); err != nil {
+					t.Fatal(err)
+				}
+				if want := time.Second - 2*maxDeadlineCut; left > want || left < want-maxDeadlineCut {
+					t.Errorf("the primary has %v, want a little below %v", left, want)
+				}
+			})
+		})
+	}
 }
 
 func TestOverload(t *testing.T) {

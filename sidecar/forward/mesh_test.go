@@ -115,8 +115,8 @@ func serve(t *testing.T, handler http.Handler) *wire {
 type region struct {
 	*Primary
 
-	primary *wire
-	client  datav1connect.DataServiceClient
+	primary, gateway *wire
+	client           datav1connect.DataServiceClient
 }
 
 func newRegion(t *testing.T, primary http.Handler, o Options) *region {
@@ -133,8 +133,8 @@ func newRegion(t *testing.T, primary http.Handler, o Options) *region {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(datav1connect.NewDataServiceHandler(r.Primary, connect.WithInterceptors(errs)))
-	gateway := serve(t, mux)
-	r.client = datav1connect.NewDataServiceClient(gateway.client(t), "http://gateway")
+	r.gateway = serve(t, mux)
+	r.client = datav1connect.NewDataServiceClient(r.gateway.client(t), "http://gateway")
 	return r
 }
 

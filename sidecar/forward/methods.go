@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 
 	"connectrpc.com/connect"
 
@@ -60,7 +61,21 @@ func (p *Primary) Transact(
 	ctx context.Context, req *connect.Request[datav1.TransactRequest],
 ) (*connect.Response[datav1.TransactResponse], error) {
 	c := p.newKeyedCall("Transact", req.Header(), req.Msg.GetIdempotencyKey())
-	return unary(ctx, c, req.Msg, p.client.Transact)
+	if !bundleable(c, req.Msg) {
+		return unary(ctx, c, req.Msg, p.client.Transact)
+	}
+	first := true
+	return unary(ctx, c, req.Msg, func(
+		ctx context.Context, alone *connect.Request[datav1.TransactRequest],
+	) (*connect.Response[datav1.TransactResponse], error) {
+		if first {
+			first = false
+			if res, err := p.bundles.transact(ctx, c, req.Msg); !errors.Is(err, errAlone) {
+				return res, err
+			}
+		}
+		return p.client.Transact(ctx, alone)
+	})
 }
 
 // BatchInsert implements datav1connect.DataServiceHandler.

@@ -17,6 +17,7 @@ type metrics struct {
 	breakerOpened prometheus.Counter
 	breakerState  prometheus.Collector
 	inFlight      prometheus.Collector
+	streams       prometheus.Collector
 }
 
 func newMetrics(p *Primary, r prometheus.Registerer) (*metrics, error) {
@@ -37,11 +38,14 @@ func newMetrics(p *Primary, r prometheus.Registerer) (*metrics, error) {
 		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nearside_forward_in_flight", Help: "Calls to the primary that wait for an answer.",
 		}, func() float64 { return float64(len(p.slots)) }),
+		streams: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nearside_forward_streams", Help: "Streams from the primary that are passed on.",
+		}, func() float64 { return float64(len(p.streams)) }),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.calls, m.retries, m.breakerOpened, m.breakerState, m.inFlight} {
+	for _, c := range []prometheus.Collector{m.calls, m.retries, m.breakerOpened, m.breakerState, m.inFlight, m.streams} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of forwarded calls: %w", err)
 		}

@@ -16,10 +16,10 @@ func (p *Primary) QueryStream(
 	out *connect.ServerStream[datav1.QueryStreamResponse],
 ) error {
 	c := p.newCall("QueryStream", reads, req.Header())
-	err := p.admit()
+	err := p.streams.admit(p.region, "streams")
 	if err == nil {
 		err = c.stream(ctx, req.Msg, out)
-		p.release()
+		p.streams.release()
 	}
 	p.metrics.outcome(c.method, err)
 	return err
@@ -28,11 +28,23 @@ func (p *Primary) QueryStream(
 func (c *call) stream(
 	caller context.Context, msg *datav1.QueryStreamRequest, out *connect.ServerStream[datav1.QueryStreamResponse],
 ) error {
-	var in *connect.ServerStreamForClient[datav1.QueryStreamResponse]
+	return relay(caller, c, msg, out, c.primary.client.QueryStream)
+}
+
+// send calls a method that answers with a stream.
+type send[Req, Res any] func(context.Context, *connect.Request[Req]) (*connect.ServerStreamForClient[Res], error)
+
+// relay passes a stream on.
+func relay[Req, Res any, P interface {
+	*Res
+	answered
+}](caller context.Context, c *call, msg *Req, out *connect.ServerStream[Res], send send[Req, Res],
+) error {
+	var in *connect.ServerStreamForClient[Res]
 	var more bool
 	end := func() {}
 	err := c.attempts(caller, func(first context.Context) (err error) {
-		in, more, end, err = c.open(caller, first, msg)
+		in, more, end, err = open(caller, first, c, msg, send)
 		return err
 	})
 	if err != nil {
@@ -43,10 +55,10 @@ func (c *call) stream(
 		_ = in.Close()
 	}()
 	for ; more; more = in.Receive() {
-		piece := in.Msg()
+		piece := P(in.Msg())
 		c.primary.rewrite(piece)
 		rpcheader.SetAnswer(out.ResponseHeader(), piece.GetAnswer())
-		if err := out.Send(piece); err != nil {
+		if err := out.Send(in.Msg()); err != nil {
 			return err
 		}
 	}
@@ -62,8 +74,8 @@ func (c *call) stream(
 
 // open begins a stream and waits for its first message; more is false if it has none. The stream lives until end is called or
 // the caller goes; first bounds only the wait.
-func (c *call) open(caller, first context.Context, msg *datav1.QueryStreamRequest) (
-	in *connect.ServerStreamForClient[datav1.QueryStreamResponse], more bool, end func(), err error,
+func open[Req, Res any](caller, first context.Context, c *call, msg *Req, send send[Req, Res]) (
+	in *connect.ServerStreamForClient[Res], more bool, end func(), err error,
 ) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(first))
 	leaveCaller := context.AfterFunc(caller, cancel)
@@ -79,7 +91,7 @@ func (c *call) open(caller, first context.Context, msg *datav1.QueryStreamReques
 	}
 	req := connect.NewRequest(msg)
 	copyHeader(req.Header(), c.header)
-	if in, err = c.primary.client.QueryStream(ctx, req); err == nil {
+	if in, err = send(ctx, req); err == nil {
 		if more = in.Receive(); !more {
 			err = in.Err()
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 )
@@ -133,6 +134,42 @@ func TestStreamCallerGoes(t *testing.T) {
 		}
 		if err := <-ended; err == nil {
 			t.Error("the primary's work goes on")
+		}
+	})
+}
+
+// Streams have places of their own.
+func TestStreamsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		finish := make(chan struct{})
+		registry := prometheus.NewRegistry()
+		r := newRegion(t, stub{
+			stream: func(context.Context, *connect.ServerStream[datav1.QueryStreamResponse]) error { <-finish; return nil },
+			query:  func(context.Context) error { return nil },
+		}.handler(), Options{MaxInFlight: 1, MaxStreams: 2, Registerer: registry})
+		ended := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, err := r.queryStream(t.Context(), t, func(*datav1.QueryStreamResponse) {})
+				ended <- err
+			}()
+		}
+		synctest.Wait()
+		_, err := r.queryStream(t.Context(), t, func(*datav1.QueryStreamResponse) {})
+		if e := wantReason(t, err, overloaded); e.RetryAfter() == 0 || e.Metadata("limit") != "2" {
+			t.Errorf("retry after %v, limit %q", e.RetryAfter(), e.Metadata("limit"))
+		}
+		if got := calls(t, registry, "QueryStream", "overloaded"); got != 1 {
+			t.Errorf("%v refusals counted", got)
+		}
+		if err := r.query(t.Context()); err != nil {
+			t.Errorf("a call beside them: %v", err)
+		}
+		close(finish)
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -239,37 +239,55 @@ type mark struct {
 	codec *bookmark.Codec
 	bookmark.Bookmark
 
-	text string
+	text   string
+	header []string // the text alone
 }
 
 // bookmark returns the text of a bookmark of the database.
 func (d *Database) bookmark(codec *bookmark.Codec, epoch uint32, version uint64) string {
+	return d.markOf(codec, epoch, version).text
+}
+
+func (d *Database) markOf(codec *bookmark.Codec, epoch uint32, version uint64) *mark {
 	b := bookmark.Bookmark{DatabaseID: d.id, Epoch: epoch, Version: version}
 	if m := d.mark.Load(); m != nil && m.codec == codec && m.Bookmark == b {
-		return m.text
+		return m
 	}
 	m := &mark{codec: codec, Bookmark: b, text: codec.Encode(b)}
+	m.header = []string{m.text}
 	d.mark.Store(m)
-	return m.text
+	return m
 }
 
 // shapes are the shapes of a catalog's tables.
 type shapes struct {
 	catalog *catalog.Catalog
-	byTable sync.Map // *catalog.Table → *keyread.Shape
+	byTable map[*catalog.Table]*keyread.Shape
+	byName  map[string]*nowTable // those that can be read at once
+}
+
+// shapesOf returns the shapes of a catalog.
+func (d *Database) shapesOf(cat *catalog.Catalog) *shapes {
+	s := d.shapes.Load()
+	if s != nil && s.catalog == cat {
+		return s
+	}
+	s = &shapes{
+		catalog: cat, byTable: make(map[*catalog.Table]*keyread.Shape, len(cat.Tables)),
+		byName: make(map[string]*nowTable, len(cat.Tables)),
+	}
+	for _, t := range cat.Tables {
+		if now := newNowTable(t); now != nil {
+			s.byName[t.Name], s.byTable[t] = now, now.shape
+		} else {
+			s.byTable[t] = keyread.NewShape(t)
+		}
+	}
+	d.shapes.Store(s)
+	return s
 }
 
 // shape returns the shape of a table's rows. The table is one of the catalog's.
 func (d *Database) shape(cat *catalog.Catalog, t *catalog.Table) *keyread.Shape {
-	s := d.shapes.Load()
-	if s == nil || s.catalog != cat {
-		s = &shapes{catalog: cat}
-		d.shapes.Store(s)
-	}
-	if shape, ok := s.byTable.Load(t); ok {
-		return shape.(*keyread.Shape)
-	}
-	shape := keyread.NewShape(t)
-	s.byTable.Store(t, shape)
-	return shape
+	return d.shapesOf(cat).byTable[t]
 }

@@ -14,15 +14,17 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
 
-// Options configures a Path. All but the registerer are required.
+// Options configures a Path. All but the memory and the registerer are required.
 type Options struct {
 	Region     string
 	Store      *replica.Store
 	Directory  *Directory
 	Primary    Primary
+	Memory     *memory.Cache // optional: without it nothing is kept
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // optional
 }
@@ -32,7 +34,9 @@ type Path struct {
 	store     *replica.Store
 	directory *Directory
 	first     Reader
+	memory    *memoryReader
 	metrics   *metrics
+	region    []string // alone, as a header has it
 	key       atomic.Pointer[key]
 }
 
@@ -48,14 +52,15 @@ func New(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{store: o.Store, directory: o.Directory, metrics: m}
+	p := &Path{store: o.Store, directory: o.Directory, metrics: m, region: []string{o.Region}}
 
 	// A read goes down from here until a layer can answer it.
 	var reader Reader = &primaryReader{primary: o.Primary}
 	reader = &replicaReader{
 		next: reader, store: o.Store, codec: p.codec, region: o.Region, logger: o.Logger, metrics: m,
 	}
-	p.first = reader
+	p.memory = &memoryReader{next: reader, cache: o.Memory, store: o.Store, codec: p.codec, region: o.Region}
+	p.first = p.memory
 	return p, nil
 }
 

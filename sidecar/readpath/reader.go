@@ -29,6 +29,15 @@ type Read struct {
 	Database *Database
 	// Freshness is what the caller asks for. It means nothing without a Database.
 	Freshness Freshness
+
+	provenance *provenance // filled in by the replica; nil if nobody asks
+}
+
+// from returns the same read for the next layer, which is to fill in p.
+func (r *Read) from(p *provenance) *Read {
+	read := *r
+	read.provenance = p
+	return &read
 }
 
 // Freshness is how fresh an answer must be.

@@ -20,6 +20,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 	"github.com/nearside-dev/nearside/sidecar/replica/replicatest"
 )
@@ -49,6 +50,7 @@ type region struct {
 	t     testing.TB
 	store *replica.Store
 	path  *Path
+	cache *memory.Cache
 	codec *bookmark.Codec
 	users *catalog.Table
 
@@ -57,7 +59,10 @@ type region struct {
 }
 
 // newRegion returns a region with the database shop and users 1 to 5, of ages 31, 30, 31, 30, 31, all at version 1.
-func newRegion(t testing.TB) *region {
+func newRegion(t testing.TB) *region { return newRegionWith(t, 0) }
+
+// newRegionWith is newRegion with a memory of so many bytes; 0 is none.
+func newRegionWith(t testing.TB, cacheBytes int64) *region {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	store, err := replica.OpenStore("replica", replica.Options{FS: vfs.NewMem(), Logger: logger})
@@ -75,8 +80,15 @@ func newRegion(t testing.TB) *region {
 	if err := store.Adopt(replica.Identity{MeshID: [16]byte{1}, BookmarkKey: secret, PrimaryRegion: "us-east-1"}); err != nil {
 		t.Fatal(err)
 	}
+	if cacheBytes > 0 {
+		r.cache, err = memory.New(memory.Options{Bytes: cacheBytes, DatabasePercent: 100, Stamps: store.Stamps()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.cache.Close)
+	}
 	r.path, err = New(Options{
-		Region: here, Store: store, Directory: NewDirectory(store, here), Primary: r.primary, Logger: logger,
+		Region: here, Store: store, Directory: NewDirectory(store, here), Primary: r.primary, Memory: r.cache, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

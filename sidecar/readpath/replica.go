@@ -72,6 +72,7 @@ func (r *replicaReader) answer(ctx context.Context, read *Read, f func(*view) er
 	if why == "" {
 		err = v.use(f)
 		if why = whyPassed(err); why == "" {
+			read.provenance.isReplica(err == nil)
 			return err == nil, err
 		}
 		if why == whyFailed {
@@ -80,6 +81,7 @@ func (r *replicaReader) answer(ctx context.Context, read *Read, f func(*view) er
 		}
 	}
 	r.metrics.passed.WithLabelValues(why).Inc()
+	read.provenance.isReplica(false)
 	return false, nil
 }
 
@@ -141,5 +143,15 @@ func (r *replicaReader) open(ctx context.Context, read *Read) (v *view, why stri
 	if err != nil {
 		return nil, whyNotReady, nil //nolint:nilerr // Problem says it to whoever asks
 	}
-	return &view{reader: r, codec: codec, database: read.Database, snap: snap, begin: begin, staleness: staleness}, "", nil
+	if f.Level == datav1.Consistency_LEVEL_AT_LEAST {
+		// A copy that was begun anew meanwhile may have less than was waited for.
+		if ok, err := snap.Reaches(f.Bookmark.Epoch, f.Bookmark.Version); !ok || err != nil {
+			return nil, whyBehind, snap.Close()
+		}
+	}
+	v = &view{
+		reader: r, codec: codec, database: read.Database, snap: snap, begin: begin, staleness: staleness,
+		provenance: read.provenance,
+	}
+	return v, "", nil
 }

@@ -30,6 +30,8 @@ type view struct {
 	begin     time.Time
 	staleness time.Duration
 
+	provenance *provenance // to be filled in; nil if nobody asks
+
 	key []byte       // scratch
 	row rowcodec.Row // the row that was read last
 }
@@ -123,16 +125,23 @@ func (v *view) batchGet(req *datav1.BatchGetRequest) (*datav1.BatchGetResponse, 
 // find reads a plan's row into v.row; ok is false where there is none.
 func (v *view) find(plan *keyread.GetPlan) (version uint64, ok bool, err error) {
 	if plan.Never {
+		v.dependsOnTable(plan.Table)
 		return 0, false, nil
 	}
 	v.key = plan.AppendKey(v.key[:0])
 	if plan.Index == nil {
+		v.dependsOnRow(plan.Table, v.key)
 		return v.load(plan.Table, v.key)
 	}
 	rowKey, ok, err := v.snap.GetUnique(plan.Table, plan.Index, v.key)
-	if err != nil || !ok {
+	if err != nil {
 		return 0, false, err
 	}
+	if !ok { // any new row may have this key
+		v.dependsOnTable(plan.Table)
+		return 0, false, nil
+	}
+	v.dependsOnRow(plan.Table, rowKey) // another row can have this key only once that one has lost it
 	return v.loadIndexed(plan.Table, plan.Index, rowKey)
 }
 
@@ -166,6 +175,7 @@ func (v *view) list(ctx context.Context, req *datav1.ListRequest) (*datav1.ListR
 	if err != nil {
 		return nil, err
 	}
+	v.dependsOnTable(plan.Table)
 	page := keyread.NewPage(plan, shape)
 	var rows int
 	if plan.Index == nil {

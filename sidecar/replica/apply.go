@@ -13,6 +13,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // ApplyRecords applies a group of encoded commit records of one database, in order, and makes them visible together. It keeps
@@ -88,6 +89,8 @@ type group struct {
 	tables  map[uint32]*changedTable
 	records [][]byte // the group so far, as it came
 	bytes   int
+	// everything says that the group changes more than the rows in tables.
+	everything bool
 
 	record record
 
@@ -103,6 +106,7 @@ type scratch struct {
 	old     []byte // rows as the store has them
 	entries []byte // keys of index entries
 	ops     [][]entryOp
+	slots   []stamp.Slot
 	row     rowcodec.Row
 	key     []byte
 	value   []byte
@@ -152,6 +156,7 @@ func (g *group) clear() {
 	clear(g.sums)
 	clear(g.records)
 	g.records, g.bytes = g.records[:0], 0
+	g.everything = false
 	g.old, g.entries = g.old[:0], g.entries[:0]
 }
 
@@ -160,13 +165,13 @@ func (g *group) end() {
 	_ = g.batch.Close() // gives memory back; there is nothing to lose
 	g.clear()
 	g.record.reset()
-	if cap(g.old)+cap(g.entries)+cap(g.key)+cap(g.value) > maxScratch {
+	if cap(g.old)+cap(g.entries)+4*cap(g.slots)+cap(g.key)+cap(g.value) > maxScratch {
 		return
 	}
 	store := g.store
 	*g = group{
 		sums: g.sums, tables: g.tables, records: g.records, record: g.record,
-		scratch: scratch{spare: g.spare, old: g.old, entries: g.entries, ops: g.ops, key: g.key, value: g.value},
+		scratch: scratch{spare: g.spare, old: g.old, entries: g.entries, ops: g.ops, slots: g.slots, key: g.key, value: g.value},
 	}
 	store.groups.Put(g)
 }
@@ -261,7 +266,7 @@ func (g *group) commit() error {
 	if next.catalogVersion != d.state.Load().catalogVersion {
 		last = nil // there may be other tables
 	}
-	if err := d.commit(g.batch, &next); err != nil {
+	if err := d.commit(g.batch, &next, g.touched()); err != nil {
 		return err
 	}
 	d.last = g.raise(last)

@@ -42,6 +42,7 @@ func (g *group) passOver(t *catalog.Table, err error) error {
 
 // markDiverged notes that a table is not what the primary has.
 func (g *group) markDiverged(table uint32) {
+	g.everything = true
 	g.next.diverge(table)
 	delete(g.tables, table)
 	delete(g.sums, table)

@@ -147,6 +147,7 @@ func (g *group) changeCatalog(r *record, change catalogChange) error {
 			return err
 		}
 	}
+	g.everything = true // what the names of tables and columns mean
 	g.catalog = change.catalog
 	g.next.catalogVersion = r.version
 	g.next.catalog = new(atomic.Pointer[catalog.Catalog])
@@ -160,6 +161,7 @@ func (g *group) dropTable(id uint32) error {
 	if err := g.batch.DeleteRange(lower, upper, nil); err != nil {
 		return err
 	}
+	g.everything = true
 	g.next.forget(id)
 	delete(g.sums, id)
 	return g.batch.Delete(sumKey(g.database.id, id), nil)

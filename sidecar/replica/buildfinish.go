@@ -209,7 +209,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := d.commit(batch, a); err != nil {
+	if err := d.commit(batch, a, everything); err != nil {
 		return err
 	}
 	d.building.Store(nil)
@@ -264,6 +264,7 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) (err error) 
 	if err := forgetBuild(g.batch, d.id); err != nil {
 		return err
 	}
+	g.everything = true
 	if err := g.commit(); err != nil {
 		return err
 	}

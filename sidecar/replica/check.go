@@ -196,7 +196,7 @@ func (d *Database) markDamage(s *Snapshot, a *applied, damage Damage) (marked bo
 	if err := batch.Set(stateKey(d.id), next.encode(), nil); err != nil {
 		return false, err
 	}
-	return true, d.commit(batch, &next)
+	return true, d.commit(batch, &next, everything)
 }
 
 // Diverged notes that a reader found rows or index entries of a table that contradict each other, as why says. It returns

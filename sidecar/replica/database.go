@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // Database is the copy of one database. Its methods are safe for concurrent use. A handle stays valid when its database is
@@ -105,14 +106,15 @@ func (d *Database) watch(epoch uint32, version uint64) <-chan struct{} {
 	return d.changed
 }
 
-// commit writes a batch, publishes the state that it makes and wakes those who wait. The caller holds d.writer.
-func (d *Database) commit(b *pebble.Batch, a *applied) error {
+// commit writes a batch, publishes the state that it makes and wakes those who wait. The caller holds d.writer. The stamps of
+// what the batch touches are raised first: whoever sees the state finds them raised.
+func (d *Database) commit(b *pebble.Batch, a *applied, touched stamp.Touched) error {
 	d.last = nil // who knows what the batch does to the rows sets it anew
 	d.commits.Add(1)
-	err := d.store.commit(b)
-	if err == nil {
+	err := d.store.stamps.Change(d.id, touched, func() error { return d.store.commit(b) }, func(n stamp.Stamp) {
+		a.stamp = n
 		d.state.Store(a)
-	}
+	})
 	d.commits.Add(1)
 	if err != nil {
 		return err
@@ -153,7 +155,7 @@ func (d *Database) setProblemLocked(p problem) error {
 	if err := b.Set(stateKey(d.id), a.encode(), nil); err != nil {
 		return err
 	}
-	return d.commit(b, &a)
+	return d.commit(b, &a, everything)
 }
 
 // wipe empties the copy, to follow the database from its first record. The rows get another generation: the old one's keys
@@ -183,7 +185,7 @@ func (d *Database) wipe() error {
 	if err := b.Set(stateKey(d.id), a.encode(), nil); err != nil {
 		return fmt.Errorf("wipe database %d: %w", d.id, err)
 	}
-	if err := d.commit(b, a); err != nil {
+	if err := d.commit(b, a, everything); err != nil {
 		return fmt.Errorf("wipe database %d: %w", d.id, err)
 	}
 	d.building.Store(nil)

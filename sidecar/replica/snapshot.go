@@ -10,6 +10,7 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // Snapshot is one version of one database. It is for one goroutine at a time; its iterators may be used on goroutines of
@@ -21,6 +22,9 @@ type Snapshot struct {
 	applied *applied
 	catalog *catalog.Catalog
 	key     []byte // scratch
+
+	floor   stamp.Stamp   // of a state that the snapshot has at least
+	reading stamp.Reading // zero where it is not known what state it has
 }
 
 // Snapshot returns the newest version, or Problem's error.
@@ -28,17 +32,21 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 	if err := d.store.acquire(); err != nil {
 		return nil, err
 	}
+	last := d.store.stamps.Last() // before all that follows: no change up to it is still to come unless it is seen to be on its way
 	before := d.commits.Load()
 	a := d.state.Load()
-	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), id: d.id}
-	if before%2 != 0 || d.commits.Load() != before {
+	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), id: d.id, floor: a.stamp}
+	if before%2 == 0 && d.commits.Load() == before {
+		s.reading = stamp.Reading{At: a.stamp, Until: max(a.stamp, last)}
+	} else {
 		// A commit was in flight: only the Pebble snapshot itself knows whether it has it.
 		stored, err := readState(s.snap, d.id)
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
 		switch {
-		case stored == nil:
+		// What the store has under the id once this handle is dropped may be another copy's.
+		case stored == nil || d.state.Load().problem == problemDropped:
 			stored = newApplied(0, problemDropped)
 		case stored.catalogVersion == a.catalogVersion && stored.generation == a.generation:
 			stored.catalog = a.catalog
@@ -68,6 +76,11 @@ func (s *Snapshot) Epoch() uint32 { return s.applied.epoch }
 
 // Version returns the version of the newest commit in the snapshot.
 func (s *Snapshot) Version() uint64 { return s.applied.version }
+
+// Reaches reports whether the snapshot is at least as fresh as a bookmark. The error is ErrBookmarkLost.
+func (s *Snapshot) Reaches(epoch uint32, version uint64) (bool, error) {
+	return s.applied.reaches(epoch, version)
+}
 
 // Catalog returns the schema. It is nil for a database without any.
 func (s *Snapshot) Catalog() *catalog.Catalog { return s.catalog }

@@ -14,6 +14,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // checksumSize is the size of a record's checksum: the first bytes of its SHA-256.
@@ -41,6 +42,7 @@ type applied struct {
 	tailFirst      uint64 // the oldest record in the tail
 	tailBytes      uint64
 	problem        problem
+	stamp          stamp.Stamp  // of the change that made it; 0 for what was there when the store was opened
 	epochs         []epochStart // ascending; shared between states, so never written in place
 	// moved has the generations of tables that were copied anew by themselves, diverged the tables, by id, that are not what
 	// the primary has. Both are shared between states, so they are never written in place.

@@ -15,6 +15,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/erase"
 	"github.com/nearside-dev/nearside/internal/failstop"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // Store holds the copies of all databases of a sidecar. Its methods are safe for concurrent use.
@@ -25,6 +26,7 @@ type Store struct {
 	logger  *slog.Logger
 	options Options
 	metrics *metrics
+	stamps  *stamp.Table
 
 	openedAt time.Time
 	// heardAt is the wall clock, in nanoseconds since 1970, of the last heartbeat that this store knows to have been fresh
@@ -61,7 +63,7 @@ func OpenStore(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		logger: o.Logger, options: o, openedAt: time.Now(), failed: make(chan struct{}), closing: make(chan struct{}),
-		databases: make(map[uint32]*Database), meshChanged: make(chan struct{}),
+		databases: make(map[uint32]*Database), meshChanged: make(chan struct{}), stamps: stamp.NewTable(),
 	}
 	s.use.idle = make(chan struct{})
 	files := erase.NewFS(o.FS)
@@ -248,7 +250,7 @@ func (s *Store) Drop(id uint32) error {
 	if err := s.eraser.DeleteRange(b, lower, upper); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
-	if err := d.commit(b, newApplied(0, problemDropped)); err != nil {
+	if err := d.commit(b, newApplied(0, problemDropped), everything); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
 	d.building.Store(nil)

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nearside-dev/nearside/bench/internal/histogram"
+	"github.com/nearside-dev/nearside/internal/histogram"
 )
 
 // Result is what the clients of one run saw.

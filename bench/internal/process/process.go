@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,9 +40,17 @@ type Process struct {
 
 // Start starts a program, which ends at the latest with this one.
 func Start(name, program string, args ...string) (*Process, error) {
-	p := &Process{Name: name, cmd: exec.Command(program, args...), ended: make(chan struct{})} //nolint:noctx,gosec // Stop ends it; what to run is what this program is told to measure
+	return StartCommand(name, exec.Command(program, args...)) //nolint:noctx,gosec // Stop ends it; what to run is what this program is told to measure
+}
+
+// StartCommand is Start for a command with settings of its own. Its outputs are taken over.
+func StartCommand(name string, cmd *exec.Cmd) (*Process, error) {
+	p := &Process{Name: name, cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -99,7 +108,7 @@ func (p *Process) CPU() (time.Duration, error) {
 
 // parseStat finds utime and stime, the 14th and 15th field. The second is the program's name, which may hold anything.
 func parseStat(text string) (time.Duration, error) {
-	_, rest, ok := cutLast(text, ") ")
+	rest, ok := afterLast(text, ") ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 13 {
 		return 0, fmt.Errorf("%q is no line of stat", text)
@@ -115,12 +124,12 @@ func parseStat(text string) (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
+func afterLast(s, sep string) (after string, found bool) {
 	i := strings.LastIndex(s, sep)
 	if i < 0 {
-		return s, "", false
+		return "", false
 	}
-	return s[:i], s[i+len(sep):], true
+	return s[i+len(sep):], true
 }
 
 // Memory is what a process has in memory, in bytes.
@@ -175,15 +184,15 @@ const (
 	portTries = 100
 )
 
-// FreeAddr returns a loopback address whose port nobody listens on, nor on the port that is offset above it.
-func FreeAddr(ctx context.Context, offset int) (string, error) {
+// FreeAddr returns a loopback address whose port nobody listens on, nor on the ports that are the offsets above it.
+func FreeAddr(ctx context.Context, offsets ...int) (string, error) {
 	for range portTries {
 		port := firstPort + rand.IntN(ports)
-		if free(ctx, port) && free(ctx, port+offset) {
+		if free(ctx, port) && !slices.ContainsFunc(offsets, func(offset int) bool { return !free(ctx, port+offset) }) {
 			return loopback(port), nil
 		}
 	}
-	return "", errors.New("no free pair of ports")
+	return "", errors.New("no free ports")
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -3,6 +3,7 @@ package process
 import (
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -50,6 +51,37 @@ func TestStop(t *testing.T) {
 	<-p.Ended()
 	if err := p.Stop(); err == nil {
 		t.Error("a process that is gone can be stopped")
+	}
+}
+
+// TestUsage counts a child's time and memory with those of its parent.
+func TestUsage(t *testing.T) {
+	p, err := Start("shell", "/bin/sh", "-c", `(i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done); echo done; exec sleep 1000`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(p.Output(), "done") {
+		<-tick.C
+	}
+	u, err := p.Usage()
+	if err != nil || u.CPU <= 0 || u.Memory == 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	own, err := p.CPU()
+	if err != nil || own >= u.CPU {
+		t.Errorf("of its own %v, in all %v, %v", own, u.CPU, err)
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Ended()
+	if _, err := parseTimes("1 (x) S 0"); err == nil {
+		t.Error("half a line of stat has times")
+	}
+	if _, err := parsePss("Rss: 1 kB"); err == nil {
+		t.Error("there is a Pss")
 	}
 }
 

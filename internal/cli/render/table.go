@@ -21,6 +21,11 @@ const maxCellWidth = 200
 // Table writes rows under their headings, aligned; numeric says which columns stand to the right (those beyond it do
 // not). Control characters are escaped, so that data cannot drive the terminal.
 func Table(w io.Writer, headings []string, rows [][]string, numeric []bool) error {
+	return Painted(w, headings, rows, numeric, nil)
+}
+
+// Painted is Table with colours: paint gives the one of a cell, by its row (-1 is the headings) and column. nil paints nothing.
+func Painted(w io.Writer, headings []string, rows [][]string, numeric []bool, paint func(row, column int) Color) error {
 	widths := make([]int, len(headings))
 	printable := func(cells []string) []string {
 		out := make([]string, len(headings))
@@ -41,16 +46,22 @@ func Table(w io.Writer, headings []string, rows [][]string, numeric []bool) erro
 	}
 	lines[1] = rule
 	var b strings.Builder
-	for _, line := range lines {
+	for n, line := range lines {
 		b.Reset()
 		for i, cell := range line {
 			pad := strings.Repeat(" ", widths[i]-displayWidth(cell))
 			if i > 0 {
 				b.WriteString("  ")
 			}
-			if i < len(numeric) && numeric[i] {
+			if paint != nil && n != 1 { // the rule
+				cell = paint(max(n-2, -1), i).on(cell)
+			}
+			switch {
+			case i < len(numeric) && numeric[i]:
 				b.WriteString(pad + cell)
-			} else {
+			case i == len(line)-1:
+				b.WriteString(cell)
+			default:
 				b.WriteString(cell + pad)
 			}
 		}

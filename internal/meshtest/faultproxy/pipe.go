@@ -93,14 +93,15 @@ func (c *pipe) carry(side Side, from, to net.Conn) {
 			c.note(buf[:n])
 		}
 		link := c.proxy.link(side)
-		if lost = lost || link.Lose; lost {
-			if err != nil {
+		c.proxy.tap(c.speaks(), side, buf[:n])
+		if lost = lost || link.Lose; n > 0 && !lost {
+			if !c.wait(link, n) {
 				return
 			}
-			continue
-		}
-		if n > 0 && (!c.wait(link, n) || !c.forward(side, to, buf[:n])) {
-			return
+			var on bool
+			if on, lost = c.forward(side, to, buf[:n]); !on {
+				return
+			}
 		}
 		if err != nil {
 			return
@@ -139,38 +140,49 @@ func (c *pipe) wait(l Link, n int) bool {
 	}
 }
 
-// forward carries a piece on, as soon as nothing holds it.
-func (c *pipe) forward(side Side, to net.Conn, piece []byte) bool {
+func (c *pipe) speaks() Kind {
 	c.mu.Lock()
-	kind := c.kind
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	return c.kind
+}
+
+// forward carries a piece on, as soon as nothing holds it. on is false where the connection is at its end, lost where it
+// carries nothing more.
+func (c *pipe) forward(side Side, to net.Conn, piece []byte) (on, lost bool) {
+	kind := c.speaks()
 	now, released := c.proxy.pass(kind, side, len(piece))
 	if released == nil {
 		return c.write(kind, side, to, piece)
 	}
-	if now > 0 && !c.write(kind, side, to, piece[:now]) {
-		return false
+	if now > 0 {
+		if on, lost = c.write(kind, side, to, piece[:now]); !on || lost {
+			return on, lost
+		}
 	}
 	select {
 	case <-released:
 		return c.forward(side, to, piece[now:])
 	case <-c.ctx.Done():
-		return false
+		return false, false
 	}
 }
 
-// write carries a piece on, up to a cut.
-func (c *pipe) write(kind Kind, side Side, to net.Conn, piece []byte) bool {
-	n, last := c.proxy.admit(c, kind, side, len(piece))
+// write carries a piece on, up to a cut, and returns what forward does.
+func (c *pipe) write(kind Kind, side Side, to net.Conn, piece []byte) (on, lost bool) {
+	n, due := c.proxy.admit(c, kind, side, len(piece))
 	if n > 0 {
 		if _, err := to.Write(piece[:n]); err != nil {
-			return false
+			return false, false
 		}
 	}
-	if !last {
-		return true
+	switch {
+	case due == nil:
+		return true, false
+	case due.lose:
+		return true, true
+	default:
+		_ = to.Close() // without a reset, which would overtake what was carried
+		c.end()
+		return false, false
 	}
-	_ = to.Close() // without a reset, which would overtake what was carried
-	c.end()
-	return false
 }

@@ -62,6 +62,7 @@ type Proxy struct {
 	down   bool // connections are refused
 	links  [2]Link
 	cuts   []*cut
+	taps   []*Tap
 	held   *hold
 	pipes  map[*pipe]struct{}
 }
@@ -71,7 +72,8 @@ type cut struct {
 	kind Kind
 	side Side
 	left int64
-	all  bool
+	all  bool // of all connections, which are refused afterwards
+	lose bool // the connection stays, and what follows is lost
 	done chan struct{}
 }
 
@@ -136,7 +138,7 @@ func (p *Proxy) endAll(but *pipe) {
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.down, p.links, p.cuts = false, [2]Link{}, nil
+	p.down, p.links, p.cuts, p.taps = false, [2]Link{}, nil, nil
 	if p.held != nil {
 		close(p.held.released)
 		p.held = nil
@@ -184,6 +186,11 @@ func (p *Proxy) CutAllAfter(kind Kind, side Side, n int64) <-chan struct{} {
 	return p.cutAfter(&cut{kind: kind, side: side, left: n, all: true})
 }
 
+// LoseAfter is CutAfter, but instead of an end there is silence: the connection stays and carries nothing more that way.
+func (p *Proxy) LoseAfter(kind Kind, side Side, n int64) <-chan struct{} {
+	return p.cutAfter(&cut{kind: kind, side: side, left: n, lose: true})
+}
+
 func (p *Proxy) cutAfter(c *cut) <-chan struct{} {
 	c.done = make(chan struct{})
 	p.mu.Lock()
@@ -192,8 +199,8 @@ func (p *Proxy) cutAfter(c *cut) <-chan struct{} {
 	return c.done
 }
 
-// admit returns how many of n bytes may be carried on by a connection, and whether they are its last.
-func (p *Proxy) admit(by *pipe, kind Kind, side Side, n int) (_ int, last bool) {
+// admit returns how many of n bytes may be carried on by a connection, and the cut that these are its last for, or nil.
+func (p *Proxy) admit(by *pipe, kind Kind, side Side, n int) (int, *cut) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var due *cut
@@ -220,7 +227,7 @@ func (p *Proxy) admit(by *pipe, kind Kind, side Side, n int) (_ int, last bool) 
 		}
 	}
 	p.cuts = rest
-	return n, due != nil
+	return n, due
 }
 
 func (p *Proxy) link(side Side) Link {

@@ -181,6 +181,36 @@ func TestLose(t *testing.T) {
 	}
 }
 
+func TestLoseAfter(t *testing.T) {
+	e := startEcho(t)
+	p := faultproxy.Start(t, e.addr)
+	const text = "hello, world"
+	for n := range len(text) {
+		tap := p.Tap(faultproxy.HTTP1, faultproxy.Up)
+		lost := p.LoseAfter(faultproxy.HTTP1, faultproxy.Up, int64(n))
+		conn := dial(t, p)
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		<-lost
+		got := make([]byte, n)
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != text[:n] {
+			t.Errorf("lost after %d bytes: got %q, %v", n, got, err)
+		}
+		if err := say(dial(t, p), "new"); err != nil {
+			t.Errorf("a new connection: %v", err)
+		}
+		conn.Close()
+		if got := <-e.got; string(got) != text[:n] && string(got) != "new" {
+			t.Errorf("the target got %q", got)
+		}
+		if got := string(tap.Bytes()); got != text+"new" {
+			t.Errorf("tapped %q", got)
+		}
+		p.Heal()
+	}
+}
+
 func isTimeout(err error) bool {
 	e, ok := errors.AsType[net.Error](err)
 	return ok && e.Timeout()

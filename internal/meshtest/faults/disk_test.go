@@ -99,7 +99,8 @@ func TestDiskFull(t *testing.T) {
 			want++
 			d.fill(0)
 			_, err = m.Client("").Execute(ctx, connect.NewRequest(&datav1.ExecuteRequest{
-				Database: db, Statement: &datav1.Statement{Sql: fmt.Sprintf("INSERT INTO w (v) VALUES (hex(zeroblob(%d)))", bytes/2)},
+				Database: db, Statement: &datav1.Statement{Sql: fmt.Sprintf(
+					"INSERT INTO w (v) SELECT hex(zeroblob(%d)) FROM (VALUES (1), (2), (3))", bytes/6)},
 			}))
 			d.empty()
 			if e, ok := rpcerr.FromError(err); !ok || e.Reason() == datav1.ErrorReason_ERROR_REASON_DISK_RESERVE &&

@@ -20,6 +20,8 @@ type access struct {
 	insert     string
 	insertCols []int // the columns that insert binds, after the rowid if the table has one
 	bindRowid  bool  // insert binds the rowid first
+
+	puts map[string]string // SQL that puts a row, by its columns' names; the writer's
 }
 
 // newAccess writes the SQL for a table.

@@ -58,6 +58,8 @@ type Config struct {
 	Metrics *Metrics
 
 	Clock func() time.Time // default time.Now
+	// MaxMemory is what was given to LimitMemory: callers' statements are stopped before SQLite has as much; 0 for never.
+	MaxMemory int64
 	// WholeTableBytes is how many bytes of the tables that a transaction made or rewrote its record carries. Beyond that it
 	// only names them, and replicas copy them. Default and maximum 56 MiB.
 	WholeTableBytes int
@@ -78,6 +80,7 @@ type DB struct {
 
 	wholeTableBytes int
 	onFatal         func(error)
+	memory          int64 // that SQLite may have while callers' statements run; 0 is without limit
 
 	readers *readerPool
 	queue   chan *request
@@ -108,7 +111,8 @@ func Open(c Config) (*DB, error) {
 	}
 	db := &DB{
 		id: c.ID, path: c.Path, log: c.Log, logger: c.Logger.With(slog.Uint64("database_id", uint64(c.ID))),
-		metrics: c.Metrics, wholeTableBytes: c.WholeTableBytes, fail: c.Failpoint, onFatal: c.OnFatal, queue: make(chan *request, maxQueue), stop: make(chan struct{}),
+		metrics: c.Metrics, wholeTableBytes: c.WholeTableBytes, fail: c.Failpoint, onFatal: c.OnFatal,
+		memory: callersMemory(c.MaxMemory), queue: make(chan *request, maxQueue), stop: make(chan struct{}),
 	}
 	conn, err := openConn(c.Path, sqlite.ReadWrite|sqlite.Create)
 	if err != nil {
@@ -125,15 +129,21 @@ func Open(c Config) (*DB, error) {
 	return db, nil
 }
 
-// openConn opens a connection with the settings that all have.
+// openConn opens a connection with the settings and limits that all have.
 func openConn(path string, flags sqlite.OpenFlags) (*sqlite.Conn, error) {
 	conn, err := sqlite.Open(path, flags)
 	if err != nil {
 		return nil, err
 	}
 	conn.SetBusyTimeout(5 * time.Second)
+	for id, n := range limits {
+		conn.Limit(id, n)
+	}
 	return conn, nil
 }
+
+// lacksMemory reports whether callers' statements must be stopped for the memory that SQLite has.
+func (db *DB) lacksMemory(c *sqlite.Conn) bool { return db.memory > 0 && c.MemoryUsed() > db.memory }
 
 // ID returns the database's id.
 func (db *DB) ID() uint32 { return db.id }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 
@@ -155,9 +154,10 @@ func TestUncheckedForeignKeys(t *testing.T) {
 func TestTooLargeIsRefusedWhole(t *testing.T) {
 	f := newFixture(t)
 	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
-	_, err := f.try(fmt.Sprintf("INSERT INTO t (a) VALUES (1), (zeroblob(%d))", MaxTransactionBytes))
+	const nine = "WITH n(i) AS (VALUES (1) UNION ALL SELECT i+1 FROM n WHERE i < 9) "
+	_, err := f.try(nine + "INSERT INTO t (a) SELECT zeroblob(8000000) FROM n")
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE)
-	_, err = f.try(fmt.Sprintf("SELECT zeroblob(%d)", MaxResultBytes+1))
+	_, err = f.try(nine + "SELECT zeroblob(8000000) FROM n")
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE)
 	f.want("SELECT count(*) FROM t", "0")
 }

@@ -35,7 +35,7 @@ const metaOperation = "operation"
 // stay unknown errors.
 func statementError(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
+	if !ok || rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_UNSPECIFIED {
 		return err
 	}
 	switch e.Code {
@@ -48,19 +48,27 @@ func statementError(err error) error {
 		return out
 	case sqlite.CodeAuth:
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "%w", err).With("sqlite_code", e.Name())
-	case sqlite.CodeError, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig, sqlite.CodeMisuse, sqlite.CodeReadOnly,
+	case sqlite.CodeNoMem:
+		return noMemory(err)
+	case sqlite.CodeTooBig:
+		return rowTooLarge(err)
+	case sqlite.CodeError, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeMisuse, sqlite.CodeReadOnly,
 		sqlite.CodeLocked:
-		out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "%w", err).With("sqlite_code", e.Name())
-		if e.Offset >= 0 {
-			out = out.With("offset", strconv.Itoa(e.Offset))
-		}
-		return out
+		return statementInvalid(e)
 	case sqlite.CodeFull: // sooner than the reserve was looked at; nothing of it is done
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is full: %w", err).
 			With("sqlite_code", e.Name()).WithRetryAfter(diskRetryAfter)
 	default:
 		return err
 	}
+}
+
+func statementInvalid(e *sqlite.Error) error {
+	out := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "%w", e).With("sqlite_code", e.Name())
+	if e.Offset >= 0 {
+		out = out.With("offset", strconv.Itoa(e.Offset))
+	}
+	return out
 }
 
 // diskRetryAfter is when to try again what the disk has no room for.
@@ -70,7 +78,7 @@ const diskRetryAfter = 10 * time.Second
 func interruptedError(ctx context.Context) error {
 	err := rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
 		"statement stopped, nothing was done: %w", context.Cause(ctx))
-	if errors.Is(ctx.Err(), context.Canceled) {
+	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return err.WithCode(connect.CodeCanceled)
 	}
 	return err

@@ -39,6 +39,7 @@ const (
 	stopNone stopReason = iota
 	stopCaller
 	stopBudget
+	stopMemory
 )
 
 // errNeedsAlone means that a transaction must run in a group of its own: it changes the schema, or it takes long.
@@ -56,6 +57,10 @@ func (w *writer) onProgress() bool {
 	}
 	if x.ctx.Err() != nil {
 		x.stopped = stopCaller
+		return true
+	}
+	if w.db.lacksMemory(w.conn) {
+		x.stopped = stopMemory
 		return true
 	}
 	if x.shared && time.Since(x.begun) > groupBudget {
@@ -101,7 +106,7 @@ func (x *execution) table(name string) (*access, error) {
 func (x *execution) statement(st *datav1.Statement) (rs *datav1.ResultSet, err error) {
 	p, err := x.w.lookup(st.GetSql())
 	if err != nil {
-		return nil, err
+		return nil, x.stepError(err) // it may be stopped already
 	}
 	return x.runPrepared(p, st)
 }
@@ -109,8 +114,11 @@ func (x *execution) statement(st *datav1.Statement) (rs *datav1.ResultSet, err e
 // first runs the first statement of a text; rs is nil where it holds none.
 func (x *execution) first(text string) (rs *datav1.ResultSet, tail string, err error) {
 	p, tail, err := x.w.compile(text)
-	if err != nil || p == nil {
-		return nil, tail, err
+	if err != nil {
+		return nil, "", x.stepError(err)
+	}
+	if p == nil {
+		return nil, tail, nil
 	}
 	rs, err = x.runPrepared(p, nil)
 	return rs, tail, errors.Join(err, p.Finalize())
@@ -193,10 +201,14 @@ func (x *execution) stepError(err error) error {
 	if !isInterrupt(err) {
 		return statementError(err)
 	}
-	if x.stopped == stopBudget {
+	switch x.stopped {
+	case stopBudget:
 		return errNeedsAlone
+	case stopMemory:
+		return memoryError()
+	default:
+		return interruptedError(x.ctx)
 	}
-	return interruptedError(x.ctx)
 }
 
 // columnsOf describes a statement's result columns.

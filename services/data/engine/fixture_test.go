@@ -37,6 +37,8 @@ type fixture struct {
 	dir string
 	log *changelog.Log
 	db  *DB
+
+	maxMemory int64 // Config.MaxMemory when it is opened the next time
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -62,6 +64,7 @@ func (f *fixture) open() {
 func (f *fixture) openDB() (*DB, error) {
 	return Open(Config{
 		ID: testID, Path: f.path(), Log: f.log, Logger: quiet(), Metrics: NewMetrics(prometheus.NewRegistry()),
+		MaxMemory: f.maxMemory,
 	})
 }
 

@@ -40,12 +40,23 @@ var readablePragmas = map[string]bool{
 // deniedFunctions reach out of the database or tell one caller about another.
 var deniedFunctions = map[string]bool{
 	"load_extension": true, "fts3_tokenizer": true, "readfile": true, "writefile": true, "edit": true,
-	"total_changes": true,
+	"total_changes": true, "sqlite_log": true,
 }
 
-func (g *guard) authorize(action sqlite.Action, arg1, arg2, _, _ string) sqlite.Auth {
+// deniedTables are there without having been made: one has the file's pages, all tables' among them, the other its layout.
+var deniedTables = map[string]bool{"sqlite_dbpage": true, "dbstat": true}
+
+func (g *guard) authorize(action sqlite.Action, arg1, arg2, db, _ string) sqlite.Auth {
 	if g.trusted {
 		return sqlite.AuthOK
+	}
+	switch action {
+	case sqlite.ActionCreateTable, sqlite.ActionCreateView, sqlite.ActionCreateIndex, sqlite.ActionInsert:
+		// CREATE TABLE temp.x has no action of its own; that of CREATE TRIGGER temp.x shows when it is written down.
+		if strings.EqualFold(db, "temp") {
+			return g.deny("TEMP " + arg1) // it would outlive its client
+		}
+	default:
 	}
 	switch action {
 	case sqlite.ActionSelect, sqlite.ActionRecursive:
@@ -87,6 +98,9 @@ func (g *guard) authorize(action sqlite.Action, arg1, arg2, _, _ string) sqlite.
 
 func (g *guard) table(name string, writes bool) sqlite.Auth {
 	if len(name) >= len(internalPrefix) && strings.EqualFold(name[:len(internalPrefix)], internalPrefix) {
+		return g.deny("table " + name)
+	}
+	if deniedTables[strings.ToLower(name)] {
 		return g.deny("table " + name)
 	}
 	if writes && strings.EqualFold(name, "sqlite_sequence") {

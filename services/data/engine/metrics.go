@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nearside-dev/nearside/internal/sqlite"
 )
 
 // Metrics are shared by all databases of a process: a label for each would grow without a bound.
@@ -44,6 +46,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "nearside_primary_reads_total", Help: "Reads answered by SQLite at the primary.",
 		}),
 	}
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "nearside_sqlite_memory_bytes", Help: "Memory that SQLite has in this process, of all databases.",
+	}, func() float64 { return float64(sqlite.MemoryUsed()) }))
 	r.MustRegister(m.commits, m.groups, m.groupSize, m.groupSeconds, m.logBytes, m.groupsUndone, m.reads)
 	return m
 }

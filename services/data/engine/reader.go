@@ -18,10 +18,15 @@ import (
 // maxReaders is how many reads of one database run at once; more wait for their turn or their deadline.
 const maxReaders = 8
 
+// maxStreams is how many of them may be streams, whose callers take their time; more are refused.
+const maxStreams = 4
+
 // readerPool is a database's read connections, opened when first needed.
 type readerPool struct {
 	db    *DB
 	slots chan struct{} // a place for each connection in use
+
+	streams chan struct{} // a place for each stream
 
 	mu     sync.Mutex
 	idle   []*reader // the longest unused first
@@ -34,11 +39,12 @@ type reader struct {
 
 	catalog *catalog.Catalog
 	ctx     context.Context //nolint:containedctx // of the running read: the progress handler asks it
+	starved bool            // it was stopped for want of memory
 	usedAt  time.Time       // while it is idle
 }
 
 func newReaderPool(db *DB) *readerPool {
-	return &readerPool{db: db, slots: make(chan struct{}, maxReaders)}
+	return &readerPool{db: db, slots: make(chan struct{}, maxReaders), streams: make(chan struct{}, maxStreams)}
 }
 
 func (p *readerPool) take(ctx context.Context) (*reader, error) {
@@ -64,7 +70,17 @@ func (p *readerPool) take(ctx context.Context) (*reader, error) {
 		return nil, err
 	}
 	r := &reader{session: newSession(conn, true)}
-	conn.SetProgress(progressOps, func() bool { return r.ctx != nil && r.ctx.Err() != nil })
+	if err := r.run("PRAGMA temp_store = MEMORY"); err != nil { // no files; the memory is bounded
+		<-p.slots
+		return nil, errors.Join(err, r.close())
+	}
+	conn.SetProgress(progressOps, func() bool {
+		if r.ctx == nil {
+			return false
+		}
+		r.starved = !r.guard.trusted && p.db.lacksMemory(conn)
+		return r.starved || r.ctx.Err() != nil
+	})
 	return r, nil
 }
 
@@ -123,12 +139,13 @@ func (db *DB) View(ctx context.Context, f func(*View) error) (err error) {
 		return notServed(err)
 	}
 	db.metrics.reads.Inc()
+	defer func() { err = noMemory(err) }()
 	r, err := db.readers.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.readers.put(r)
-	r.ctx = ctx
+	r.ctx, r.starved = ctx, false
 	defer func() { r.ctx = nil }()
 	if err := r.run("BEGIN"); err != nil {
 		return err
@@ -139,6 +156,19 @@ func (db *DB) View(ctx context.Context, f func(*View) error) (err error) {
 		return err
 	}
 	return f(v)
+}
+
+// ViewStream is View for an answer whose caller may be slow. It leaves places for reads that are not; where it has none left
+// the error is OVERLOADED.
+func (db *DB) ViewStream(ctx context.Context, f func(*View) error) error {
+	select {
+	case db.readers.streams <- struct{}{}:
+	default:
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED, "%d streams read this database", maxStreams).
+			With("limit", itoa(maxStreams)).WithRetryAfter(time.Second)
+	}
+	defer func() { <-db.readers.streams }()
+	return db.View(ctx, f)
 }
 
 // begin takes the snapshot and finds out what it is of.
@@ -211,7 +241,7 @@ func (v *View) Query(st *datav1.Statement, sink RowSink) (stats QueryStats, err 
 	defer func() { v.r.guard.trusted = true }()
 	p, err := v.r.lookup(st.GetSql())
 	if err != nil {
-		return stats, err
+		return stats, v.r.stepError(err) // it may be stopped already
 	}
 	defer func() { err = errors.Join(err, v.r.release(p)) }()
 	if !p.readOnly || p.footprint.schema {
@@ -226,10 +256,7 @@ func (v *View) Query(st *datav1.Statement, sink RowSink) (stats QueryStats, err 
 	for {
 		row, err := p.Step()
 		if err != nil {
-			if isInterrupt(err) && v.r.ctx.Err() != nil {
-				return stats, interruptedError(v.r.ctx)
-			}
-			return stats, statementError(err)
+			return stats, v.r.stepError(err)
 		}
 		if !row {
 			stats.RowsRead, stats.Elapsed = uint64(p.RowsRead()), time.Since(begun)
@@ -239,6 +266,17 @@ func (v *View) Query(st *datav1.Statement, sink RowSink) (stats QueryStats, err 
 		if err := sink.Row(r, size); err != nil {
 			return stats, err
 		}
+	}
+}
+
+func (r *reader) stepError(err error) error {
+	switch {
+	case isInterrupt(err) && r.starved:
+		return memoryError()
+	case isInterrupt(err) && r.ctx.Err() != nil:
+		return interruptedError(r.ctx)
+	default:
+		return statementError(err)
 	}
 }
 

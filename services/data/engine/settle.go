@@ -1,6 +1,12 @@
 package engine
 
-import "github.com/nearside-dev/nearside/internal/catalog"
+import (
+	"google.golang.org/protobuf/proto"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+)
 
 // schemaState is a schema as the writer uses it.
 type schemaState struct {
@@ -23,6 +29,11 @@ func (x *execution) settle(did footprint) error {
 	next, replaced, err := s.derive(w.catalog, w.roots, did.dropped, w.session)
 	if err != nil {
 		return err
+	}
+	if size := proto.Size(next.ToProto()); size > maxCatalogBytes {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE,
+			"the schema takes %d bytes, the limit is %d", size, maxCatalogBytes).
+			With("bytes", itoa(size)).With("limit", itoa(maxCatalogBytes))
 	}
 	if x.before == nil {
 		x.before = &schemaState{catalog: w.catalog, tables: w.tables, roots: w.roots}

@@ -103,6 +103,11 @@ func (s *session) compile(sql string) (p *prepared, tail string, err error) {
 			return nil, "", rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "not allowed: %s", noted.denied).
 				With("action", noted.denied)
 		}
+		if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code == sqlite.CodeTooBig && len(sql) > MaxStatementBytes {
+			return nil, "", rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+				"the statement is longer than %d bytes", MaxStatementBytes).
+				With("sqlite_code", e.Name()).With("limit", itoa(MaxStatementBytes))
+		}
 		return nil, "", statementError(err)
 	}
 	if stmt == nil {

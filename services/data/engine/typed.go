@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
 	"strconv"
@@ -26,10 +27,11 @@ func (o putOperation) run(x *execution) (*datav1.ResultSet, error) {
 	columns := slices.Sorted(maps.Keys(o.GetValues()))
 	params := make([]*datav1.Value, len(columns))
 	for i, name := range columns {
-		if t.table.ColumnByName(name) < 0 {
-			return nil, noColumn(t.table.Name, name)
-		}
 		params[i] = o.GetValues()[name]
+	}
+	sql, err := t.put(columns)
+	if err != nil {
+		return nil, err
 	}
 	if o.GetPrecondition().GetCondition() != nil {
 		key, err := putKey(t.table, o.GetValues())
@@ -40,8 +42,33 @@ func (o putOperation) run(x *execution) (*datav1.ResultSet, error) {
 			return nil, err
 		}
 	}
-	sql := insertSQL(t.table, columns) + upsertClause(t.table, columns)
 	return x.statement(&datav1.Statement{Sql: sql, Parameters: params})
+}
+
+// maxPuts bounds the texts kept for one table: callers mostly put the same columns.
+const maxPuts = 64
+
+// put returns the SQL that puts a row of the columns. The error is COLUMN_NOT_FOUND.
+func (a *access) put(columns []string) (sql string, err error) {
+	var buf [128]byte
+	key := buf[:0]
+	for _, name := range columns {
+		key = append(binary.AppendUvarint(key, uint64(len(name))), name...)
+	}
+	if sql, ok := a.puts[string(key)]; ok {
+		return sql, nil
+	}
+	for _, name := range columns {
+		if a.table.ColumnByName(name) < 0 {
+			return "", noColumn(a.table.Name, name)
+		}
+	}
+	sql = insertSQL(a.table, columns) + upsertClause(a.table, columns)
+	if a.puts == nil || len(a.puts) == maxPuts {
+		a.puts = make(map[string]string)
+	}
+	a.puts[string(key)] = sql
+	return sql, nil
 }
 
 // putKey finds the primary key among the values of a Put.

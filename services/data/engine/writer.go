@@ -181,6 +181,12 @@ func (w *writer) group(requests []*request) (rest []*request) {
 	}
 	started := time.Now()
 	if err := w.begin(); err != nil {
+		if err := noMemory(err); rpcerr.ReasonOf(err) == datav1.ErrorReason_ERROR_REASON_MEMORY_LIMIT {
+			for _, r := range requests {
+				r.done <- outcome{err: err}
+			}
+			return nil
+		}
 		w.fail(requests, err)
 		return nil
 	}
@@ -272,6 +278,7 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	}
 	w.capture.reset()
 	results, c, err := w.savepoint(x, r.tx)
+	err = noMemory(err)
 	if x.schema {
 		w.forgetStatements() // what was noted of them when they were compiled may be wrong now
 	}

@@ -49,6 +49,16 @@ func (d *Database) View(ctx context.Context, f func(*engine.View) error) error {
 	return db.View(ctx, f)
 }
 
+// ViewStream is the engine's ViewStream, under View's rules.
+func (d *Database) ViewStream(ctx context.Context, f func(*engine.View) error) error {
+	db, release, err := d.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return db.ViewStream(ctx, f)
+}
+
 // ViewWithSums is the engine's ViewWithSums, under View's rules.
 func (d *Database) ViewWithSums(ctx context.Context, f func(*engine.View, map[uint32]changelog.TableSum) error) error {
 	db, release, err := d.acquire(ctx)

@@ -54,6 +54,7 @@ type Config struct {
 	// IdleTimeout is how long a database stays open without users; default DefaultIdleTimeout. Its read connections are
 	// closed after a tenth of it.
 	IdleTimeout time.Duration
+	MaxMemory   int64              // see engine.Config
 	Clock       func() time.Time   // see engine.Config
 	OnFatal     func(error)        // see engine.Config
 	Failpoint   func(place string) // see engine.Config
@@ -165,7 +166,7 @@ func (r *Registry) path(id uint32) string {
 func (r *Registry) openEngine(id uint32) (*engine.DB, error) {
 	return engine.Open(engine.Config{
 		ID: id, Path: r.path(id), Log: r.config.Log, Logger: r.config.Logger, Metrics: r.config.Metrics,
-		Clock: r.config.Clock, OnFatal: r.config.OnFatal, Failpoint: r.config.Failpoint,
+		Clock: r.config.Clock, MaxMemory: r.config.MaxMemory, OnFatal: r.config.OnFatal, Failpoint: r.config.Failpoint,
 	})
 }
 

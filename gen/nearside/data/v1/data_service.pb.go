@@ -1671,6 +1671,144 @@ func (x *ListResponse) GetAnswer() *Answer {
 	return nil
 }
 
+// ExportRequest names what to export.
+type ExportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The database.
+	Database string `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
+	// The tables whose rows are wanted; empty means all.
+	Tables []string `protobuf:"bytes,2,rep,name=tables,proto3" json:"tables,omitempty"`
+	// How fresh the state must be. It is the primary's in any case: LEVEL_AT_LEAST checks that the bookmark is one of its.
+	Consistency   *Consistency `protobuf:"bytes,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRequest) Reset() {
+	*x = ExportRequest{}
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRequest) ProtoMessage() {}
+
+func (x *ExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
+func (*ExportRequest) Descriptor() ([]byte, []int) {
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ExportRequest) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *ExportRequest) GetTables() []string {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *ExportRequest) GetConsistency() *Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
+// ExportResponse is a piece of an export. The first has the schema and the answer's freshness; a piece with a table begins
+// that table, and its rows and those of the pieces after it are the table's; the last one has the answer again.
+type ExportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The schema, in the first piece only: tables, indexes, views and triggers in the order of their creation.
+	Schema []*ExportResponse_Object `protobuf:"bytes,1,rep,name=schema,proto3" json:"schema,omitempty"`
+	// The table that begins.
+	Table *ExportResponse_Table `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	// The next rows.
+	Rows []*Row `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	// Where the answer comes from, in the first and the last piece.
+	Answer        *Answer `protobuf:"bytes,4,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportResponse) Reset() {
+	*x = ExportResponse{}
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportResponse) ProtoMessage() {}
+
+func (x *ExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
+func (*ExportResponse) Descriptor() ([]byte, []int) {
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ExportResponse) GetSchema() []*ExportResponse_Object {
+	if x != nil {
+		return x.Schema
+	}
+	return nil
+}
+
+func (x *ExportResponse) GetTable() *ExportResponse_Table {
+	if x != nil {
+		return x.Table
+	}
+	return nil
+}
+
+func (x *ExportResponse) GetRows() []*Row {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *ExportResponse) GetAnswer() *Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
 // MigrateRequest is the whole ordered list of a database's migrations.
 type MigrateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1684,7 +1822,7 @@ type MigrateRequest struct {
 
 func (x *MigrateRequest) Reset() {
 	*x = MigrateRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1834,7 @@ func (x *MigrateRequest) String() string {
 func (*MigrateRequest) ProtoMessage() {}
 
 func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1847,7 @@ func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateRequest.ProtoReflect.Descriptor instead.
 func (*MigrateRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{24}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MigrateRequest) GetDatabase() string {
@@ -1741,7 +1879,7 @@ type MigrateResponse struct {
 
 func (x *MigrateResponse) Reset() {
 	*x = MigrateResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1891,7 @@ func (x *MigrateResponse) String() string {
 func (*MigrateResponse) ProtoMessage() {}
 
 func (x *MigrateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1904,7 @@ func (x *MigrateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateResponse.ProtoReflect.Descriptor instead.
 func (*MigrateResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MigrateResponse) GetApplied() []*Migration {
@@ -1801,7 +1939,7 @@ type ListMigrationsRequest struct {
 
 func (x *ListMigrationsRequest) Reset() {
 	*x = ListMigrationsRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1951,7 @@ func (x *ListMigrationsRequest) String() string {
 func (*ListMigrationsRequest) ProtoMessage() {}
 
 func (x *ListMigrationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1964,7 @@ func (x *ListMigrationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMigrationsRequest.ProtoReflect.Descriptor instead.
 func (*ListMigrationsRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{26}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListMigrationsRequest) GetDatabase() string {
@@ -1849,7 +1987,7 @@ type ListMigrationsResponse struct {
 
 func (x *ListMigrationsResponse) Reset() {
 	*x = ListMigrationsResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1999,7 @@ func (x *ListMigrationsResponse) String() string {
 func (*ListMigrationsResponse) ProtoMessage() {}
 
 func (x *ListMigrationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2012,7 @@ func (x *ListMigrationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMigrationsResponse.ProtoReflect.Descriptor instead.
 func (*ListMigrationsResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{27}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListMigrationsResponse) GetMigrations() []*Migration {
@@ -1910,7 +2048,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2060,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2073,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{28}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchRequest) GetDatabase() string {
@@ -1988,7 +2126,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2138,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2151,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{29}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchResponse) GetColumns() []*Column {
@@ -2052,7 +2190,7 @@ type WatchQueryRequest struct {
 
 func (x *WatchQueryRequest) Reset() {
 	*x = WatchQueryRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2202,7 @@ func (x *WatchQueryRequest) String() string {
 func (*WatchQueryRequest) ProtoMessage() {}
 
 func (x *WatchQueryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2215,7 @@ func (x *WatchQueryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueryRequest.ProtoReflect.Descriptor instead.
 func (*WatchQueryRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{30}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchQueryRequest) GetDatabase() string {
@@ -2114,7 +2252,7 @@ type WatchQueryResponse struct {
 
 func (x *WatchQueryResponse) Reset() {
 	*x = WatchQueryResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2264,7 @@ func (x *WatchQueryResponse) String() string {
 func (*WatchQueryResponse) ProtoMessage() {}
 
 func (x *WatchQueryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2277,7 @@ func (x *WatchQueryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueryResponse.ProtoReflect.Descriptor instead.
 func (*WatchQueryResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{31}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchQueryResponse) GetResult() *ResultSet {
@@ -2167,7 +2305,7 @@ type BatchGetResponse_Result struct {
 
 func (x *BatchGetResponse_Result) Reset() {
 	*x = BatchGetResponse_Result{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2317,7 @@ func (x *BatchGetResponse_Result) String() string {
 func (*BatchGetResponse_Result) ProtoMessage() {}
 
 func (x *BatchGetResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2353,7 @@ type ListRequest_Bound struct {
 
 func (x *ListRequest_Bound) Reset() {
 	*x = ListRequest_Bound{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2365,7 @@ func (x *ListRequest_Bound) String() string {
 func (*ListRequest_Bound) ProtoMessage() {}
 
 func (x *ListRequest_Bound) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,6 +2395,136 @@ func (x *ListRequest_Bound) GetExclusive() bool {
 	return false
 }
 
+// Object is an object of the schema.
+type ExportResponse_Object struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "table", "index", "view" or "trigger".
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The statement that makes it.
+	Sql           string `protobuf:"bytes,3,opt,name=sql,proto3" json:"sql,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportResponse_Object) Reset() {
+	*x = ExportResponse_Object{}
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportResponse_Object) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportResponse_Object) ProtoMessage() {}
+
+func (x *ExportResponse_Object) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportResponse_Object.ProtoReflect.Descriptor instead.
+func (*ExportResponse_Object) Descriptor() ([]byte, []int) {
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25, 0}
+}
+
+func (x *ExportResponse_Object) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ExportResponse_Object) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExportResponse_Object) GetSql() string {
+	if x != nil {
+		return x.Sql
+	}
+	return ""
+}
+
+// Table is a table whose rows follow. The mesh's own sqlite_sequence is one of them where a table has AUTOINCREMENT and all
+// tables were asked for.
+type ExportResponse_Table struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its columns, generated ones left out.
+	Columns []*Column `protobuf:"bytes,2,rep,name=columns,proto3" json:"columns,omitempty"`
+	// The name under which each row's hidden rowid can be written; its value is then the first of each row's, before those of
+	// the columns. Empty where there is none, or where it is a column.
+	Rowid         string `protobuf:"bytes,3,opt,name=rowid,proto3" json:"rowid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportResponse_Table) Reset() {
+	*x = ExportResponse_Table{}
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportResponse_Table) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportResponse_Table) ProtoMessage() {}
+
+func (x *ExportResponse_Table) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportResponse_Table.ProtoReflect.Descriptor instead.
+func (*ExportResponse_Table) Descriptor() ([]byte, []int) {
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25, 1}
+}
+
+func (x *ExportResponse_Table) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExportResponse_Table) GetColumns() []*Column {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *ExportResponse_Table) GetRowid() string {
+	if x != nil {
+		return x.Rowid
+	}
+	return ""
+}
+
 // Change is one row's new value or its delete.
 type WatchResponse_Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2270,7 +2538,7 @@ type WatchResponse_Change struct {
 
 func (x *WatchResponse_Change) Reset() {
 	*x = WatchResponse_Change{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2550,7 @@ func (x *WatchResponse_Change) String() string {
 func (*WatchResponse_Change) ProtoMessage() {}
 
 func (x *WatchResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2563,7 @@ func (x *WatchResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse_Change.ProtoReflect.Descriptor instead.
 func (*WatchResponse_Change) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{29, 0}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{31, 0}
 }
 
 func (x *WatchResponse_Change) GetKey() []*Value {
@@ -2439,7 +2707,24 @@ const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\acolumns\x18\x01 \x03(\v2\x18.nearside.data.v1.ColumnR\acolumns\x12)\n" +
 	"\x04rows\x18\x02 \x03(\v2\x15.nearside.data.v1.RowR\x04rows\x12&\n" +
 	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x120\n" +
-	"\x06answer\x18\x04 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\x81\x01\n" +
+	"\x06answer\x18\x04 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\xa3\x01\n" +
+	"\rExportRequest\x12%\n" +
+	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12*\n" +
+	"\x06tables\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\x90N\"\ar\x05\x10\x01\x18\x80\x02R\x06tables\x12?\n" +
+	"\vconsistency\x18\x03 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\"\x97\x03\n" +
+	"\x0eExportResponse\x12?\n" +
+	"\x06schema\x18\x01 \x03(\v2'.nearside.data.v1.ExportResponse.ObjectR\x06schema\x12<\n" +
+	"\x05table\x18\x02 \x01(\v2&.nearside.data.v1.ExportResponse.TableR\x05table\x12)\n" +
+	"\x04rows\x18\x03 \x03(\v2\x15.nearside.data.v1.RowR\x04rows\x120\n" +
+	"\x06answer\x18\x04 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\x1aB\n" +
+	"\x06Object\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03sql\x18\x03 \x01(\tR\x03sql\x1ae\n" +
+	"\x05Table\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
+	"\acolumns\x18\x02 \x03(\v2\x18.nearside.data.v1.ColumnR\acolumns\x12\x14\n" +
+	"\x05rowid\x18\x03 \x01(\tR\x05rowid\"\x81\x01\n" +
 	"\x0eMigrateRequest\x12%\n" +
 	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12H\n" +
 	"\n" +
@@ -2480,7 +2765,7 @@ const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\vconsistency\x18\x03 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\"{\n" +
 	"\x12WatchQueryResponse\x123\n" +
 	"\x06result\x18\x01 \x01(\v2\x1b.nearside.data.v1.ResultSetR\x06result\x120\n" +
-	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer2\xa8\v\n" +
+	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer2\xfc\v\n" +
 	"\vDataService\x12c\n" +
 	"\x0eCreateDatabase\x12'.nearside.data.v1.CreateDatabaseRequest\x1a(.nearside.data.v1.CreateDatabaseResponse\x12e\n" +
 	"\rListDatabases\x12&.nearside.data.v1.ListDatabasesRequest\x1a'.nearside.data.v1.ListDatabasesResponse\"\x03\x90\x02\x01\x12_\n" +
@@ -2493,7 +2778,8 @@ const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\vBatchInsert\x12$.nearside.data.v1.BatchInsertRequest\x1a%.nearside.data.v1.BatchInsertResponse\x12G\n" +
 	"\x03Get\x12\x1c.nearside.data.v1.GetRequest\x1a\x1d.nearside.data.v1.GetResponse\"\x03\x90\x02\x01\x12V\n" +
 	"\bBatchGet\x12!.nearside.data.v1.BatchGetRequest\x1a\".nearside.data.v1.BatchGetResponse\"\x03\x90\x02\x01\x12J\n" +
-	"\x04List\x12\x1d.nearside.data.v1.ListRequest\x1a\x1e.nearside.data.v1.ListResponse\"\x03\x90\x02\x01\x12N\n" +
+	"\x04List\x12\x1d.nearside.data.v1.ListRequest\x1a\x1e.nearside.data.v1.ListResponse\"\x03\x90\x02\x01\x12R\n" +
+	"\x06Export\x12\x1f.nearside.data.v1.ExportRequest\x1a .nearside.data.v1.ExportResponse\"\x03\x90\x02\x010\x01\x12N\n" +
 	"\aMigrate\x12 .nearside.data.v1.MigrateRequest\x1a!.nearside.data.v1.MigrateResponse\x12h\n" +
 	"\x0eListMigrations\x12'.nearside.data.v1.ListMigrationsRequest\x1a(.nearside.data.v1.ListMigrationsResponse\"\x03\x90\x02\x01\x12O\n" +
 	"\x05Watch\x12\x1e.nearside.data.v1.WatchRequest\x1a\x1f.nearside.data.v1.WatchResponse\"\x03\x90\x02\x010\x01\x12^\n" +
@@ -2514,7 +2800,7 @@ func file_nearside_data_v1_data_service_proto_rawDescGZIP() []byte {
 }
 
 var file_nearside_data_v1_data_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nearside_data_v1_data_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_nearside_data_v1_data_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_nearside_data_v1_data_service_proto_goTypes = []any{
 	(BatchInsertRequest_OnConflict)(0), // 0: nearside.data.v1.BatchInsertRequest.OnConflict
 	(*CreateDatabaseRequest)(nil),      // 1: nearside.data.v1.CreateDatabaseRequest
@@ -2541,132 +2827,144 @@ var file_nearside_data_v1_data_service_proto_goTypes = []any{
 	(*BatchGetResponse)(nil),           // 22: nearside.data.v1.BatchGetResponse
 	(*ListRequest)(nil),                // 23: nearside.data.v1.ListRequest
 	(*ListResponse)(nil),               // 24: nearside.data.v1.ListResponse
-	(*MigrateRequest)(nil),             // 25: nearside.data.v1.MigrateRequest
-	(*MigrateResponse)(nil),            // 26: nearside.data.v1.MigrateResponse
-	(*ListMigrationsRequest)(nil),      // 27: nearside.data.v1.ListMigrationsRequest
-	(*ListMigrationsResponse)(nil),     // 28: nearside.data.v1.ListMigrationsResponse
-	(*WatchRequest)(nil),               // 29: nearside.data.v1.WatchRequest
-	(*WatchResponse)(nil),              // 30: nearside.data.v1.WatchResponse
-	(*WatchQueryRequest)(nil),          // 31: nearside.data.v1.WatchQueryRequest
-	(*WatchQueryResponse)(nil),         // 32: nearside.data.v1.WatchQueryResponse
-	(*BatchGetResponse_Result)(nil),    // 33: nearside.data.v1.BatchGetResponse.Result
-	(*ListRequest_Bound)(nil),          // 34: nearside.data.v1.ListRequest.Bound
-	nil,                                // 35: nearside.data.v1.WatchRequest.EqualEntry
-	(*WatchResponse_Change)(nil),       // 36: nearside.data.v1.WatchResponse.Change
-	(*Database)(nil),                   // 37: nearside.data.v1.Database
-	(*Answer)(nil),                     // 38: nearside.data.v1.Answer
-	(*Consistency)(nil),                // 39: nearside.data.v1.Consistency
-	(*Statement)(nil),                  // 40: nearside.data.v1.Statement
-	(*ResultSet)(nil),                  // 41: nearside.data.v1.ResultSet
-	(*Column)(nil),                     // 42: nearside.data.v1.Column
-	(*Row)(nil),                        // 43: nearside.data.v1.Row
-	(*Operation)(nil),                  // 44: nearside.data.v1.Operation
-	(*Key)(nil),                        // 45: nearside.data.v1.Key
-	(*Value)(nil),                      // 46: nearside.data.v1.Value
-	(*Migration)(nil),                  // 47: nearside.data.v1.Migration
+	(*ExportRequest)(nil),              // 25: nearside.data.v1.ExportRequest
+	(*ExportResponse)(nil),             // 26: nearside.data.v1.ExportResponse
+	(*MigrateRequest)(nil),             // 27: nearside.data.v1.MigrateRequest
+	(*MigrateResponse)(nil),            // 28: nearside.data.v1.MigrateResponse
+	(*ListMigrationsRequest)(nil),      // 29: nearside.data.v1.ListMigrationsRequest
+	(*ListMigrationsResponse)(nil),     // 30: nearside.data.v1.ListMigrationsResponse
+	(*WatchRequest)(nil),               // 31: nearside.data.v1.WatchRequest
+	(*WatchResponse)(nil),              // 32: nearside.data.v1.WatchResponse
+	(*WatchQueryRequest)(nil),          // 33: nearside.data.v1.WatchQueryRequest
+	(*WatchQueryResponse)(nil),         // 34: nearside.data.v1.WatchQueryResponse
+	(*BatchGetResponse_Result)(nil),    // 35: nearside.data.v1.BatchGetResponse.Result
+	(*ListRequest_Bound)(nil),          // 36: nearside.data.v1.ListRequest.Bound
+	(*ExportResponse_Object)(nil),      // 37: nearside.data.v1.ExportResponse.Object
+	(*ExportResponse_Table)(nil),       // 38: nearside.data.v1.ExportResponse.Table
+	nil,                                // 39: nearside.data.v1.WatchRequest.EqualEntry
+	(*WatchResponse_Change)(nil),       // 40: nearside.data.v1.WatchResponse.Change
+	(*Database)(nil),                   // 41: nearside.data.v1.Database
+	(*Answer)(nil),                     // 42: nearside.data.v1.Answer
+	(*Consistency)(nil),                // 43: nearside.data.v1.Consistency
+	(*Statement)(nil),                  // 44: nearside.data.v1.Statement
+	(*ResultSet)(nil),                  // 45: nearside.data.v1.ResultSet
+	(*Column)(nil),                     // 46: nearside.data.v1.Column
+	(*Row)(nil),                        // 47: nearside.data.v1.Row
+	(*Operation)(nil),                  // 48: nearside.data.v1.Operation
+	(*Key)(nil),                        // 49: nearside.data.v1.Key
+	(*Value)(nil),                      // 50: nearside.data.v1.Value
+	(*Migration)(nil),                  // 51: nearside.data.v1.Migration
 }
 var file_nearside_data_v1_data_service_proto_depIdxs = []int32{
-	37, // 0: nearside.data.v1.CreateDatabaseResponse.database:type_name -> nearside.data.v1.Database
-	38, // 1: nearside.data.v1.CreateDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
-	39, // 2: nearside.data.v1.ListDatabasesRequest.consistency:type_name -> nearside.data.v1.Consistency
-	37, // 3: nearside.data.v1.ListDatabasesResponse.databases:type_name -> nearside.data.v1.Database
-	38, // 4: nearside.data.v1.ListDatabasesResponse.answer:type_name -> nearside.data.v1.Answer
-	39, // 5: nearside.data.v1.GetDatabaseRequest.consistency:type_name -> nearside.data.v1.Consistency
-	37, // 6: nearside.data.v1.GetDatabaseResponse.database:type_name -> nearside.data.v1.Database
-	38, // 7: nearside.data.v1.GetDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
-	38, // 8: nearside.data.v1.DeleteDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
-	40, // 9: nearside.data.v1.ExecuteRequest.statement:type_name -> nearside.data.v1.Statement
-	39, // 10: nearside.data.v1.ExecuteRequest.consistency:type_name -> nearside.data.v1.Consistency
-	41, // 11: nearside.data.v1.ExecuteResponse.result:type_name -> nearside.data.v1.ResultSet
-	38, // 12: nearside.data.v1.ExecuteResponse.answer:type_name -> nearside.data.v1.Answer
-	40, // 13: nearside.data.v1.QueryRequest.statement:type_name -> nearside.data.v1.Statement
-	39, // 14: nearside.data.v1.QueryRequest.consistency:type_name -> nearside.data.v1.Consistency
-	41, // 15: nearside.data.v1.QueryResponse.result:type_name -> nearside.data.v1.ResultSet
-	38, // 16: nearside.data.v1.QueryResponse.answer:type_name -> nearside.data.v1.Answer
-	40, // 17: nearside.data.v1.QueryStreamRequest.statement:type_name -> nearside.data.v1.Statement
-	39, // 18: nearside.data.v1.QueryStreamRequest.consistency:type_name -> nearside.data.v1.Consistency
-	42, // 19: nearside.data.v1.QueryStreamResponse.columns:type_name -> nearside.data.v1.Column
-	43, // 20: nearside.data.v1.QueryStreamResponse.rows:type_name -> nearside.data.v1.Row
-	38, // 21: nearside.data.v1.QueryStreamResponse.answer:type_name -> nearside.data.v1.Answer
-	44, // 22: nearside.data.v1.TransactRequest.operations:type_name -> nearside.data.v1.Operation
-	41, // 23: nearside.data.v1.TransactResponse.results:type_name -> nearside.data.v1.ResultSet
-	38, // 24: nearside.data.v1.TransactResponse.answer:type_name -> nearside.data.v1.Answer
-	43, // 25: nearside.data.v1.BatchInsertRequest.rows:type_name -> nearside.data.v1.Row
+	41, // 0: nearside.data.v1.CreateDatabaseResponse.database:type_name -> nearside.data.v1.Database
+	42, // 1: nearside.data.v1.CreateDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
+	43, // 2: nearside.data.v1.ListDatabasesRequest.consistency:type_name -> nearside.data.v1.Consistency
+	41, // 3: nearside.data.v1.ListDatabasesResponse.databases:type_name -> nearside.data.v1.Database
+	42, // 4: nearside.data.v1.ListDatabasesResponse.answer:type_name -> nearside.data.v1.Answer
+	43, // 5: nearside.data.v1.GetDatabaseRequest.consistency:type_name -> nearside.data.v1.Consistency
+	41, // 6: nearside.data.v1.GetDatabaseResponse.database:type_name -> nearside.data.v1.Database
+	42, // 7: nearside.data.v1.GetDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
+	42, // 8: nearside.data.v1.DeleteDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
+	44, // 9: nearside.data.v1.ExecuteRequest.statement:type_name -> nearside.data.v1.Statement
+	43, // 10: nearside.data.v1.ExecuteRequest.consistency:type_name -> nearside.data.v1.Consistency
+	45, // 11: nearside.data.v1.ExecuteResponse.result:type_name -> nearside.data.v1.ResultSet
+	42, // 12: nearside.data.v1.ExecuteResponse.answer:type_name -> nearside.data.v1.Answer
+	44, // 13: nearside.data.v1.QueryRequest.statement:type_name -> nearside.data.v1.Statement
+	43, // 14: nearside.data.v1.QueryRequest.consistency:type_name -> nearside.data.v1.Consistency
+	45, // 15: nearside.data.v1.QueryResponse.result:type_name -> nearside.data.v1.ResultSet
+	42, // 16: nearside.data.v1.QueryResponse.answer:type_name -> nearside.data.v1.Answer
+	44, // 17: nearside.data.v1.QueryStreamRequest.statement:type_name -> nearside.data.v1.Statement
+	43, // 18: nearside.data.v1.QueryStreamRequest.consistency:type_name -> nearside.data.v1.Consistency
+	46, // 19: nearside.data.v1.QueryStreamResponse.columns:type_name -> nearside.data.v1.Column
+	47, // 20: nearside.data.v1.QueryStreamResponse.rows:type_name -> nearside.data.v1.Row
+	42, // 21: nearside.data.v1.QueryStreamResponse.answer:type_name -> nearside.data.v1.Answer
+	48, // 22: nearside.data.v1.TransactRequest.operations:type_name -> nearside.data.v1.Operation
+	45, // 23: nearside.data.v1.TransactResponse.results:type_name -> nearside.data.v1.ResultSet
+	42, // 24: nearside.data.v1.TransactResponse.answer:type_name -> nearside.data.v1.Answer
+	47, // 25: nearside.data.v1.BatchInsertRequest.rows:type_name -> nearside.data.v1.Row
 	0,  // 26: nearside.data.v1.BatchInsertRequest.on_conflict:type_name -> nearside.data.v1.BatchInsertRequest.OnConflict
-	38, // 27: nearside.data.v1.BatchInsertResponse.answer:type_name -> nearside.data.v1.Answer
-	45, // 28: nearside.data.v1.GetRequest.key:type_name -> nearside.data.v1.Key
-	39, // 29: nearside.data.v1.GetRequest.consistency:type_name -> nearside.data.v1.Consistency
-	42, // 30: nearside.data.v1.GetResponse.columns:type_name -> nearside.data.v1.Column
-	43, // 31: nearside.data.v1.GetResponse.row:type_name -> nearside.data.v1.Row
-	38, // 32: nearside.data.v1.GetResponse.answer:type_name -> nearside.data.v1.Answer
-	45, // 33: nearside.data.v1.BatchGetRequest.keys:type_name -> nearside.data.v1.Key
-	39, // 34: nearside.data.v1.BatchGetRequest.consistency:type_name -> nearside.data.v1.Consistency
-	42, // 35: nearside.data.v1.BatchGetResponse.columns:type_name -> nearside.data.v1.Column
-	33, // 36: nearside.data.v1.BatchGetResponse.results:type_name -> nearside.data.v1.BatchGetResponse.Result
-	38, // 37: nearside.data.v1.BatchGetResponse.answer:type_name -> nearside.data.v1.Answer
-	46, // 38: nearside.data.v1.ListRequest.prefix:type_name -> nearside.data.v1.Value
-	34, // 39: nearside.data.v1.ListRequest.start:type_name -> nearside.data.v1.ListRequest.Bound
-	34, // 40: nearside.data.v1.ListRequest.end:type_name -> nearside.data.v1.ListRequest.Bound
-	39, // 41: nearside.data.v1.ListRequest.consistency:type_name -> nearside.data.v1.Consistency
-	42, // 42: nearside.data.v1.ListResponse.columns:type_name -> nearside.data.v1.Column
-	43, // 43: nearside.data.v1.ListResponse.rows:type_name -> nearside.data.v1.Row
-	38, // 44: nearside.data.v1.ListResponse.answer:type_name -> nearside.data.v1.Answer
-	47, // 45: nearside.data.v1.MigrateRequest.migrations:type_name -> nearside.data.v1.Migration
-	47, // 46: nearside.data.v1.MigrateResponse.applied:type_name -> nearside.data.v1.Migration
-	38, // 47: nearside.data.v1.MigrateResponse.answer:type_name -> nearside.data.v1.Answer
-	47, // 48: nearside.data.v1.ListMigrationsResponse.migrations:type_name -> nearside.data.v1.Migration
-	38, // 49: nearside.data.v1.ListMigrationsResponse.answer:type_name -> nearside.data.v1.Answer
-	46, // 50: nearside.data.v1.WatchRequest.prefix:type_name -> nearside.data.v1.Value
-	35, // 51: nearside.data.v1.WatchRequest.equal:type_name -> nearside.data.v1.WatchRequest.EqualEntry
-	42, // 52: nearside.data.v1.WatchResponse.columns:type_name -> nearside.data.v1.Column
-	36, // 53: nearside.data.v1.WatchResponse.changes:type_name -> nearside.data.v1.WatchResponse.Change
-	38, // 54: nearside.data.v1.WatchResponse.answer:type_name -> nearside.data.v1.Answer
-	40, // 55: nearside.data.v1.WatchQueryRequest.statement:type_name -> nearside.data.v1.Statement
-	39, // 56: nearside.data.v1.WatchQueryRequest.consistency:type_name -> nearside.data.v1.Consistency
-	41, // 57: nearside.data.v1.WatchQueryResponse.result:type_name -> nearside.data.v1.ResultSet
-	38, // 58: nearside.data.v1.WatchQueryResponse.answer:type_name -> nearside.data.v1.Answer
-	43, // 59: nearside.data.v1.BatchGetResponse.Result.row:type_name -> nearside.data.v1.Row
-	46, // 60: nearside.data.v1.ListRequest.Bound.values:type_name -> nearside.data.v1.Value
-	46, // 61: nearside.data.v1.WatchRequest.EqualEntry.value:type_name -> nearside.data.v1.Value
-	46, // 62: nearside.data.v1.WatchResponse.Change.key:type_name -> nearside.data.v1.Value
-	43, // 63: nearside.data.v1.WatchResponse.Change.row:type_name -> nearside.data.v1.Row
-	1,  // 64: nearside.data.v1.DataService.CreateDatabase:input_type -> nearside.data.v1.CreateDatabaseRequest
-	3,  // 65: nearside.data.v1.DataService.ListDatabases:input_type -> nearside.data.v1.ListDatabasesRequest
-	5,  // 66: nearside.data.v1.DataService.GetDatabase:input_type -> nearside.data.v1.GetDatabaseRequest
-	7,  // 67: nearside.data.v1.DataService.DeleteDatabase:input_type -> nearside.data.v1.DeleteDatabaseRequest
-	9,  // 68: nearside.data.v1.DataService.Execute:input_type -> nearside.data.v1.ExecuteRequest
-	11, // 69: nearside.data.v1.DataService.Query:input_type -> nearside.data.v1.QueryRequest
-	13, // 70: nearside.data.v1.DataService.QueryStream:input_type -> nearside.data.v1.QueryStreamRequest
-	15, // 71: nearside.data.v1.DataService.Transact:input_type -> nearside.data.v1.TransactRequest
-	17, // 72: nearside.data.v1.DataService.BatchInsert:input_type -> nearside.data.v1.BatchInsertRequest
-	19, // 73: nearside.data.v1.DataService.Get:input_type -> nearside.data.v1.GetRequest
-	21, // 74: nearside.data.v1.DataService.BatchGet:input_type -> nearside.data.v1.BatchGetRequest
-	23, // 75: nearside.data.v1.DataService.List:input_type -> nearside.data.v1.ListRequest
-	25, // 76: nearside.data.v1.DataService.Migrate:input_type -> nearside.data.v1.MigrateRequest
-	27, // 77: nearside.data.v1.DataService.ListMigrations:input_type -> nearside.data.v1.ListMigrationsRequest
-	29, // 78: nearside.data.v1.DataService.Watch:input_type -> nearside.data.v1.WatchRequest
-	31, // 79: nearside.data.v1.DataService.WatchQuery:input_type -> nearside.data.v1.WatchQueryRequest
-	2,  // 80: nearside.data.v1.DataService.CreateDatabase:output_type -> nearside.data.v1.CreateDatabaseResponse
-	4,  // 81: nearside.data.v1.DataService.ListDatabases:output_type -> nearside.data.v1.ListDatabasesResponse
-	6,  // 82: nearside.data.v1.DataService.GetDatabase:output_type -> nearside.data.v1.GetDatabaseResponse
-	8,  // 83: nearside.data.v1.DataService.DeleteDatabase:output_type -> nearside.data.v1.DeleteDatabaseResponse
-	10, // 84: nearside.data.v1.DataService.Execute:output_type -> nearside.data.v1.ExecuteResponse
-	12, // 85: nearside.data.v1.DataService.Query:output_type -> nearside.data.v1.QueryResponse
-	14, // 86: nearside.data.v1.DataService.QueryStream:output_type -> nearside.data.v1.QueryStreamResponse
-	16, // 87: nearside.data.v1.DataService.Transact:output_type -> nearside.data.v1.TransactResponse
-	18, // 88: nearside.data.v1.DataService.BatchInsert:output_type -> nearside.data.v1.BatchInsertResponse
-	20, // 89: nearside.data.v1.DataService.Get:output_type -> nearside.data.v1.GetResponse
-	22, // 90: nearside.data.v1.DataService.BatchGet:output_type -> nearside.data.v1.BatchGetResponse
-	24, // 91: nearside.data.v1.DataService.List:output_type -> nearside.data.v1.ListResponse
-	26, // 92: nearside.data.v1.DataService.Migrate:output_type -> nearside.data.v1.MigrateResponse
-	28, // 93: nearside.data.v1.DataService.ListMigrations:output_type -> nearside.data.v1.ListMigrationsResponse
-	30, // 94: nearside.data.v1.DataService.Watch:output_type -> nearside.data.v1.WatchResponse
-	32, // 95: nearside.data.v1.DataService.WatchQuery:output_type -> nearside.data.v1.WatchQueryResponse
-	80, // [80:96] is the sub-list for method output_type
-	64, // [64:80] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	42, // 27: nearside.data.v1.BatchInsertResponse.answer:type_name -> nearside.data.v1.Answer
+	49, // 28: nearside.data.v1.GetRequest.key:type_name -> nearside.data.v1.Key
+	43, // 29: nearside.data.v1.GetRequest.consistency:type_name -> nearside.data.v1.Consistency
+	46, // 30: nearside.data.v1.GetResponse.columns:type_name -> nearside.data.v1.Column
+	47, // 31: nearside.data.v1.GetResponse.row:type_name -> nearside.data.v1.Row
+	42, // 32: nearside.data.v1.GetResponse.answer:type_name -> nearside.data.v1.Answer
+	49, // 33: nearside.data.v1.BatchGetRequest.keys:type_name -> nearside.data.v1.Key
+	43, // 34: nearside.data.v1.BatchGetRequest.consistency:type_name -> nearside.data.v1.Consistency
+	46, // 35: nearside.data.v1.BatchGetResponse.columns:type_name -> nearside.data.v1.Column
+	35, // 36: nearside.data.v1.BatchGetResponse.results:type_name -> nearside.data.v1.BatchGetResponse.Result
+	42, // 37: nearside.data.v1.BatchGetResponse.answer:type_name -> nearside.data.v1.Answer
+	50, // 38: nearside.data.v1.ListRequest.prefix:type_name -> nearside.data.v1.Value
+	36, // 39: nearside.data.v1.ListRequest.start:type_name -> nearside.data.v1.ListRequest.Bound
+	36, // 40: nearside.data.v1.ListRequest.end:type_name -> nearside.data.v1.ListRequest.Bound
+	43, // 41: nearside.data.v1.ListRequest.consistency:type_name -> nearside.data.v1.Consistency
+	46, // 42: nearside.data.v1.ListResponse.columns:type_name -> nearside.data.v1.Column
+	47, // 43: nearside.data.v1.ListResponse.rows:type_name -> nearside.data.v1.Row
+	42, // 44: nearside.data.v1.ListResponse.answer:type_name -> nearside.data.v1.Answer
+	43, // 45: nearside.data.v1.ExportRequest.consistency:type_name -> nearside.data.v1.Consistency
+	37, // 46: nearside.data.v1.ExportResponse.schema:type_name -> nearside.data.v1.ExportResponse.Object
+	38, // 47: nearside.data.v1.ExportResponse.table:type_name -> nearside.data.v1.ExportResponse.Table
+	47, // 48: nearside.data.v1.ExportResponse.rows:type_name -> nearside.data.v1.Row
+	42, // 49: nearside.data.v1.ExportResponse.answer:type_name -> nearside.data.v1.Answer
+	51, // 50: nearside.data.v1.MigrateRequest.migrations:type_name -> nearside.data.v1.Migration
+	51, // 51: nearside.data.v1.MigrateResponse.applied:type_name -> nearside.data.v1.Migration
+	42, // 52: nearside.data.v1.MigrateResponse.answer:type_name -> nearside.data.v1.Answer
+	51, // 53: nearside.data.v1.ListMigrationsResponse.migrations:type_name -> nearside.data.v1.Migration
+	42, // 54: nearside.data.v1.ListMigrationsResponse.answer:type_name -> nearside.data.v1.Answer
+	50, // 55: nearside.data.v1.WatchRequest.prefix:type_name -> nearside.data.v1.Value
+	39, // 56: nearside.data.v1.WatchRequest.equal:type_name -> nearside.data.v1.WatchRequest.EqualEntry
+	46, // 57: nearside.data.v1.WatchResponse.columns:type_name -> nearside.data.v1.Column
+	40, // 58: nearside.data.v1.WatchResponse.changes:type_name -> nearside.data.v1.WatchResponse.Change
+	42, // 59: nearside.data.v1.WatchResponse.answer:type_name -> nearside.data.v1.Answer
+	44, // 60: nearside.data.v1.WatchQueryRequest.statement:type_name -> nearside.data.v1.Statement
+	43, // 61: nearside.data.v1.WatchQueryRequest.consistency:type_name -> nearside.data.v1.Consistency
+	45, // 62: nearside.data.v1.WatchQueryResponse.result:type_name -> nearside.data.v1.ResultSet
+	42, // 63: nearside.data.v1.WatchQueryResponse.answer:type_name -> nearside.data.v1.Answer
+	47, // 64: nearside.data.v1.BatchGetResponse.Result.row:type_name -> nearside.data.v1.Row
+	50, // 65: nearside.data.v1.ListRequest.Bound.values:type_name -> nearside.data.v1.Value
+	46, // 66: nearside.data.v1.ExportResponse.Table.columns:type_name -> nearside.data.v1.Column
+	50, // 67: nearside.data.v1.WatchRequest.EqualEntry.value:type_name -> nearside.data.v1.Value
+	50, // 68: nearside.data.v1.WatchResponse.Change.key:type_name -> nearside.data.v1.Value
+	47, // 69: nearside.data.v1.WatchResponse.Change.row:type_name -> nearside.data.v1.Row
+	1,  // 70: nearside.data.v1.DataService.CreateDatabase:input_type -> nearside.data.v1.CreateDatabaseRequest
+	3,  // 71: nearside.data.v1.DataService.ListDatabases:input_type -> nearside.data.v1.ListDatabasesRequest
+	5,  // 72: nearside.data.v1.DataService.GetDatabase:input_type -> nearside.data.v1.GetDatabaseRequest
+	7,  // 73: nearside.data.v1.DataService.DeleteDatabase:input_type -> nearside.data.v1.DeleteDatabaseRequest
+	9,  // 74: nearside.data.v1.DataService.Execute:input_type -> nearside.data.v1.ExecuteRequest
+	11, // 75: nearside.data.v1.DataService.Query:input_type -> nearside.data.v1.QueryRequest
+	13, // 76: nearside.data.v1.DataService.QueryStream:input_type -> nearside.data.v1.QueryStreamRequest
+	15, // 77: nearside.data.v1.DataService.Transact:input_type -> nearside.data.v1.TransactRequest
+	17, // 78: nearside.data.v1.DataService.BatchInsert:input_type -> nearside.data.v1.BatchInsertRequest
+	19, // 79: nearside.data.v1.DataService.Get:input_type -> nearside.data.v1.GetRequest
+	21, // 80: nearside.data.v1.DataService.BatchGet:input_type -> nearside.data.v1.BatchGetRequest
+	23, // 81: nearside.data.v1.DataService.List:input_type -> nearside.data.v1.ListRequest
+	25, // 82: nearside.data.v1.DataService.Export:input_type -> nearside.data.v1.ExportRequest
+	27, // 83: nearside.data.v1.DataService.Migrate:input_type -> nearside.data.v1.MigrateRequest
+	29, // 84: nearside.data.v1.DataService.ListMigrations:input_type -> nearside.data.v1.ListMigrationsRequest
+	31, // 85: nearside.data.v1.DataService.Watch:input_type -> nearside.data.v1.WatchRequest
+	33, // 86: nearside.data.v1.DataService.WatchQuery:input_type -> nearside.data.v1.WatchQueryRequest
+	2,  // 87: nearside.data.v1.DataService.CreateDatabase:output_type -> nearside.data.v1.CreateDatabaseResponse
+	4,  // 88: nearside.data.v1.DataService.ListDatabases:output_type -> nearside.data.v1.ListDatabasesResponse
+	6,  // 89: nearside.data.v1.DataService.GetDatabase:output_type -> nearside.data.v1.GetDatabaseResponse
+	8,  // 90: nearside.data.v1.DataService.DeleteDatabase:output_type -> nearside.data.v1.DeleteDatabaseResponse
+	10, // 91: nearside.data.v1.DataService.Execute:output_type -> nearside.data.v1.ExecuteResponse
+	12, // 92: nearside.data.v1.DataService.Query:output_type -> nearside.data.v1.QueryResponse
+	14, // 93: nearside.data.v1.DataService.QueryStream:output_type -> nearside.data.v1.QueryStreamResponse
+	16, // 94: nearside.data.v1.DataService.Transact:output_type -> nearside.data.v1.TransactResponse
+	18, // 95: nearside.data.v1.DataService.BatchInsert:output_type -> nearside.data.v1.BatchInsertResponse
+	20, // 96: nearside.data.v1.DataService.Get:output_type -> nearside.data.v1.GetResponse
+	22, // 97: nearside.data.v1.DataService.BatchGet:output_type -> nearside.data.v1.BatchGetResponse
+	24, // 98: nearside.data.v1.DataService.List:output_type -> nearside.data.v1.ListResponse
+	26, // 99: nearside.data.v1.DataService.Export:output_type -> nearside.data.v1.ExportResponse
+	28, // 100: nearside.data.v1.DataService.Migrate:output_type -> nearside.data.v1.MigrateResponse
+	30, // 101: nearside.data.v1.DataService.ListMigrations:output_type -> nearside.data.v1.ListMigrationsResponse
+	32, // 102: nearside.data.v1.DataService.Watch:output_type -> nearside.data.v1.WatchResponse
+	34, // 103: nearside.data.v1.DataService.WatchQuery:output_type -> nearside.data.v1.WatchQueryResponse
+	87, // [87:104] is the sub-list for method output_type
+	70, // [70:87] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_nearside_data_v1_data_service_proto_init() }
@@ -2684,7 +2982,7 @@ func file_nearside_data_v1_data_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_data_v1_data_service_proto_rawDesc), len(file_nearside_data_v1_data_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   36,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -108,6 +108,14 @@ const (
 	ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND ErrorReason = 34
 	// internal: a stored block or record does not match its checksum.
 	ErrorReason_ERROR_REASON_CORRUPT ErrorReason = 35
+	// resource_exhausted: a row or a value is larger than the limit. Metadata: {"limit": "8388608"}.
+	ErrorReason_ERROR_REASON_ROW_TOO_LARGE ErrorReason = 36
+	// resource_exhausted: SQLite's memory has reached its limit; nothing was done. google.rpc.RetryInfo says when to try again.
+	ErrorReason_ERROR_REASON_MEMORY_LIMIT ErrorReason = 37
+	// resource_exhausted: the request is larger than the limit, as it is sent or unpacked. Metadata: {"limit": "75497472"}.
+	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 38
+	// deadline_exceeded: the request did not arrive in time; nothing was done.
+	ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW ErrorReason = 39
 )
 
 // Enum value maps for ErrorReason.
@@ -149,6 +157,10 @@ var (
 		33: "ERROR_REASON_ALREADY_EXISTS",
 		34: "ERROR_REASON_RESOURCE_NOT_FOUND",
 		35: "ERROR_REASON_CORRUPT",
+		36: "ERROR_REASON_ROW_TOO_LARGE",
+		37: "ERROR_REASON_MEMORY_LIMIT",
+		38: "ERROR_REASON_REQUEST_TOO_LARGE",
+		39: "ERROR_REASON_REQUEST_TOO_SLOW",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -187,6 +199,10 @@ var (
 		"ERROR_REASON_ALREADY_EXISTS":          33,
 		"ERROR_REASON_RESOURCE_NOT_FOUND":      34,
 		"ERROR_REASON_CORRUPT":                 35,
+		"ERROR_REASON_ROW_TOO_LARGE":           36,
+		"ERROR_REASON_MEMORY_LIMIT":            37,
+		"ERROR_REASON_REQUEST_TOO_LARGE":       38,
+		"ERROR_REASON_REQUEST_TOO_SLOW":        39,
 	}
 )
 
@@ -221,7 +237,8 @@ var File_nearside_data_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xf4\t\n" +
+	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xfa\n" +
+	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_DATABASE_NOT_FOUND\x10\x01\x12 \n" +
@@ -259,7 +276,11 @@ const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_RULE_VIOLATED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_ALREADY_EXISTS\x10!\x12#\n" +
 	"\x1fERROR_REASON_RESOURCE_NOT_FOUND\x10\"\x12\x18\n" +
-	"\x14ERROR_REASON_CORRUPT\x10#B\xc8\x01\n" +
+	"\x14ERROR_REASON_CORRUPT\x10#\x12\x1e\n" +
+	"\x1aERROR_REASON_ROW_TOO_LARGE\x10$\x12\x1d\n" +
+	"\x19ERROR_REASON_MEMORY_LIMIT\x10%\x12\"\n" +
+	"\x1eERROR_REASON_REQUEST_TOO_LARGE\x10&\x12!\n" +
+	"\x1dERROR_REASON_REQUEST_TOO_SLOW\x10'B\xc8\x01\n" +
 	"\x14com.nearside.data.v1B\x10ErrorReasonProtoP\x01Z<github.com/nearside-dev/nearside/gen/nearside/data/v1;datav1\xa2\x02\x03NDX\xaa\x02\x10Nearside.Data.V1\xca\x02\x10Nearside\\Data\\V1\xe2\x02\x1cNearside\\Data\\V1\\GPBMetadata\xea\x02\x12Nearside::Data::V1b\x06proto3"
 
 var (

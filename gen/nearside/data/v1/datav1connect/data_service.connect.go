@@ -60,6 +60,8 @@ const (
 	DataServiceBatchGetProcedure = "/nearside.data.v1.DataService/BatchGet"
 	// DataServiceListProcedure is the fully-qualified name of the DataService's List RPC.
 	DataServiceListProcedure = "/nearside.data.v1.DataService/List"
+	// DataServiceExportProcedure is the fully-qualified name of the DataService's Export RPC.
+	DataServiceExportProcedure = "/nearside.data.v1.DataService/Export"
 	// DataServiceMigrateProcedure is the fully-qualified name of the DataService's Migrate RPC.
 	DataServiceMigrateProcedure = "/nearside.data.v1.DataService/Migrate"
 	// DataServiceListMigrationsProcedure is the fully-qualified name of the DataService's
@@ -99,6 +101,10 @@ type DataServiceClient interface {
 	BatchGet(context.Context, *connect.Request[v1.BatchGetRequest]) (*connect.Response[v1.BatchGetResponse], error)
 	// List reads rows in the order of the primary key or an index, a page at a time. A page is of one version.
 	List(context.Context, *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error)
+	// Export streams a whole database, or some of its tables, as of one version: the schema, then the rows of one table after the
+	// other. The primary reads it in one read transaction of at most an hour; it runs two at a time and answers OVERLOADED to
+	// more. An answer that does not end with its Answer is not whole.
+	Export(context.Context, *connect.Request[v1.ExportRequest]) (*connect.ServerStreamForClient[v1.ExportResponse], error)
 	// Migrate applies those of the named migrations that are not applied yet, in order, each all or nothing. One that was
 	// applied and has changed since is refused with MIGRATION_CHANGED, one out of order with MIGRATION_OUT_OF_ORDER, both
 	// before anything is done.
@@ -202,6 +208,13 @@ func NewDataServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		export: connect.NewClient[v1.ExportRequest, v1.ExportResponse](
+			httpClient,
+			baseURL+DataServiceExportProcedure,
+			connect.WithSchema(dataServiceMethods.ByName("Export")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		migrate: connect.NewClient[v1.MigrateRequest, v1.MigrateResponse](
 			httpClient,
 			baseURL+DataServiceMigrateProcedure,
@@ -246,6 +259,7 @@ type dataServiceClient struct {
 	get            *connect.Client[v1.GetRequest, v1.GetResponse]
 	batchGet       *connect.Client[v1.BatchGetRequest, v1.BatchGetResponse]
 	list           *connect.Client[v1.ListRequest, v1.ListResponse]
+	export         *connect.Client[v1.ExportRequest, v1.ExportResponse]
 	migrate        *connect.Client[v1.MigrateRequest, v1.MigrateResponse]
 	listMigrations *connect.Client[v1.ListMigrationsRequest, v1.ListMigrationsResponse]
 	watch          *connect.Client[v1.WatchRequest, v1.WatchResponse]
@@ -312,6 +326,11 @@ func (c *dataServiceClient) List(ctx context.Context, req *connect.Request[v1.Li
 	return c.list.CallUnary(ctx, req)
 }
 
+// Export calls nearside.data.v1.DataService.Export.
+func (c *dataServiceClient) Export(ctx context.Context, req *connect.Request[v1.ExportRequest]) (*connect.ServerStreamForClient[v1.ExportResponse], error) {
+	return c.export.CallServerStream(ctx, req)
+}
+
 // Migrate calls nearside.data.v1.DataService.Migrate.
 func (c *dataServiceClient) Migrate(ctx context.Context, req *connect.Request[v1.MigrateRequest]) (*connect.Response[v1.MigrateResponse], error) {
 	return c.migrate.CallUnary(ctx, req)
@@ -360,6 +379,10 @@ type DataServiceHandler interface {
 	BatchGet(context.Context, *connect.Request[v1.BatchGetRequest]) (*connect.Response[v1.BatchGetResponse], error)
 	// List reads rows in the order of the primary key or an index, a page at a time. A page is of one version.
 	List(context.Context, *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error)
+	// Export streams a whole database, or some of its tables, as of one version: the schema, then the rows of one table after the
+	// other. The primary reads it in one read transaction of at most an hour; it runs two at a time and answers OVERLOADED to
+	// more. An answer that does not end with its Answer is not whole.
+	Export(context.Context, *connect.Request[v1.ExportRequest], *connect.ServerStream[v1.ExportResponse]) error
 	// Migrate applies those of the named migrations that are not applied yet, in order, each all or nothing. One that was
 	// applied and has changed since is refused with MIGRATION_CHANGED, one out of order with MIGRATION_OUT_OF_ORDER, both
 	// before anything is done.
@@ -459,6 +482,13 @@ func NewDataServiceHandler(svc DataServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	dataServiceExportHandler := connect.NewServerStreamHandler(
+		DataServiceExportProcedure,
+		svc.Export,
+		connect.WithSchema(dataServiceMethods.ByName("Export")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	dataServiceMigrateHandler := connect.NewUnaryHandler(
 		DataServiceMigrateProcedure,
 		svc.Migrate,
@@ -512,6 +542,8 @@ func NewDataServiceHandler(svc DataServiceHandler, opts ...connect.HandlerOption
 			dataServiceBatchGetHandler.ServeHTTP(w, r)
 		case DataServiceListProcedure:
 			dataServiceListHandler.ServeHTTP(w, r)
+		case DataServiceExportProcedure:
+			dataServiceExportHandler.ServeHTTP(w, r)
 		case DataServiceMigrateProcedure:
 			dataServiceMigrateHandler.ServeHTTP(w, r)
 		case DataServiceListMigrationsProcedure:
@@ -575,6 +607,10 @@ func (UnimplementedDataServiceHandler) BatchGet(context.Context, *connect.Reques
 
 func (UnimplementedDataServiceHandler) List(context.Context, *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.data.v1.DataService.List is not implemented"))
+}
+
+func (UnimplementedDataServiceHandler) Export(context.Context, *connect.Request[v1.ExportRequest], *connect.ServerStream[v1.ExportResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("nearside.data.v1.DataService.Export is not implemented"))
 }
 
 func (UnimplementedDataServiceHandler) Migrate(context.Context, *connect.Request[v1.MigrateRequest]) (*connect.Response[v1.MigrateResponse], error) {

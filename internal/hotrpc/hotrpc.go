@@ -1,0 +1,218 @@
+// Package hotrpc answers unary Connect calls that can be answered at once, for less than half of what a general handler adds
+// to net/http. It is a layer before the general handler and decides by the request's head: a POST of application/proto, not
+// compressed, of a known, small size. All else, and every call that its Method does not answer, goes to the general handler
+// as it came. So there is one place that says what is wrong with a request, and this package has no errors.
+//
+// DESIGN.md says what must be the same on both ways, and conformance_test.go compares them.
+package hotrpc
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+)
+
+const (
+	// MaxMessageBytes is how large a request may be that is looked at here.
+	MaxMessageBytes = 64 << 10
+	// compressMinBytes is where the general handler compresses an answer, if the caller takes that.
+	compressMinBytes = 1024
+
+	maxKeptBytes    = 1 << 20 // of a buffer, for the next call
+	headerThreshold = 2048    // net/http finds out by itself how long a shorter answer is
+	maxTimeoutChars = 10      // of Connect-Timeout-Ms
+)
+
+// Method answers a message if that can be done at once: without waiting, and without an error. It appends the encoded answer to
+// a.Message, sets a's other fields and reports true; or it reports false, and the general handler answers. It must not change
+// or keep msg.
+type Method func(request http.Header, msg []byte, a *Answer) bool
+
+// Answer is an answer and what its headers say. The values may be shared: nobody changes them.
+type Answer struct {
+	Message     []byte
+	Bookmark    []string
+	Region      []string
+	Source      []string
+	StalenessMs uint32
+}
+
+// Observer counts what is answered here.
+type Observer interface {
+	// Begin is called before a call is read and Answered after it was answered. Passed is called instead of Answered for a call
+	// that goes to the general handler, which counts it.
+	Begin()
+	Answered(took time.Duration)
+	Passed()
+}
+
+// Options configures a Handler. All are required.
+type Options struct {
+	Method  Method
+	General http.Handler // answers what Method does not
+	Logger  *slog.Logger // of panics
+	Metrics Observer
+	// Large says that answers are mostly so large that the general handler compresses them: callers that take compressed
+	// answers go there at once.
+	Large bool
+}
+
+// NewHandler returns a handler of one procedure.
+func NewHandler(o Options) http.Handler { return &handler{o} }
+
+type handler struct{ Options }
+
+// call is the memory of one call.
+type call struct {
+	in  []byte
+	out Answer
+}
+
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+func (c *call) release() {
+	c.out = Answer{Message: c.out.Message[:0]}
+	if cap(c.in)+cap(c.out.Message) <= maxKeptBytes {
+		calls.Put(c)
+	}
+}
+
+// Values of headers, shared by all answers.
+var (
+	protoType = []string{"application/proto"}
+	encodings = []string{"gzip"}
+
+	// staleness is the header's text of what copies are mostly: no older than a few heartbeats.
+	staleness = func() (texts [512][]string) {
+		for ms := range texts {
+			texts[ms] = []string{strconv.Itoa(ms)}
+		}
+		return texts
+	}()
+)
+
+// Canonical names of the headers of package rpcheader.
+var (
+	bookmarkHeader  = http.CanonicalHeaderKey(rpcheader.Bookmark)
+	regionHeader    = http.CanonicalHeaderKey(rpcheader.Region)
+	sourceHeader    = http.CanonicalHeaderKey(rpcheader.Source)
+	stalenessHeader = http.CanonicalHeaderKey(rpcheader.StalenessMs)
+)
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	timeout, ok := h.hot(r)
+	if !ok {
+		h.General.ServeHTTP(w, r)
+		return
+	}
+	h.Metrics.Begin()
+	begin := time.Now()
+	c := calls.Get().(*call)
+	defer c.release()
+	c.in = slices.Grow(c.in[:0], int(r.ContentLength))[:r.ContentLength]
+	n, err := io.ReadFull(r.Body, c.in)
+	if err == nil && (timeout == 0 || time.Since(begin) < timeout) && h.answer(c, r, w) {
+		h.Metrics.Answered(time.Since(begin))
+		return
+	}
+	h.Metrics.Passed()
+	r.Body = &replayed{begin: c.in[:n], ReadCloser: r.Body}
+	if timeout > 0 {
+		// It has begun already: what the general handler reads from the header must not make it longer.
+		ctx, cancel := context.WithDeadline(r.Context(), begin.Add(timeout))
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
+	h.General.ServeHTTP(w, r)
+}
+
+// hot decides by a request's head whether it is looked at here, and returns its timeout, 0 for none.
+func (h *handler) hot(r *http.Request) (timeout time.Duration, ok bool) {
+	if r.Method != http.MethodPost || r.ContentLength <= 0 || r.ContentLength > MaxMessageBytes || r.URL.RawQuery != "" {
+		return 0, false
+	}
+	if v := r.Header["Content-Type"]; len(v) != 1 || v[0] != protoType[0] {
+		return 0, false
+	}
+	if v := r.Header["Connect-Protocol-Version"]; len(v) > 1 || len(v) == 1 && v[0] != "1" {
+		return 0, false
+	}
+	if len(r.Header["Content-Encoding"]) > 0 || h.Large && takesCompressed(r) {
+		return 0, false
+	}
+	if v := r.Header["Connect-Timeout-Ms"]; len(v) > 0 {
+		ms, err := strconv.ParseUint(v[0], 10, 63)
+		if err != nil || ms == 0 || len(v) > 1 || len(v[0]) > maxTimeoutChars {
+			return 0, false
+		}
+		return time.Duration(ms) * time.Millisecond, true
+	}
+	return 0, true
+}
+
+// takesCompressed reports whether the caller may take a compressed answer. There are few ways to refuse that, and this knows
+// the common one.
+func takesCompressed(r *http.Request) bool {
+	v := r.Header["Accept-Encoding"]
+	return len(v) > 1 || len(v) == 1 && v[0] != "" && v[0] != "identity"
+}
+
+// answer reports whether it has answered the call.
+func (h *handler) answer(c *call, r *http.Request, w http.ResponseWriter) bool {
+	a := &c.out
+	if !h.method(c, r) || len(a.Message) >= compressMinBytes && takesCompressed(r) {
+		return false
+	}
+	header := w.Header()
+	header["Content-Type"] = protoType
+	header["Accept-Encoding"] = encodings
+	header[bookmarkHeader], header[regionHeader], header[sourceHeader] = a.Bookmark, a.Region, a.Source
+	if a.StalenessMs < uint32(len(staleness)) {
+		header[stalenessHeader] = staleness[a.StalenessMs]
+	} else {
+		header[stalenessHeader] = []string{strconv.FormatUint(uint64(a.StalenessMs), 10)}
+	}
+	if len(a.Message) >= headerThreshold {
+		header["Content-Length"] = []string{strconv.Itoa(len(a.Message))}
+	}
+	_, _ = w.Write(a.Message) // whoever asked has gone if this fails
+	return true
+}
+
+// method calls the method. A panic is no answer: the general handler meets it again and says what is to be said.
+func (h *handler) method(c *call, r *http.Request) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.Logger.ErrorContext(r.Context(), "panic in a hot method",
+				slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			ok = false
+		}
+	}()
+	return h.Method(r.Header, c.in, &c.out)
+}
+
+// replayed is a body of which the beginning was read.
+type replayed struct {
+	io.ReadCloser
+
+	begin []byte
+}
+
+// Read implements io.Reader.
+func (b *replayed) Read(p []byte) (int, error) {
+	if len(b.begin) == 0 {
+		return b.ReadCloser.Read(p)
+	}
+	n := copy(p, b.begin)
+	b.begin = b.begin[n:]
+	return n, nil
+}

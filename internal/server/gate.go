@@ -1,0 +1,126 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+)
+
+// limitName is a limit's name in metrics.
+type limitName string
+
+const (
+	limitConnections       limitName = "connections"
+	limitClientConnections limitName = "client_connections"
+	limitClientRequests    limitName = "client_requests"
+	limitBodyBytes         limitName = "body_bytes"
+	limitBodyTime          limitName = "body_time"
+)
+
+// refusedRetryAfter is when those may try again who were too many.
+const refusedRetryAfter = time.Second
+
+// gate is what all requests of a listener pass: it refuses those that are too many, too large or too slow, in the words of
+// the protocol that they speak.
+type gate struct {
+	next        http.Handler
+	maxBody     int64
+	maxRequests int64 // of one client
+	bodyTime    time.Duration
+	stall       time.Duration
+	errors      *connect.ErrorWriter
+	refused     *prometheus.CounterVec
+}
+
+func newGate(next http.Handler, c Config) *gate {
+	return &gate{
+		next: next, maxBody: c.MaxBodyBytes, maxRequests: int64(c.MaxRequestsPerClient), bodyTime: c.BodyTimeout, stall: c.StallTimeout,
+		errors: connect.NewErrorWriter(),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name:        "nearside_server_refused_total",
+			Help:        "Requests that a listener refused, by the limit that they are above.",
+			ConstLabels: prometheus.Labels{"listener": c.Name},
+		}, []string{"limit"}),
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+		if c.refused != "" {
+			w.Header().Set("Connection", "close") // over HTTP/2 too
+			g.refuse(w, r, c.refused, tooMany("connections"))
+			return
+		}
+		defer c.client.requests.Add(-1)
+		if n := c.client.requests.Add(1); n > g.maxRequests {
+			g.refuse(w, r, limitClientRequests, tooMany("requests at a time from one address"))
+			return
+		}
+	}
+	if r.ContentLength > g.maxBody {
+		g.refuse(w, r, limitBodyBytes, tooLarge(g.maxBody))
+		return
+	}
+	if r.ProtoMajor == 2 {
+		w = &pacedWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: g.stall}
+	}
+	if r.Body != http.NoBody && r.ContentLength != 0 {
+		limit := g.maxBody
+		// Streams may be endless: their handlers limit each message.
+		if t := r.Header.Get("Content-Type"); strings.HasPrefix(t, "application/grpc") ||
+			strings.HasPrefix(t, "application/connect+") {
+			limit = 0
+		}
+		r.Body = newBody(g, w, r.Body, limit)
+	}
+	g.next.ServeHTTP(w, r)
+}
+
+// refuse answers a request whose body is not looked at.
+func (g *gate) refuse(w http.ResponseWriter, r *http.Request, limit limitName, e *rpcerr.Error) {
+	g.count(limit)
+	if after := e.RetryAfter(); after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(after.Seconds())))
+	}
+	if g.errors.IsSupported(r) {
+		wire, _ := rpcerr.ToConnect(e)
+		_ = g.errors.Write(w, r, wire) // whoever asked has gone
+		return
+	}
+	status := http.StatusServiceUnavailable
+	if e.Reason() == datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE {
+		status = http.StatusRequestEntityTooLarge
+	}
+	http.Error(w, e.Error(), status)
+}
+
+func (g *gate) count(limit limitName) { g.refused.WithLabelValues(string(limit)).Inc() }
+
+func tooMany(what string) *rpcerr.Error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED, "too many %s", what).WithRetryAfter(refusedRetryAfter)
+}
+
+func tooLarge(limit int64) *rpcerr.Error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE, "the request is larger than %d bytes", limit).
+		With("limit", strconv.FormatInt(limit, 10))
+}
+
+func tooSlow(n int64, took time.Duration) *rpcerr.Error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW,
+		"only %d bytes of the request came in %s", n, took.Round(time.Millisecond))
+}
+
+// onWire is an error as Connect's handlers pass it on unchanged.
+func onWire(e *rpcerr.Error) error {
+	wire, _ := rpcerr.ToConnect(e)
+	return fmt.Errorf("read request: %w", wire)
+}

@@ -1,0 +1,111 @@
+package data
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+)
+
+// bundlePatience is how long a bundle waits for the slowest of its calls.
+const bundlePatience = time.Second
+
+// Bundles answers BundleService: calls of Transact that a sidecar sends together. Each is validated, run and answered as if it
+// had come alone.
+type Bundles struct {
+	service *Service
+	errs    *rpcerr.Interceptor
+	logger  *slog.Logger
+}
+
+var _ replicationv1connect.BundleServiceHandler = (*Bundles)(nil)
+
+// NewBundles returns the BundleService of a Service.
+func NewBundles(s *Service, errs *rpcerr.Interceptor, logger *slog.Logger) *Bundles {
+	return &Bundles{service: s, errs: errs, logger: logger}
+}
+
+// TransactBundle implements replicationv1connect.BundleServiceHandler.
+func (b *Bundles) TransactBundle(
+	ctx context.Context, req *connect.Request[replicationv1.TransactBundleRequest],
+) (*connect.Response[replicationv1.TransactBundleResponse], error) {
+	ctx, cancel := context.WithTimeout(ctx, bundlePatience)
+	defer cancel()
+	calls := req.Msg.GetCalls()
+	outcomes := make([]*replicationv1.TransactBundleResponse_Outcome, len(calls))
+	var all sync.WaitGroup
+	for i, call := range calls {
+		all.Go(func() { outcomes[i] = b.outcome(ctx, call) })
+	}
+	all.Wait()
+	return connect.NewResponse(&replicationv1.TransactBundleResponse{Outcomes: outcomes}), nil
+}
+
+// outcome runs one call until the bundle's patience ends.
+func (b *Bundles) outcome(
+	bundle context.Context, call *replicationv1.TransactBundleRequest_Call,
+) *replicationv1.TransactBundleResponse_Outcome {
+	ctx, cancel := context.WithTimeout(bundle, time.Duration(call.GetTimeoutMs())*time.Millisecond)
+	defer cancel()
+	encoded, err := b.transact(ctx, call)
+	if err == nil {
+		return &replicationv1.TransactBundleResponse_Outcome{
+			Outcome: &replicationv1.TransactBundleResponse_Outcome_Response{Response: encoded},
+		}
+	}
+	if bundle.Err() != nil {
+		// Whatever the error, nothing was done; if it is the call's own, it has it alone too.
+		return &replicationv1.TransactBundleResponse_Outcome{Outcome: &replicationv1.TransactBundleResponse_Outcome_Later{Later: true}}
+	}
+	wire, known := rpcerr.ToConnect(err)
+	if !known {
+		b.logger.ErrorContext(ctx, "unknown error reached a handler", slog.String("procedure", "TransactBundle"), slog.Any("error", err))
+	}
+	out := &replicationv1.TransactBundleResponse_Error{Code: uint32(wire.Code()), Message: wire.Message()}
+	for _, d := range wire.Details() {
+		out.Details = append(out.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + d.Type(), Value: d.Bytes()})
+	}
+	return &replicationv1.TransactBundleResponse_Outcome{Outcome: &replicationv1.TransactBundleResponse_Outcome_Error{Error: out}}
+}
+
+func (b *Bundles) transact(ctx context.Context, call *replicationv1.TransactBundleRequest_Call) (encoded []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	msg := new(datav1.TransactRequest)
+	if err := proto.Unmarshal(call.GetRequest(), msg); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("unmarshal message: %w", err))
+	}
+	if err := b.errs.Check(msg); err != nil {
+		return nil, err
+	}
+	req := connect.NewRequest(msg)
+	if key := call.GetIdempotencyKey(); key != "" {
+		req.Header().Set(rpcheader.IdempotencyKey, key)
+	}
+	if parent := call.GetTraceParent(); parent != "" {
+		req.Header().Set(rpcheader.TraceParent, parent)
+	}
+	res, err := b.service.Transact(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if encoded, err = proto.Marshal(res.Msg); err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return encoded, nil
+}
