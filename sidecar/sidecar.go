@@ -21,6 +21,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/dirlock"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/telemetry"
@@ -81,6 +82,11 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 			err = fmt.Errorf("sidecar %s: %w", c.Region, errors.Join(err, s.Close(ctx)))
 		}
 	}()
+	lock, err := dirlock.Acquire(ctx, c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(lock.Release)
 	metrics := telemetry.NewRegistry()
 	s.store, err = replica.OpenStore(filepath.Join(c.Dir, "replica"), replica.Options{
 		Logger: s.logger, OnFatal: s.fail, Registerer: metrics,

@@ -284,6 +284,12 @@ func TestReadMigrations(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "0011_d.sql"), []byte("-- é\nINSERT INTO t\nVALUES ('\xff')"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readMigrations(dir); err == nil || !strings.Contains(err.Error(), "0011_d.sql:3: not valid UTF-8") {
+		t.Errorf("not UTF-8: %v", err)
+	}
 	if _, err := readMigrations(t.TempDir()); err == nil || !strings.Contains(err.Error(), "no *.sql file") {
 		t.Errorf("empty folder: %v", err)
 	}
