@@ -21,6 +21,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/dirlock"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
@@ -33,6 +34,7 @@ import (
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 	"github.com/nearside-dev/nearside/sidecar/verify"
+	"github.com/nearside-dev/nearside/sidecar/watch"
 )
 
 // Sidecar is a running sidecar.
@@ -82,6 +84,11 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 			err = fmt.Errorf("sidecar %s: %w", c.Region, errors.Join(err, s.Close(ctx)))
 		}
 	}()
+	lock, err := dirlock.Acquire(ctx, c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(lock.Release)
 	metrics := telemetry.NewRegistry()
 	s.store, err = replica.OpenStore(filepath.Join(c.Dir, "replica"), replica.Options{
 		Logger: s.logger, OnFatal: s.fail, Registerer: metrics,
@@ -126,6 +133,14 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err != nil {
 		return nil, err
 	}
+	hub, err := watch.New(watch.Options{MaxWatchers: c.MaxWatchers, Progress: c.WatchProgress, Registerer: metrics})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error {
+		hub.Close()
+		return nil
+	})
 	ln, adminLn, err := s.listen(ctx)
 	if err != nil {
 		return nil, err
@@ -148,7 +163,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 		Region: c.Region, PrimaryURL: c.PrimaryURL, Store: s.store, Directory: s.directory, HTTPClient: calls, Streams: stream,
 		Recorder: recorder,
 	})
-	handler, err := s.handler(metrics, gateway.NewData(primary, path), path, verifier, &gateway.Status{
+	handler, err := s.handler(metrics, gateway.NewData(primary, path, hub), path, verifier, &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,
 		Health: s.health, Connected: follower.Connected, HTTPClient: calls,
 	})
@@ -214,6 +229,7 @@ func (s *Sidecar) handler(
 	mux := http.NewServeMux()
 	dataPath, dataHandler := datav1connect.NewDataServiceHandler(data, options...)
 	mux.Handle(dataPath, dataHandler)
+	mux.Handle(datav1connect.DataServiceWatchProcedure, server.EndOnDrain(server.AllowSilence(dataHandler)))
 	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
 		return nil, err
 	}

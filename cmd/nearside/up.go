@@ -14,10 +14,10 @@ import (
 
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/cli"
-	"github.com/nearside-dev/nearside/internal/cli/dirlock"
 	"github.com/nearside-dev/nearside/internal/cli/render"
 	"github.com/nearside-dev/nearside/internal/cli/supervise"
 	"github.com/nearside-dev/nearside/internal/config"
+	"github.com/nearside-dev/nearside/internal/dirlock"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/services/business"
 	"github.com/nearside-dev/nearside/services/data/changelog"
@@ -67,7 +67,7 @@ func (u *up) run(ctx context.Context) (err error) {
 	begun := time.Now()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	lock, err := dirlock.Acquire(u.Dir)
+	lock, err := dirlock.Acquire(ctx, u.Dir)
 	if err != nil {
 		return err
 	}
@@ -146,6 +146,8 @@ func (u *up) region(i int, started chan<- *sidecar.Sidecar) supervise.StartFunc 
 			Dir:             filepath.Join(u.Dir, u.Regions[i]),
 			InsecureListen:  u.InsecureListen,
 			SQLiteMemory:    int64(u.SQLiteMiB) << 20,
+			MaxWatchers:     u.MaxWatchers,
+			WatchProgress:   u.WatchProgress,
 			CacheBytes:      int64(u.Cache.Bytes),
 			CachePercent:    u.Cache.Percent,
 			Mount:           business.Mount,

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -89,10 +90,30 @@ func readMigrations(dir string) ([]*datav1.Migration, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read migrations: %w", err)
 		}
+		if !utf8.Valid(text) {
+			return nil, fmt.Errorf("read migrations: %s:%d: not valid UTF-8: write other bytes as x'…' or CAST(x'…' AS TEXT)",
+				filepath.Join(dir, e.Name()), invalidLine(text))
+		}
 		migrations[i] = &datav1.Migration{Name: strings.TrimSuffix(e.Name(), migrationSuffix), Sql: string(text)}
 	}
 	slices.SortFunc(migrations, func(a, b *datav1.Migration) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return migrations, nil
+}
+
+// invalidLine returns the line of the first byte that is not UTF-8.
+func invalidLine(text []byte) int {
+	line := 1
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		if r == utf8.RuneError && n == 1 {
+			break
+		}
+		if r == '\n' {
+			line++
+		}
+		text = text[n:]
+	}
+	return line
 }
 
 func (app *App) showMigrations(db string, response *datav1.MigrateResponse) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -154,8 +155,7 @@ func checkMigrations(applied []changelog.Migration, wanted []*datav1.Migration) 
 	}
 	for i, a := range applied {
 		if i >= len(wanted) || wanted[i].GetName() != a.Name {
-			return rpcerr.New(datav1.ErrorReason_ERROR_REASON_MIGRATION_OUT_OF_ORDER,
-				"migration %s was applied as number %d and is not there", a.Name, i+1).With("migration", a.Name)
+			return outOfOrder(applied, i, wanted)
 		}
 		if sha256.Sum256([]byte(wanted[i].GetSql())) != a.Checksum {
 			return rpcerr.New(datav1.ErrorReason_ERROR_REASON_MIGRATION_CHANGED,
@@ -163,6 +163,23 @@ func checkMigrations(applied []changelog.Migration, wanted []*datav1.Migration) 
 		}
 	}
 	return nil
+}
+
+// outOfOrder says what is wrong with a list that has another migration, or none, where the i-th applied one should be.
+func outOfOrder(applied []changelog.Migration, i int, wanted []*datav1.Migration) error {
+	missing := applied[i].Name
+	if !slices.ContainsFunc(wanted, func(m *datav1.Migration) bool { return m.GetName() == missing }) {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_MIGRATION_OUT_OF_ORDER,
+			"migration %s was applied and is not in the list", missing).With("migration", missing)
+	}
+	early := wanted[i].GetName() // there is one, for the missing one comes later
+	state := "not applied"
+	if slices.ContainsFunc(applied, func(a changelog.Migration) bool { return a.Name == early }) {
+		state = "applied later"
+	}
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_MIGRATION_OUT_OF_ORDER,
+		"migration %s comes before %s in the list: that one was applied, and this one %s", early, missing, state).
+		With("migration", early)
 }
 
 // ListMigrations implements DataService.

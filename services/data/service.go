@@ -31,7 +31,8 @@ const MigrationTimeout = 10 * time.Minute
 
 // Service answers DataService.
 type Service struct {
-	// What is not there yet answers unimplemented.
+	// What is not there yet answers unimplemented, and Watch, which is a region's: the log's tail that it reads has what rows
+	// were before.
 	datav1connect.UnimplementedDataServiceHandler
 
 	registry  *registry.Registry

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/dirlock"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -131,14 +131,11 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 			err = fmt.Errorf("primary: %w", errors.Join(err, p.Close(ctx)))
 		}
 	}()
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	unlock, err := lock(c.Dir)
+	lock, err := dirlock.Acquire(ctx, c.Dir)
 	if err != nil {
 		return nil, err
 	}
-	p.onClose(unlock)
+	p.onClose(lock.Release)
 	id, err := loadIdentity(c.Dir)
 	if err != nil {
 		return nil, err

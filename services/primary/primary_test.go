@@ -21,6 +21,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/dirlock"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -251,8 +252,22 @@ func TestMigrate(t *testing.T) {
 	}
 	_, err = migrate(&datav1.Migration{Name: "1_users", Sql: "CREATE TABLE other (a)"}, two)
 	wantError(t, err, connect.CodeFailedPrecondition, "MIGRATION_CHANGED")
-	_, err = migrate(two, one)
-	wantError(t, err, connect.CodeFailedPrecondition, "MIGRATION_OUT_OF_ORDER")
+	for _, test := range []struct {
+		list []*datav1.Migration
+		name string
+		says string
+	}{
+		{[]*datav1.Migration{two, one}, "2_name", "this one applied later"},
+		{[]*datav1.Migration{one, {Name: "11_new", Sql: "SELECT 1"}, two}, "11_new", "comes before 2_name in the list: that one was applied, and this one not"},
+		{[]*datav1.Migration{two}, "1_users", "1_users was applied and is not in the list"},
+		{[]*datav1.Migration{one}, "2_name", "2_name was applied and is not in the list"},
+	} {
+		_, err = migrate(test.list...)
+		wantError(t, err, connect.CodeFailedPrecondition, "MIGRATION_OUT_OF_ORDER")
+		if e, _ := rpcerr.FromError(err); e.Metadata("migration") != test.name || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("got %v of %s, want %s: %s", err, e.Metadata("migration"), test.name, test.says)
+		}
+	}
 	list, err := f.client.ListMigrations(context.Background(), connect.NewRequest(&datav1.ListMigrationsRequest{Database: "m"}))
 	if err != nil || len(list.Msg.GetMigrations()) != 2 || list.Msg.GetMigrations()[1].GetName() != "2_name" {
 		t.Errorf("%v, %v", list, err)
@@ -348,9 +363,11 @@ func TestRestartKeepsEverythingAndKeysArePrivate(t *testing.T) {
 	f := start(t)
 	f.create("kept")
 	mark := f.exec("kept", "CREATE TABLE t (a)").Msg.GetAnswer().GetBookmark()
-	if _, err := primary.Start(context.Background(), primary.Config{
+	ended, end := context.WithCancel(context.Background())
+	end() // so that it does not wait for the first one
+	if _, err := primary.Start(ended, primary.Config{
 		Dir: f.dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler),
-	}); err == nil || !strings.Contains(err.Error(), "in use") {
+	}); err == nil || !errors.Is(err, dirlock.ErrLocked) {
 		t.Errorf("a second primary on the same folder: %v", err)
 	}
 	if err := f.p.Close(context.Background()); err != nil {

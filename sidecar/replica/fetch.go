@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 )
 
 const (
@@ -144,7 +145,10 @@ func (s *session) fetchEnded(r fetched) error {
 	s.f.store.metrics.snapshots.Inc()
 	_, version := c.database.Applied()
 	log.Info("snapshot taken", slog.Uint64("version", version))
-	return s.follow(c.id)
+	if err := s.follow(c.id); err != nil || c.id != meshdb.DatabaseID {
+		return err
+	}
+	return s.reconcile() // no record need follow what the snapshot has
 }
 
 // takeSnapshot takes a snapshot of a database, or of tables of it, or the rest of one.

@@ -24,7 +24,8 @@ import (
 // recorder answers transactions as a primary that remembers keys would, and keeps them.
 type recorder struct {
 	requests []*datav1.TransactRequest
-	done     map[string]bool
+	done     map[string]uint64 // the versions of what was done, by key
+	version  uint64
 	fail     func(*datav1.TransactRequest) error
 	orphans  int64 // rows that refer to nothing
 }
@@ -43,17 +44,22 @@ func (r *recorder) Transact(
 		return connect.NewResponse(&datav1.TransactResponse{Results: []*datav1.ResultSet{orphans}}), nil
 	}
 	r.requests = append(r.requests, req.Msg)
+	version, replayed := r.done[req.Msg.GetIdempotencyKey()]
+	if !replayed {
+		r.version++
+		version = r.version
+	}
 	response := &datav1.TransactResponse{
-		Replayed: r.done[req.Msg.GetIdempotencyKey()],
-		Answer:   &datav1.Answer{Bookmark: fmt.Sprintf("b%d", len(r.requests))},
+		Replayed: replayed, Version: version,
+		Answer: &datav1.Answer{Bookmark: fmt.Sprintf("b%d", len(r.requests))},
 	}
 	for range req.Msg.GetOperations() {
 		response.Results = append(response.Results, &datav1.ResultSet{RowsAffected: 2})
 	}
 	if r.done == nil {
-		r.done = make(map[string]bool)
+		r.done = make(map[string]uint64)
 	}
-	r.done[req.Msg.GetIdempotencyKey()] = true
+	r.done[req.Msg.GetIdempotencyKey()] = version
 	return connect.NewResponse(response), nil
 }
 
@@ -232,6 +238,26 @@ func TestResume(t *testing.T) {
 			t.Errorf("got %v, want %v", err, ErrForgotten)
 		}
 	})
+}
+
+// An attempt whose answer was lost, behind the client too, is answered as a repeat of the import's own batch.
+func TestAnswerLost(t *testing.T) {
+	const text = "INSERT 1;INSERT 2;INSERT 3;INSERT 4;INSERT 5;INSERT 6;INSERT 7;INSERT 8;INSERT 9;"
+	r := &recorder{}
+	r.fail = func(req *datav1.TransactRequest) error {
+		if len(r.requests) >= 1 && r.done[req.GetIdempotencyKey()] == 0 {
+			r.version++
+			r.done[req.GetIdempotencyKey()] = r.version
+		}
+		return nil
+	}
+	summary, err := Run(t.Context(), r, strings.NewReader(text), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if summary.Batches != 3 || summary.SkippedBatches != 0 {
+		t.Errorf("got %+v", summary)
+	}
 }
 
 func TestErrors(t *testing.T) {

@@ -19,16 +19,17 @@ type run struct {
 	batch   batch
 
 	foreignKeysOff bool
-	unchecked      bool  // some batch did not check foreign keys
-	lastDone       bool  // whether the batch before was done now, not by an earlier import
-	noted          int64 // the end of the last statement that was left out with a note
+	unchecked      bool   // some batch did not check foreign keys
+	doneAt         uint64 // the version of the last batch that this import did; 0 before the first
+	noted          int64  // the end of the last statement that was left out with a note
 }
 
 // batch is the statements of the next transaction.
 type batch struct {
 	statements []sqlsplit.Statement
 	bytes      int
-	schema     bool // statements change the schema
+	schema     bool  // statements change the schema
+	origins    []int // of the operations sent: the statement each one comes from
 }
 
 // scan calls f with each statement of the input.
@@ -123,31 +124,51 @@ func (r *run) flush(ctx context.Context) error {
 	// Tables are dropped in the order of their making as a rule, parents first.
 	request := &datav1.TransactRequest{
 		Database:             r.opts.Database,
-		Operations:           make([]*datav1.Operation, len(statements)),
+		Operations:           make([]*datav1.Operation, 0, len(statements)),
 		IdempotencyKey:       r.keys.next(statements, r.foreignKeysOff),
 		DeferForeignKeys:     r.batch.schema && !r.foreignKeysOff,
 		UncheckedForeignKeys: r.foreignKeysOff,
 	}
 	r.unchecked = r.unchecked || r.foreignKeysOff
+	r.batch.origins = r.batch.origins[:0]
 	for i, s := range statements {
-		statement, err := statementOf(s.Text, roleOf(s.Text))
+		parts, err := statementsOf(s.Text, roleOf(s.Text))
 		if err != nil {
 			return &StatementError{Name: r.opts.Name, Line: s.Line, Statement: s.Text, Err: err}
 		}
-		request.Operations[i] = &datav1.Operation{Operation: &datav1.Operation_Statement{Statement: statement}}
+		for _, part := range parts {
+			request.Operations = append(request.Operations, &datav1.Operation{
+				Operation: &datav1.Operation_Statement{Statement: part},
+			})
+			r.batch.origins = append(r.batch.origins, i)
+		}
+		// A row may refer to a later one of its statement.
+		request.DeferForeignKeys = request.DeferForeignKeys || len(parts) > 1 && !r.foreignKeysOff
 	}
 	response, err := transact(ctx, r.client, request, r.opts.RetryFor)
 	if err != nil {
 		return r.failure(err)
 	}
-	if response.GetReplayed() && r.lastDone {
-		return fmt.Errorf("%s:%d: %w", r.opts.Name, statements[0].Line, ErrForgotten)
+	if err := r.place(response); err != nil {
+		return fmt.Errorf("%s:%d: %w", r.opts.Name, statements[0].Line, err)
 	}
-	r.lastDone = !response.GetReplayed()
 	r.count(response)
-	r.batch = batch{statements: statements[:0]}
+	r.batch = batch{statements: statements[:0], origins: r.batch.origins[:0]}
 	if r.opts.OnBatch != nil {
 		r.opts.OnBatch(r.summary)
+	}
+	return nil
+}
+
+// place tells by the version of a batch who did it. One that is answered as done before, at a version after those that this
+// import made, is its own: an attempt of which no answer came back. One from before them is an earlier import's.
+func (r *run) place(response *datav1.TransactResponse) error {
+	switch version := response.GetVersion(); {
+	case version > r.doneAt && (r.doneAt > 0 || !response.GetReplayed()):
+		r.doneAt = version
+		response.Replayed = false
+	case response.GetReplayed() && r.doneAt > 0 && version > 0:
+		return ErrForgotten
 	}
 	return nil
 }

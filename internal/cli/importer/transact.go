@@ -64,8 +64,9 @@ func (r *run) failure(err error) error {
 	first, last := statements[0], statements[len(statements)-1]
 	if e, ok := rpcerr.FromError(err); ok {
 		i, atoiErr := strconv.Atoi(e.Metadata("operation"))
-		if atoiErr == nil && i >= 0 && i < len(statements) {
-			return &StatementError{Name: r.opts.Name, Line: statements[i].Line, Statement: statements[i].Text, Err: err}
+		if atoiErr == nil && i >= 0 && i < len(r.batch.origins) {
+			s := statements[r.batch.origins[i]]
+			return &StatementError{Name: r.opts.Name, Line: s.Line, Statement: s.Text, Err: err}
 		}
 	}
 	if len(statements) == 1 {

@@ -359,6 +359,9 @@ func (l *Log) RowVersion(database, table uint32, rowKey []byte) (uint64, error) 
 	return version, errors.Join(err, closer.Close())
 }
 
+// DiskReserve is how many free bytes CheckDisk wants.
+func (l *Log) DiskReserve() uint64 { return l.diskReserve }
+
 // CheckDisk returns false when the disk has less free space than the reserve. It looks at most once a second.
 func (l *Log) CheckDisk() bool {
 	now := l.now().UnixNano()

@@ -250,7 +250,8 @@ func (w *writer) admit() error {
 		return notServed(err)
 	}
 	if !w.log.CheckDisk() {
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is nearly full: writes are refused").
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE,
+			"the primary's disk is nearly full: writes are refused until %d MiB of it are free", w.log.DiskReserve()>>20).
 			WithRetryAfter(diskRetryAfter)
 	}
 	return nil
