@@ -123,8 +123,12 @@ func (p *Path) QueryStream(
 	if done {
 		return true, failed
 	}
-	for name := range out.ResponseHeader() {
-		out.ResponseHeader().Del(name) // what the primary answers has its own
+	if sink.First != nil { // what the primary answers has its own; the stream's other headers stay
+		set := make(http.Header)
+		rpcheader.SetAnswer(set, sink.First)
+		for name := range set {
+			out.ResponseHeader().Del(name)
+		}
 	}
 	return false, err
 }
