@@ -56,8 +56,12 @@ func (b *Bundles) TransactBundle(
 func (b *Bundles) outcome(
 	bundle context.Context, call *replicationv1.TransactBundleRequest_Call,
 ) *replicationv1.TransactBundleResponse_Outcome {
-	ctx, cancel := context.WithTimeout(bundle, time.Duration(call.GetTimeoutMs())*time.Millisecond)
-	defer cancel()
+	ctx := bundle
+	if timeout := time.Duration(call.GetTimeoutMs()) * time.Millisecond; timeout < bundlePatience {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
 	encoded, err := b.transact(ctx, call)
 	if err == nil {
 		return &replicationv1.TransactBundleResponse_Outcome{

@@ -41,6 +41,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type twin struct {
 	url     string
 	handler http.Handler
+	service *Service
+	errs    *rpcerr.Interceptor
 	metrics *prometheus.Registry
 	passed  atomic.Int64 // calls of Transact that the general handler answered
 }
@@ -94,7 +96,7 @@ func newTwin(t testing.TB, hot bool) *twin {
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
 	t.Cleanup(s.Close)
-	tw.url, tw.handler = s.URL, mux
+	tw.url, tw.handler, tw.service, tw.errs = s.URL, mux, service, errs
 	ctx := context.Background()
 	client := datav1connect.NewDataServiceClient(s.Client(), s.URL)
 	if _, err := client.CreateDatabase(ctx, connect.NewRequest(&datav1.CreateDatabaseRequest{Name: "shop"})); err != nil {

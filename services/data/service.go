@@ -106,12 +106,12 @@ func transaction(h http.Header, procedure, key string, req proto.Message, ops ..
 	if len(key) > 255 {
 		return nil, rpcerr.InvalidField("idempotency_key", "is longer than 255 bytes")
 	}
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(append([]byte(procedure), 0), req)
 	if err != nil {
 		return nil, fmt.Errorf("hash request: %w", err)
 	}
 	tx.Key.Key = key
-	tx.RequestHash = sha256.Sum256(append(append([]byte(procedure), 0), encoded...))
+	tx.RequestHash = sha256.Sum256(encoded)
 	return tx, nil
 }
 
@@ -190,8 +190,11 @@ func (s *Service) Transact(
 
 // transact runs a valid request.
 func (s *Service) transact(ctx context.Context, header http.Header, req *datav1.TransactRequest) (*datav1.TransactResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, StatementTimeout)
-	defer cancel()
+	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > StatementTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, StatementTimeout)
+		defer cancel()
+	}
 	db, err := s.writable(req.GetDatabase())
 	if err != nil {
 		return nil, err

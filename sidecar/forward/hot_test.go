@@ -3,7 +3,6 @@ package forward
 import (
 	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -114,36 +113,31 @@ func TestHotTransactIsLikeTheGeneralHandler(t *testing.T) {
 		requests = append(requests, request{name: "cut off", body: plain[:i]})
 	}
 	for _, req := range requests {
-		ask := func(h http.Handler) (res *http.Response, body any, calls int) {
+		ask := func(h http.Handler) (w *httptest.ResponseRecorder, body any, calls int) {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, datav1connect.DataServiceTransactProcedure, bytes.NewReader(req.body))
 			r.Header.Set("Content-Type", "application/proto")
 			for i := 0; i < len(req.header); i += 2 {
 				r.Header.Set(req.header[i], req.header[i+1])
 			}
 			before := p.calls()
-			w := httptest.NewRecorder()
+			w = httptest.NewRecorder()
 			h.ServeHTTP(w, r)
-			res = w.Result()
-			b, err := io.ReadAll(res.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if res.StatusCode != http.StatusOK {
-				return res, string(b), p.calls() - before
+			if w.Code != http.StatusOK {
+				return w, w.Body.String(), p.calls() - before
 			}
 			m := new(datav1.TransactResponse)
-			if err := proto.Unmarshal(b, m); err != nil {
+			if err := proto.Unmarshal(w.Body.Bytes(), m); err != nil {
 				t.Fatal(err)
 			}
-			return res, m, p.calls() - before
+			return w, m, p.calls() - before
 		}
 		want, wantBody, wantCalls := ask(general)
 		before := passed
 		got, gotBody, gotCalls := ask(hot)
-		if want.StatusCode != got.StatusCode || wantCalls != gotCalls {
-			t.Errorf("%s: status %d after %d calls, the general handler's is %d after %d", req.name, got.StatusCode, gotCalls, want.StatusCode, wantCalls)
+		if want.Code != got.Code || wantCalls != gotCalls {
+			t.Errorf("%s: status %d after %d calls, the general handler's is %d after %d", req.name, got.Code, gotCalls, want.Code, wantCalls)
 		}
-		if diff := cmp.Diff(want.Header, got.Header); diff != "" {
+		if diff := cmp.Diff(want.Header(), got.Header()); diff != "" {
 			t.Errorf("%s: headers (-general +hot):\n%s", req.name, diff)
 		}
 		if diff := cmp.Diff(wantBody, gotBody, protocmp.Transform()); diff != "" {
