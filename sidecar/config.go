@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -32,6 +33,10 @@ type Config struct {
 	// AdvertiseURL is the base URL of the gateway as the other regions reach it. Default: made of the gateway's address.
 	AdvertiseURL string
 
+	// MaxWatchers is how many watches there may be at a time. Default: 4096.
+	MaxWatchers int
+	// WatchProgress is after how long a watcher is told how far it is if nothing that it watches changed. Default: 5 s.
+	WatchProgress time.Duration
 	// Limits are the gateway's; its name, logger and registerer are set by Start.
 	Limits server.Config
 	// MaxCalls is how many calls to the primary there may be at a time; default forward.DefaultMaxInFlight.

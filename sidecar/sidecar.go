@@ -31,6 +31,7 @@ import (
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 	"github.com/nearside-dev/nearside/sidecar/verify"
+	"github.com/nearside-dev/nearside/sidecar/watch"
 )
 
 // Sidecar is a running sidecar.
@@ -115,6 +116,14 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err != nil {
 		return nil, err
 	}
+	hub, err := watch.New(watch.Options{MaxWatchers: c.MaxWatchers, Progress: c.WatchProgress, Registerer: metrics})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error {
+		hub.Close()
+		return nil
+	})
 	ln, adminLn, err := s.listen(ctx)
 	if err != nil {
 		return nil, err
@@ -137,7 +146,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 		Region: c.Region, PrimaryURL: c.PrimaryURL, Store: s.store, Directory: s.directory, HTTPClient: calls, Streams: stream,
 		Recorder: recorder,
 	})
-	handler, err := s.handler(metrics, gateway.NewData(primary, path), path, verifier, &gateway.Status{
+	handler, err := s.handler(metrics, gateway.NewData(primary, path, hub), path, verifier, &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,
 		Health: s.health, Connected: follower.Connected, HTTPClient: calls,
 	})
@@ -203,6 +212,7 @@ func (s *Sidecar) handler(
 	mux := http.NewServeMux()
 	dataPath, dataHandler := datav1connect.NewDataServiceHandler(data, options...)
 	mux.Handle(dataPath, dataHandler)
+	mux.Handle(datav1connect.DataServiceWatchProcedure, server.EndOnDrain(server.AllowSilence(dataHandler)))
 	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
 		return nil, err
 	}

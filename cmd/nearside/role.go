@@ -86,6 +86,7 @@ func sidecarCommand(app *cli.App) *cobra.Command {
 					InsecureListen: c.InsecureListen, AdvertiseURL: c.AdvertiseURL,
 					CacheBytes: int64(c.Cache.Bytes), CachePercent: c.Cache.Percent, Logger: newLogger(app.Stderr, logs),
 					Limits: serverLimits(limits), MaxCalls: c.MaxCalls,
+					MaxWatchers: c.MaxWatchers, WatchProgress: c.WatchProgress,
 				})
 			})
 		}),

@@ -145,6 +145,8 @@ func (u *up) region(i int, started chan<- *sidecar.Sidecar) supervise.StartFunc 
 			AdminListen:     u.address(i + config.AdminPortOffset),
 			Dir:             filepath.Join(u.Dir, u.Regions[i]),
 			InsecureListen:  u.InsecureListen,
+			MaxWatchers:     u.MaxWatchers,
+			WatchProgress:   u.WatchProgress,
 			CacheBytes:      int64(u.Cache.Bytes),
 			CachePercent:    u.Cache.Percent,
 			Mount:           business.Mount,

@@ -144,7 +144,7 @@ flag's name), else they have their default.`,
 	})
 	root.AddCommand(
 		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.migrateCommand(), app.statusCommand(),
-		app.verifyCommand(), app.cacheCommand(), app.benchCommand(), app.versionCommand(), app.completionCommand(),
+		app.verifyCommand(), app.cacheCommand(), app.benchCommand(), app.versionCommand(), app.completionCommand(), app.watchCommand(),
 	)
 	return root
 }

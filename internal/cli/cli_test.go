@@ -52,13 +52,13 @@ func TestExitCodes(t *testing.T) {
 		{name: "bench: protocol", args: "bench|--protocol|soap", code: 2, stderr: "--protocol"},
 		{name: "bench: numbers", args: "bench|--connections|0", code: 2, stderr: "--connections 0"},
 		{name: "later: token", args: "token|create", code: 2, stderr: `unknown command "token"`},
-		{name: "later: watch help", args: "watch|--help", code: 2, stderr: `unknown command "watch"`},
+		{name: "later: backup help", args: "backup|--help", code: 2, stderr: `unknown command "backup"`},
 		{name: "later: db fork", args: "db|fork", code: 2, stderr: `unknown command "fork" for "nearside db"`},
 		{name: "half a command", args: "db", code: 2, stderr: "nearside db"},
 		{name: "help", args: "--help"},
 		{name: "help of a command", args: "sql|--help"},
 		{name: "help first", args: "help|db|create"},
-		{name: "help of nothing", args: "help|watch", code: 2, stderr: `unknown command "watch"`},
+		{name: "help of nothing", args: "help|backup", code: 2, stderr: `unknown command "backup"`},
 		{name: "version", args: "version"},
 		{name: "version flag", args: "--version"},
 		{name: "unknown flag", args: "sql|--frob|SELECT 1", code: 2, stderr: "--frob"},
@@ -77,6 +77,10 @@ func TestExitCodes(t *testing.T) {
 
 		{name: "completion of nothing", args: "completion", code: 2, stderr: "bash, zsh, fish"},
 		{name: "completion of another shell", args: "completion|tcsh", code: 2, stderr: "bash, zsh, fish"},
+		{name: "watch: table", args: "watch", code: 2, stderr: "the table"},
+		{name: "watch: condition", args: "watch|t|--where|=x", code: 2, stderr: "COLUMN=TEXT"},
+		{name: "watch: twice", args: "watch|t|--where|a=x|--where|a:=1", code: 2, stderr: "twice"},
+		{name: "watch: json", args: "watch|t|--where|a:=[1]", code: 2, stderr: "want a number"},
 		{name: "watch too often", args: "status|--watch=1ms", code: 2, stderr: "--watch=1ms"},
 		{name: "unreachable: status", environ: away, args: "status", code: 1, stderr: "unavailable"},
 		{name: "unreachable: bench", environ: away, args: "bench", code: 1, stderr: "unavailable"},
@@ -210,8 +214,8 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 9 {
-		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status, verify and cache", clients)
+	if clients != 10 {
+		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status, verify, cache and watch", clients)
 	}
 }
 

@@ -113,6 +113,7 @@ type Up struct {
 	Cache          Cache    // of each region
 
 	LogKeep
+	Watching
 }
 
 // DefaultUp returns the defaults.
@@ -121,7 +122,7 @@ func DefaultUp() Up {
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
 		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen, SQLiteMiB: defaultSQLiteMiB,
 		Cache:   defaultCache(),
-		LogKeep: defaultLogKeep(),
+		LogKeep: defaultLogKeep(), Watching: defaultWatching(),
 	}
 }
 
@@ -132,6 +133,7 @@ func (c *Up) Register(s Set) {
 	s.Strings(&c.Regions, "regions", "the regions, the primary's first")
 	s.String(&c.ListenHost, "listen-host", "address to listen on")
 	c.LogKeep.register(s)
+	c.Watching.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
@@ -179,7 +181,7 @@ func (c *Up) Validate() error {
 	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.LogKeep.validate(), validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB), c.Cache.validate())
+	errs = append(errs, c.LogKeep.validate(), c.Watching.validate(), validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB), c.Cache.validate())
 	return errors.Join(errs...)
 }
 
@@ -285,12 +287,15 @@ type Sidecar struct {
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxCalls       int    // to the primary at a time; default 1024
 	Cache          Cache
+
+	Watching
 }
 
 // DefaultSidecar returns the defaults.
 func DefaultSidecar() Sidecar {
 	return Sidecar{
 		Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", MaxCalls: 1024, Cache: defaultCache(),
+		Watching: defaultWatching(),
 	}
 }
 
@@ -302,6 +307,7 @@ func (c *Sidecar) Register(s Set) {
 	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
 	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
 	c.Cache.register(s)
+	c.Watching.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxCalls, "max-primary-calls", "how many calls to the primary there may be at a time; more are refused")
 }
@@ -320,6 +326,7 @@ func (c *Sidecar) Validate() error {
 		validURL("primary", c.Primary),
 		validListen(c.Listen, c.InsecureListen),
 		advertise,
+		c.Watching.validate(),
 		positive("max-primary-calls", strconv.Itoa(c.MaxCalls), c.MaxCalls > 0),
 		c.Cache.validate(),
 	)

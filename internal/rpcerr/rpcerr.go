@@ -67,6 +67,9 @@ var codes = map[Reason]connect.Code{
 	datav1.ErrorReason_ERROR_REASON_MEMORY_LIMIT:            connect.CodeResourceExhausted,
 	datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE:       connect.CodeResourceExhausted,
 	datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW:        connect.CodeDeadlineExceeded,
+	datav1.ErrorReason_ERROR_REASON_BOOKMARK_TOO_OLD:        connect.CodeOutOfRange,
+	datav1.ErrorReason_ERROR_REASON_SCHEMA_CHANGED:          connect.CodeFailedPrecondition,
+	datav1.ErrorReason_ERROR_REASON_WATCH_INTERRUPTED:       connect.CodeUnavailable,
 }
 
 // Field is one broken rule of one request field.

@@ -37,7 +37,8 @@ const (
 
 // Service answers DataService.
 type Service struct {
-	// What is not there yet answers unimplemented.
+	// What is not there yet answers unimplemented, and Watch, which is a region's: the log's tail that it reads has what rows
+	// were before.
 	datav1connect.UnimplementedDataServiceHandler
 
 	registry  *registry.Registry

@@ -1,5 +1,5 @@
-// Package gateway is what a region's listener answers: DataService, of which keyed reads go down the region's read path and
-// all else to the primary, and StatusService.
+// Package gateway is what a region's listener answers: DataService, of which keyed reads go down the region's read path,
+// watches are its own, and all else goes to the primary, and StatusService.
 package gateway
 
 import (
@@ -12,6 +12,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/sidecar/forward"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
+	"github.com/nearside-dev/nearside/sidecar/watch"
 )
 
 // Data answers DataService. Methods that are not here are the primary's.
@@ -19,13 +20,14 @@ type Data struct {
 	*forward.Primary
 
 	path *readpath.Path
+	hub  *watch.Hub
 }
 
 var _ datav1connect.DataServiceHandler = (*Data)(nil)
 
 // NewData returns a region's DataService.
-func NewData(primary *forward.Primary, path *readpath.Path) *Data {
-	return &Data{Primary: primary, path: path}
+func NewData(primary *forward.Primary, path *readpath.Path, hub *watch.Hub) *Data {
+	return &Data{Primary: primary, path: path, hub: hub}
 }
 
 // Get implements datav1connect.DataServiceHandler.

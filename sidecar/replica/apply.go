@@ -97,6 +97,8 @@ type group struct {
 	repairs bool    // whether a table that differs can be copied by itself
 	found   []error // about tables that differ
 
+	olds oldRows
+
 	scratch
 }
 
@@ -158,6 +160,7 @@ func (g *group) clear() {
 	g.records, g.bytes = g.records[:0], 0
 	g.everything = false
 	g.old, g.entries = g.old[:0], g.entries[:0]
+	g.olds.clear()
 }
 
 // end gives back the group's memory. What was not committed is lost.
@@ -165,12 +168,12 @@ func (g *group) end() {
 	_ = g.batch.Close() // gives memory back; there is nothing to lose
 	g.clear()
 	g.record.reset()
-	if cap(g.old)+cap(g.entries)+4*cap(g.slots)+cap(g.key)+cap(g.value) > maxScratch {
+	if cap(g.old)+cap(g.entries)+4*cap(g.slots)+cap(g.key)+cap(g.value)+cap(g.olds.buf) > maxScratch {
 		return
 	}
 	store := g.store
 	*g = group{
-		sums: g.sums, tables: g.tables, records: g.records, record: g.record,
+		sums: g.sums, tables: g.tables, records: g.records, record: g.record, olds: g.olds,
 		scratch: scratch{spare: g.spare, old: g.old, entries: g.entries, ops: g.ops, slots: g.slots, key: g.key, value: g.value},
 	}
 	store.groups.Put(g)
@@ -192,7 +195,7 @@ func (g *group) add(encoded []byte) error {
 	g.next.epoch, g.next.version = r.epoch, r.version
 	sum := sha256.Sum256(encoded)
 	copy(g.next.checksum[:], sum[:])
-	g.next.tailBytes += uint64(len(encoded))
+	g.next.tailBytes += uint64(len(encoded) + len(g.olds.of(len(g.records))))
 	g.records = append(g.records, encoded)
 	g.bytes += len(encoded)
 	return nil
@@ -212,11 +215,15 @@ func (g *group) addContents(r *record) error {
 			return err
 		}
 	}
+	g.olds.beginRecord()
 	for i := range r.tables {
+		g.olds.beginTable()
 		if err := g.changeTable(&r.tables[i], r.version); err != nil {
 			return err
 		}
+		g.olds.endTable(!g.next.isDiverged(r.tables[i].id))
 	}
+	g.olds.endRecord()
 	return nil
 }
 
@@ -286,13 +293,19 @@ func (g *group) writeTail() error {
 			return fmt.Errorf("trim log tail: %w", err)
 		}
 		for n.tailFirst >= first && n.tailFirst <= n.version && full() {
-			n.tailBytes -= min(n.tailBytes, uint64(len(g.records[n.tailFirst-first])))
+			at := int(n.tailFirst - first)
+			n.tailBytes -= min(n.tailBytes, uint64(len(g.records[at])+len(g.olds.of(at))))
 			n.tailFirst++
 		}
 	}
 	for version := max(first, n.tailFirst); version <= n.version; version++ {
 		if err := g.batch.Set(tailKey(id, version), g.records[version-first], nil); err != nil {
 			return err
+		}
+		if old := g.olds.of(int(version - first)); len(old) > 0 {
+			if err := g.batch.Set(oldKey(id, version), old, nil); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -308,12 +321,20 @@ func (g *group) cutTail(before uint64, full func() bool) error {
 	}
 	for ok := iter.First(); ok && err == nil && full(); ok = iter.Next() {
 		var stored []byte
-		stored, err = iter.ValueAndErr()
+		if stored, err = iter.ValueAndErr(); err != nil {
+			break
+		}
+		var old uint64
+		old, err = oldSize(g.store.db, g.database.id, n.tailFirst)
 		n.tailFirst++
-		n.tailBytes -= min(n.tailBytes, uint64(len(stored)))
+		n.tailBytes -= min(n.tailBytes, uint64(len(stored))+old)
 	}
 	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
 		return err
 	}
-	return g.batch.DeleteRange(lower, tailKey(g.database.id, n.tailFirst), nil)
+	// From the first key that there can be: what an older format left before the tail is deleted too.
+	return errors.Join(
+		g.batch.DeleteRange(tailKey(g.database.id, 0), tailKey(g.database.id, n.tailFirst), nil),
+		g.batch.DeleteRange(oldKey(g.database.id, 0), oldKey(g.database.id, n.tailFirst), nil),
+	)
 }

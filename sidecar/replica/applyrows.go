@@ -3,7 +3,6 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
@@ -15,7 +14,7 @@ func (g *group) changeTable(change *tableChange, version uint64) error {
 	if t == nil {
 		return fmt.Errorf("%w: rows of table %d, which is not in the schema", ErrRecord, change.id)
 	}
-	if _, bad := slices.BinarySearch(g.next.diverged, t.ID); bad {
+	if g.next.isDiverged(t.ID) {
 		return nil // it is being copied anew, from a later version
 	}
 	if change.replaced {
@@ -59,7 +58,7 @@ func (g *group) changeRows(t *catalog.Table, change *tableChange, version uint64
 	}
 	changed := g.table(t)
 	for i := range change.rows {
-		if err := g.changeRow(changed, sum, &change.rows[i], version); err != nil {
+		if err := g.changeRow(changed, sum, change, i, version); err != nil {
 			return fmt.Errorf("table %s: %w", t.Name, err)
 		}
 	}

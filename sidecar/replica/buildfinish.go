@@ -185,7 +185,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 	batch := d.store.db.NewBatch()
 	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
 	var errs []error
-	for _, space := range []byte{spaceSum, spaceTail, spaceCatalog} {
+	for _, space := range []byte{spaceSum, spaceTail, spaceOld, spaceCatalog} {
 		lower, upper := spaceRange(d.id, space)
 		errs = append(errs, batch.DeleteRange(lower, upper, nil))
 	}

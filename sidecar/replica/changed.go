@@ -58,13 +58,15 @@ func (g *group) table(t *catalog.Table) *changedTable {
 	return changed
 }
 
-// changeRow notes a row's new state and brings the table's sum to it.
-func (g *group) changeRow(t *changedTable, sum *tableSum, change *rowChange, version uint64) error {
+// changeRow notes the new state of a table's row in a record, the one at place, and what it was, and brings the table's sum to it.
+func (g *group) changeRow(t *changedTable, sum *tableSum, in *tableChange, place int, version uint64) error {
+	change := &in.rows[place]
 	row, err := g.find(t, change.key)
 	if err != nil {
 		return err
 	}
 	if row.value != nil {
+		g.olds.add(place, row.value)
 		sum.sum = sum.sum.Sub(row.sum)
 		sum.rows--
 	}

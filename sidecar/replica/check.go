@@ -183,7 +183,8 @@ func (d *Database) markDamage(s *Snapshot, a *applied, damage Damage) (marked bo
 	}
 	if damage.Log && a.tailFirst <= s.applied.version {
 		lower, upper := spaceRange(d.id, spaceTail)
-		if err := batch.DeleteRange(lower, upper, nil); err != nil {
+		oldLower, oldUpper := spaceRange(d.id, spaceOld)
+		if err := errors.Join(batch.DeleteRange(lower, upper, nil), batch.DeleteRange(oldLower, oldUpper, nil)); err != nil {
 			return false, err
 		}
 		next.tailFirst, next.tailBytes = a.version+1, 0

@@ -57,6 +57,9 @@ func (d *Database) Staleness(now time.Time) time.Duration {
 	return max(now.Sub(d.store.openedAt), now.Round(0).Sub(time.Unix(0, d.store.heardAt)))
 }
 
+// Live reports whether the copy has all that the primary has said over the connection there is now.
+func (d *Database) Live() bool { return d.freshness.Load().live != nil }
+
 // heard notes what the primary has, as a heartbeat says. A copy that has not reached it stops being live, before the link's
 // clock moves on to that heartbeat. heard, caughtUp and lost are for the follower's goroutine alone.
 func (d *Database) heard(epoch uint32, version uint64) {

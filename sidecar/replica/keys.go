@@ -12,6 +12,7 @@ const (
 	spaceCatalog = 'c' // → wire form of the catalog
 	spaceSum     = 't' // table → tableSum
 	spaceTail    = 'l' // version → commit record
+	spaceOld     = 'o' // version → the rows that this record of the tail replaced, as they were
 	spaceData    = 'g' // generation, table, index or 0 for rows, key → row value, or nothing for an index entry
 	spaceBuild   = 'b' // → build
 	spaceNext    = 'n' // → wire form of the build's catalog
@@ -48,6 +49,10 @@ func sumKey(database, table uint32) []byte {
 
 func tailKey(database uint32, version uint64) []byte {
 	return binary.BigEndian.AppendUint64(appendSpace(nil, database, spaceTail), version)
+}
+
+func oldKey(database uint32, version uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendSpace(nil, database, spaceOld), version)
 }
 
 func metaKey(name string) []byte { return append(appendSpace(nil, 0, spaceMeta), name...) }

@@ -20,8 +20,9 @@ import (
 // checksumSize is the size of a record's checksum: the first bytes of its SHA-256.
 const checksumSize = 16
 
-// stateFormat begins a stored state. Format 1 ends after the epochs.
-const stateFormat = 2
+// stateFormat begins a stored state. Format 1 ends after the epochs. Before format 3 a tail has no old rows: it is not read
+// any more.
+const stateFormat = 3
 
 // maxEpochs is how many takeovers a copy remembers. Bookmarks older than that are lost.
 const maxEpochs = 1024
@@ -182,6 +183,9 @@ func decodeApplied(b []byte) (*applied, error) {
 	}
 	if r.bad || len(r.b) != 0 {
 		return nil, fmt.Errorf("%w: state of another length", ErrCorrupt)
+	}
+	if format < 3 {
+		a.tailFirst, a.tailBytes = a.version+1, 0
 	}
 	return a, nil
 }

@@ -2036,12 +2036,22 @@ type WatchRequest struct {
 	Database string `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
 	// The table.
 	Table string `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
-	// Only rows whose first key columns equal these.
+	// Only rows whose first key columns equal these. The key is what identifies a row: the INTEGER PRIMARY KEY, the declared
+	// key if none of its columns can be NULL, else the rowid.
 	Prefix []*Value `protobuf:"bytes,3,rep,name=prefix,proto3" json:"prefix,omitempty"`
-	// Begin after this bookmark; empty means now.
+	// Begin after this bookmark; empty means now, which is at least as fresh as the header nearside-bookmark asks. One that
+	// the region's copy has not reached yet is waited for.
 	Bookmark string `protobuf:"bytes,4,opt,name=bookmark,proto3" json:"bookmark,omitempty"`
-	// Only rows whose columns equal these.
-	Equal         map[string]*Value `protobuf:"bytes,5,rep,name=equal,proto3" json:"equal,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Only rows whose columns equal these, in the columns' collations; NULL equals NULL. A row that comes to equal them is
+	// told as its new value, one that no longer does as a delete that says "left".
+	Equal map[string]*Value `protobuf:"bytes,5,rep,name=equal,proto3" json:"equal,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Only rows from here on, by the key columns after the prefix.
+	Start *ListRequest_Bound `protobuf:"bytes,6,opt,name=start,proto3" json:"start,omitempty"`
+	// Only rows up to here, by the key columns after the prefix.
+	End *ListRequest_Bound `protobuf:"bytes,7,opt,name=end,proto3" json:"end,omitempty"`
+	// With a bookmark: the schema that the stream said, from which it is. Without it a bookmark from before the database's last
+	// change of any table's schema is refused with SCHEMA_CHANGED, for nobody can tell whether this table is the same.
+	Schema        string `protobuf:"bytes,8,opt,name=schema,proto3" json:"schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2111,15 +2121,42 @@ func (x *WatchRequest) GetEqual() map[string]*Value {
 	return nil
 }
 
-// WatchResponse is the changes of one commit.
+func (x *WatchRequest) GetStart() *ListRequest_Bound {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetEnd() *ListRequest_Bound {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+// WatchResponse is the changes of one commit, or a part of them.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The table's columns, in the first message and after a schema change.
+	// The table's columns, in the first message.
 	Columns []*Column `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
 	// The rows' new values or their deletes.
 	Changes []*WatchResponse_Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Where the stream is. Given as WatchRequest.bookmark it goes on from here.
-	Answer        *Answer `protobuf:"bytes,3,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Where the stream is: given as WatchRequest.bookmark it goes on from here. Absent where the commit has more changes in the
+	// next message.
+	Answer *Answer `protobuf:"bytes,3,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Stands for the table's columns and key, in the first message. Given as WatchRequest.schema with a bookmark it says what
+	// the caller takes the table for.
+	Schema string `protobuf:"bytes,4,opt,name=schema,proto3" json:"schema,omitempty"`
+	// The columns of the key, in the first message; "rowid" for rows without a declared key.
+	KeyColumns    []string `protobuf:"bytes,5,rep,name=key_columns,json=keyColumns,proto3" json:"key_columns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2171,6 +2208,20 @@ func (x *WatchResponse) GetChanges() []*WatchResponse_Change {
 func (x *WatchResponse) GetAnswer() *Answer {
 	if x != nil {
 		return x.Answer
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetKeyColumns() []string {
+	if x != nil {
+		return x.KeyColumns
 	}
 	return nil
 }
@@ -2531,7 +2582,9 @@ type WatchResponse_Change struct {
 	// The row's key, in the order of the key's columns.
 	Key []*Value `protobuf:"bytes,1,rep,name=key,proto3" json:"key,omitempty"`
 	// The new row; absent for a delete.
-	Row           *Row `protobuf:"bytes,2,opt,name=row,proto3" json:"row,omitempty"`
+	Row *Row `protobuf:"bytes,2,opt,name=row,proto3" json:"row,omitempty"`
+	// With a delete: the row is still there, but no longer equals what is watched.
+	Left          bool `protobuf:"varint,3,opt,name=left,proto3" json:"left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2578,6 +2631,13 @@ func (x *WatchResponse_Change) GetRow() *Row {
 		return x.Row
 	}
 	return nil
+}
+
+func (x *WatchResponse_Change) GetLeft() bool {
+	if x != nil {
+		return x.Left
+	}
+	return false
 }
 
 var File_nearside_data_v1_data_service_proto protoreflect.FileDescriptor
@@ -2740,25 +2800,32 @@ const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\n" +
 	"migrations\x18\x01 \x03(\v2\x1b.nearside.data.v1.MigrationR\n" +
 	"migrations\x120\n" +
-	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\xd6\x02\n" +
+	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\xe9\x03\n" +
 	"\fWatchRequest\x12%\n" +
 	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12 \n" +
 	"\x05table\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05table\x129\n" +
 	"\x06prefix\x18\x03 \x03(\v2\x17.nearside.data.v1.ValueB\b\xbaH\x05\x92\x01\x02\x10@R\x06prefix\x12$\n" +
 	"\bbookmark\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bbookmark\x12I\n" +
-	"\x05equal\x18\x05 \x03(\v2).nearside.data.v1.WatchRequest.EqualEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x05equal\x1aQ\n" +
+	"\x05equal\x18\x05 \x03(\v2).nearside.data.v1.WatchRequest.EqualEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x05equal\x129\n" +
+	"\x05start\x18\x06 \x01(\v2#.nearside.data.v1.ListRequest.BoundR\x05start\x125\n" +
+	"\x03end\x18\a \x01(\v2#.nearside.data.v1.ListRequest.BoundR\x03end\x12\x1f\n" +
+	"\x06schema\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\x06schema\x1aQ\n" +
 	"\n" +
 	"EqualEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.nearside.data.v1.ValueR\x05value:\x028\x01\"\x95\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.nearside.data.v1.ValueR\x05value:\x028\x01\"\xe2\x02\n" +
 	"\rWatchResponse\x122\n" +
 	"\acolumns\x18\x01 \x03(\v2\x18.nearside.data.v1.ColumnR\acolumns\x12@\n" +
 	"\achanges\x18\x02 \x03(\v2&.nearside.data.v1.WatchResponse.ChangeR\achanges\x120\n" +
-	"\x06answer\x18\x03 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\x1a\\\n" +
+	"\x06answer\x18\x03 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\x12\x16\n" +
+	"\x06schema\x18\x04 \x01(\tR\x06schema\x12\x1f\n" +
+	"\vkey_columns\x18\x05 \x03(\tR\n" +
+	"keyColumns\x1ap\n" +
 	"\x06Change\x12)\n" +
 	"\x03key\x18\x01 \x03(\v2\x17.nearside.data.v1.ValueR\x03key\x12'\n" +
-	"\x03row\x18\x02 \x01(\v2\x15.nearside.data.v1.RowR\x03row\"\xbe\x01\n" +
+	"\x03row\x18\x02 \x01(\v2\x15.nearside.data.v1.RowR\x03row\x12\x12\n" +
+	"\x04left\x18\x03 \x01(\bR\x04left\"\xbe\x01\n" +
 	"\x11WatchQueryRequest\x12%\n" +
 	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12A\n" +
 	"\tstatement\x18\x02 \x01(\v2\x1b.nearside.data.v1.StatementB\x06\xbaH\x03\xc8\x01\x01R\tstatement\x12?\n" +
@@ -2913,58 +2980,60 @@ var file_nearside_data_v1_data_service_proto_depIdxs = []int32{
 	42, // 54: nearside.data.v1.ListMigrationsResponse.answer:type_name -> nearside.data.v1.Answer
 	50, // 55: nearside.data.v1.WatchRequest.prefix:type_name -> nearside.data.v1.Value
 	39, // 56: nearside.data.v1.WatchRequest.equal:type_name -> nearside.data.v1.WatchRequest.EqualEntry
-	46, // 57: nearside.data.v1.WatchResponse.columns:type_name -> nearside.data.v1.Column
-	40, // 58: nearside.data.v1.WatchResponse.changes:type_name -> nearside.data.v1.WatchResponse.Change
-	42, // 59: nearside.data.v1.WatchResponse.answer:type_name -> nearside.data.v1.Answer
-	44, // 60: nearside.data.v1.WatchQueryRequest.statement:type_name -> nearside.data.v1.Statement
-	43, // 61: nearside.data.v1.WatchQueryRequest.consistency:type_name -> nearside.data.v1.Consistency
-	45, // 62: nearside.data.v1.WatchQueryResponse.result:type_name -> nearside.data.v1.ResultSet
-	42, // 63: nearside.data.v1.WatchQueryResponse.answer:type_name -> nearside.data.v1.Answer
-	47, // 64: nearside.data.v1.BatchGetResponse.Result.row:type_name -> nearside.data.v1.Row
-	50, // 65: nearside.data.v1.ListRequest.Bound.values:type_name -> nearside.data.v1.Value
-	46, // 66: nearside.data.v1.ExportResponse.Table.columns:type_name -> nearside.data.v1.Column
-	50, // 67: nearside.data.v1.WatchRequest.EqualEntry.value:type_name -> nearside.data.v1.Value
-	50, // 68: nearside.data.v1.WatchResponse.Change.key:type_name -> nearside.data.v1.Value
-	47, // 69: nearside.data.v1.WatchResponse.Change.row:type_name -> nearside.data.v1.Row
-	1,  // 70: nearside.data.v1.DataService.CreateDatabase:input_type -> nearside.data.v1.CreateDatabaseRequest
-	3,  // 71: nearside.data.v1.DataService.ListDatabases:input_type -> nearside.data.v1.ListDatabasesRequest
-	5,  // 72: nearside.data.v1.DataService.GetDatabase:input_type -> nearside.data.v1.GetDatabaseRequest
-	7,  // 73: nearside.data.v1.DataService.DeleteDatabase:input_type -> nearside.data.v1.DeleteDatabaseRequest
-	9,  // 74: nearside.data.v1.DataService.Execute:input_type -> nearside.data.v1.ExecuteRequest
-	11, // 75: nearside.data.v1.DataService.Query:input_type -> nearside.data.v1.QueryRequest
-	13, // 76: nearside.data.v1.DataService.QueryStream:input_type -> nearside.data.v1.QueryStreamRequest
-	15, // 77: nearside.data.v1.DataService.Transact:input_type -> nearside.data.v1.TransactRequest
-	17, // 78: nearside.data.v1.DataService.BatchInsert:input_type -> nearside.data.v1.BatchInsertRequest
-	19, // 79: nearside.data.v1.DataService.Get:input_type -> nearside.data.v1.GetRequest
-	21, // 80: nearside.data.v1.DataService.BatchGet:input_type -> nearside.data.v1.BatchGetRequest
-	23, // 81: nearside.data.v1.DataService.List:input_type -> nearside.data.v1.ListRequest
-	25, // 82: nearside.data.v1.DataService.Export:input_type -> nearside.data.v1.ExportRequest
-	27, // 83: nearside.data.v1.DataService.Migrate:input_type -> nearside.data.v1.MigrateRequest
-	29, // 84: nearside.data.v1.DataService.ListMigrations:input_type -> nearside.data.v1.ListMigrationsRequest
-	31, // 85: nearside.data.v1.DataService.Watch:input_type -> nearside.data.v1.WatchRequest
-	33, // 86: nearside.data.v1.DataService.WatchQuery:input_type -> nearside.data.v1.WatchQueryRequest
-	2,  // 87: nearside.data.v1.DataService.CreateDatabase:output_type -> nearside.data.v1.CreateDatabaseResponse
-	4,  // 88: nearside.data.v1.DataService.ListDatabases:output_type -> nearside.data.v1.ListDatabasesResponse
-	6,  // 89: nearside.data.v1.DataService.GetDatabase:output_type -> nearside.data.v1.GetDatabaseResponse
-	8,  // 90: nearside.data.v1.DataService.DeleteDatabase:output_type -> nearside.data.v1.DeleteDatabaseResponse
-	10, // 91: nearside.data.v1.DataService.Execute:output_type -> nearside.data.v1.ExecuteResponse
-	12, // 92: nearside.data.v1.DataService.Query:output_type -> nearside.data.v1.QueryResponse
-	14, // 93: nearside.data.v1.DataService.QueryStream:output_type -> nearside.data.v1.QueryStreamResponse
-	16, // 94: nearside.data.v1.DataService.Transact:output_type -> nearside.data.v1.TransactResponse
-	18, // 95: nearside.data.v1.DataService.BatchInsert:output_type -> nearside.data.v1.BatchInsertResponse
-	20, // 96: nearside.data.v1.DataService.Get:output_type -> nearside.data.v1.GetResponse
-	22, // 97: nearside.data.v1.DataService.BatchGet:output_type -> nearside.data.v1.BatchGetResponse
-	24, // 98: nearside.data.v1.DataService.List:output_type -> nearside.data.v1.ListResponse
-	26, // 99: nearside.data.v1.DataService.Export:output_type -> nearside.data.v1.ExportResponse
-	28, // 100: nearside.data.v1.DataService.Migrate:output_type -> nearside.data.v1.MigrateResponse
-	30, // 101: nearside.data.v1.DataService.ListMigrations:output_type -> nearside.data.v1.ListMigrationsResponse
-	32, // 102: nearside.data.v1.DataService.Watch:output_type -> nearside.data.v1.WatchResponse
-	34, // 103: nearside.data.v1.DataService.WatchQuery:output_type -> nearside.data.v1.WatchQueryResponse
-	87, // [87:104] is the sub-list for method output_type
-	70, // [70:87] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	36, // 57: nearside.data.v1.WatchRequest.start:type_name -> nearside.data.v1.ListRequest.Bound
+	36, // 58: nearside.data.v1.WatchRequest.end:type_name -> nearside.data.v1.ListRequest.Bound
+	46, // 59: nearside.data.v1.WatchResponse.columns:type_name -> nearside.data.v1.Column
+	40, // 60: nearside.data.v1.WatchResponse.changes:type_name -> nearside.data.v1.WatchResponse.Change
+	42, // 61: nearside.data.v1.WatchResponse.answer:type_name -> nearside.data.v1.Answer
+	44, // 62: nearside.data.v1.WatchQueryRequest.statement:type_name -> nearside.data.v1.Statement
+	43, // 63: nearside.data.v1.WatchQueryRequest.consistency:type_name -> nearside.data.v1.Consistency
+	45, // 64: nearside.data.v1.WatchQueryResponse.result:type_name -> nearside.data.v1.ResultSet
+	42, // 65: nearside.data.v1.WatchQueryResponse.answer:type_name -> nearside.data.v1.Answer
+	47, // 66: nearside.data.v1.BatchGetResponse.Result.row:type_name -> nearside.data.v1.Row
+	50, // 67: nearside.data.v1.ListRequest.Bound.values:type_name -> nearside.data.v1.Value
+	46, // 68: nearside.data.v1.ExportResponse.Table.columns:type_name -> nearside.data.v1.Column
+	50, // 69: nearside.data.v1.WatchRequest.EqualEntry.value:type_name -> nearside.data.v1.Value
+	50, // 70: nearside.data.v1.WatchResponse.Change.key:type_name -> nearside.data.v1.Value
+	47, // 71: nearside.data.v1.WatchResponse.Change.row:type_name -> nearside.data.v1.Row
+	1,  // 72: nearside.data.v1.DataService.CreateDatabase:input_type -> nearside.data.v1.CreateDatabaseRequest
+	3,  // 73: nearside.data.v1.DataService.ListDatabases:input_type -> nearside.data.v1.ListDatabasesRequest
+	5,  // 74: nearside.data.v1.DataService.GetDatabase:input_type -> nearside.data.v1.GetDatabaseRequest
+	7,  // 75: nearside.data.v1.DataService.DeleteDatabase:input_type -> nearside.data.v1.DeleteDatabaseRequest
+	9,  // 76: nearside.data.v1.DataService.Execute:input_type -> nearside.data.v1.ExecuteRequest
+	11, // 77: nearside.data.v1.DataService.Query:input_type -> nearside.data.v1.QueryRequest
+	13, // 78: nearside.data.v1.DataService.QueryStream:input_type -> nearside.data.v1.QueryStreamRequest
+	15, // 79: nearside.data.v1.DataService.Transact:input_type -> nearside.data.v1.TransactRequest
+	17, // 80: nearside.data.v1.DataService.BatchInsert:input_type -> nearside.data.v1.BatchInsertRequest
+	19, // 81: nearside.data.v1.DataService.Get:input_type -> nearside.data.v1.GetRequest
+	21, // 82: nearside.data.v1.DataService.BatchGet:input_type -> nearside.data.v1.BatchGetRequest
+	23, // 83: nearside.data.v1.DataService.List:input_type -> nearside.data.v1.ListRequest
+	25, // 84: nearside.data.v1.DataService.Export:input_type -> nearside.data.v1.ExportRequest
+	27, // 85: nearside.data.v1.DataService.Migrate:input_type -> nearside.data.v1.MigrateRequest
+	29, // 86: nearside.data.v1.DataService.ListMigrations:input_type -> nearside.data.v1.ListMigrationsRequest
+	31, // 87: nearside.data.v1.DataService.Watch:input_type -> nearside.data.v1.WatchRequest
+	33, // 88: nearside.data.v1.DataService.WatchQuery:input_type -> nearside.data.v1.WatchQueryRequest
+	2,  // 89: nearside.data.v1.DataService.CreateDatabase:output_type -> nearside.data.v1.CreateDatabaseResponse
+	4,  // 90: nearside.data.v1.DataService.ListDatabases:output_type -> nearside.data.v1.ListDatabasesResponse
+	6,  // 91: nearside.data.v1.DataService.GetDatabase:output_type -> nearside.data.v1.GetDatabaseResponse
+	8,  // 92: nearside.data.v1.DataService.DeleteDatabase:output_type -> nearside.data.v1.DeleteDatabaseResponse
+	10, // 93: nearside.data.v1.DataService.Execute:output_type -> nearside.data.v1.ExecuteResponse
+	12, // 94: nearside.data.v1.DataService.Query:output_type -> nearside.data.v1.QueryResponse
+	14, // 95: nearside.data.v1.DataService.QueryStream:output_type -> nearside.data.v1.QueryStreamResponse
+	16, // 96: nearside.data.v1.DataService.Transact:output_type -> nearside.data.v1.TransactResponse
+	18, // 97: nearside.data.v1.DataService.BatchInsert:output_type -> nearside.data.v1.BatchInsertResponse
+	20, // 98: nearside.data.v1.DataService.Get:output_type -> nearside.data.v1.GetResponse
+	22, // 99: nearside.data.v1.DataService.BatchGet:output_type -> nearside.data.v1.BatchGetResponse
+	24, // 100: nearside.data.v1.DataService.List:output_type -> nearside.data.v1.ListResponse
+	26, // 101: nearside.data.v1.DataService.Export:output_type -> nearside.data.v1.ExportResponse
+	28, // 102: nearside.data.v1.DataService.Migrate:output_type -> nearside.data.v1.MigrateResponse
+	30, // 103: nearside.data.v1.DataService.ListMigrations:output_type -> nearside.data.v1.ListMigrationsResponse
+	32, // 104: nearside.data.v1.DataService.Watch:output_type -> nearside.data.v1.WatchResponse
+	34, // 105: nearside.data.v1.DataService.WatchQuery:output_type -> nearside.data.v1.WatchQueryResponse
+	89, // [89:106] is the sub-list for method output_type
+	72, // [72:89] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_nearside_data_v1_data_service_proto_init() }

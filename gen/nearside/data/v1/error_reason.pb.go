@@ -116,6 +116,14 @@ const (
 	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 38
 	// deadline_exceeded: the request did not arrive in time; nothing was done.
 	ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW ErrorReason = 39
+	// out_of_range: the region's log no longer reaches back to the bookmark that a watch is to begin after. Read the rows again
+	// and watch from that read's bookmark. Metadata: {"version": "120", "oldest_version": "4711"}.
+	ErrorReason_ERROR_REASON_BOOKMARK_TOO_OLD ErrorReason = 50
+	// failed_precondition: the watched table was changed, rewritten or dropped, or what its rows were before is not known. Read
+	// the rows again and watch from that read's bookmark. Metadata: {"table": "users", "version": "120"}.
+	ErrorReason_ERROR_REASON_SCHEMA_CHANGED ErrorReason = 51
+	// unavailable: the region ended a watch. Go on from the last bookmark.
+	ErrorReason_ERROR_REASON_WATCH_INTERRUPTED ErrorReason = 52
 )
 
 // Enum value maps for ErrorReason.
@@ -161,6 +169,9 @@ var (
 		37: "ERROR_REASON_MEMORY_LIMIT",
 		38: "ERROR_REASON_REQUEST_TOO_LARGE",
 		39: "ERROR_REASON_REQUEST_TOO_SLOW",
+		50: "ERROR_REASON_BOOKMARK_TOO_OLD",
+		51: "ERROR_REASON_SCHEMA_CHANGED",
+		52: "ERROR_REASON_WATCH_INTERRUPTED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -203,6 +214,9 @@ var (
 		"ERROR_REASON_MEMORY_LIMIT":            37,
 		"ERROR_REASON_REQUEST_TOO_LARGE":       38,
 		"ERROR_REASON_REQUEST_TOO_SLOW":        39,
+		"ERROR_REASON_BOOKMARK_TOO_OLD":        50,
+		"ERROR_REASON_SCHEMA_CHANGED":          51,
+		"ERROR_REASON_WATCH_INTERRUPTED":       52,
 	}
 )
 
@@ -237,8 +251,7 @@ var File_nearside_data_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xfa\n" +
-	"\n" +
+	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xe2\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_DATABASE_NOT_FOUND\x10\x01\x12 \n" +
@@ -280,7 +293,10 @@ const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_ROW_TOO_LARGE\x10$\x12\x1d\n" +
 	"\x19ERROR_REASON_MEMORY_LIMIT\x10%\x12\"\n" +
 	"\x1eERROR_REASON_REQUEST_TOO_LARGE\x10&\x12!\n" +
-	"\x1dERROR_REASON_REQUEST_TOO_SLOW\x10'B\xc8\x01\n" +
+	"\x1dERROR_REASON_REQUEST_TOO_SLOW\x10'\x12!\n" +
+	"\x1dERROR_REASON_BOOKMARK_TOO_OLD\x102\x12\x1f\n" +
+	"\x1bERROR_REASON_SCHEMA_CHANGED\x103\x12\"\n" +
+	"\x1eERROR_REASON_WATCH_INTERRUPTED\x104B\xc8\x01\n" +
 	"\x14com.nearside.data.v1B\x10ErrorReasonProtoP\x01Z<github.com/nearside-dev/nearside/gen/nearside/data/v1;datav1\xa2\x02\x03NDX\xaa\x02\x10Nearside.Data.V1\xca\x02\x10Nearside\\Data\\V1\xe2\x02\x1cNearside\\Data\\V1\\GPBMetadata\xea\x02\x12Nearside::Data::V1b\x06proto3"
 
 var (

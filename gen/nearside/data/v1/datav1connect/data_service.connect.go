@@ -111,7 +111,16 @@ type DataServiceClient interface {
 	Migrate(context.Context, *connect.Request[v1.MigrateRequest]) (*connect.Response[v1.MigrateResponse], error)
 	// ListMigrations lists the applied migrations in order.
 	ListMigrations(context.Context, *connect.Request[v1.ListMigrationsRequest]) (*connect.Response[v1.ListMigrationsResponse], error)
-	// Watch streams a table's changed rows in commit order. Not there yet: it answers unimplemented.
+	// Watch streams a table's changed rows in commit order, from a bookmark or from now, until the caller ends it. A region's
+	// gateway answers it from its own copy; a primary's listener answers unimplemented.
+	//
+	// The first message has the columns and the bookmark that the stream begins after. Then comes each commit that touched
+	// what is watched, whole: in one message, or in several of which only the last has an answer. Messages without changes
+	// move the bookmark on while nothing that is watched changes. Whoever goes on from the last bookmark that it was given
+	// misses nothing and is told nothing twice.
+	//
+	// The stream ends with WATCH_INTERRUPTED where the caller is to go on from its last bookmark, and with BOOKMARK_TOO_OLD,
+	// BOOKMARK_LOST or SCHEMA_CHANGED where it is to read the rows again and to watch from that read's bookmark.
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
 	// WatchQuery streams a query's answer again whenever a commit touched what it reads. Not there yet: it answers
 	// unimplemented.
@@ -389,7 +398,16 @@ type DataServiceHandler interface {
 	Migrate(context.Context, *connect.Request[v1.MigrateRequest]) (*connect.Response[v1.MigrateResponse], error)
 	// ListMigrations lists the applied migrations in order.
 	ListMigrations(context.Context, *connect.Request[v1.ListMigrationsRequest]) (*connect.Response[v1.ListMigrationsResponse], error)
-	// Watch streams a table's changed rows in commit order. Not there yet: it answers unimplemented.
+	// Watch streams a table's changed rows in commit order, from a bookmark or from now, until the caller ends it. A region's
+	// gateway answers it from its own copy; a primary's listener answers unimplemented.
+	//
+	// The first message has the columns and the bookmark that the stream begins after. Then comes each commit that touched
+	// what is watched, whole: in one message, or in several of which only the last has an answer. Messages without changes
+	// move the bookmark on while nothing that is watched changes. Whoever goes on from the last bookmark that it was given
+	// misses nothing and is told nothing twice.
+	//
+	// The stream ends with WATCH_INTERRUPTED where the caller is to go on from its last bookmark, and with BOOKMARK_TOO_OLD,
+	// BOOKMARK_LOST or SCHEMA_CHANGED where it is to read the rows again and to watch from that read's bookmark.
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
 	// WatchQuery streams a query's answer again whenever a commit touched what it reads. Not there yet: it answers
 	// unimplemented.
