@@ -4,7 +4,7 @@
 // as it came. So there is one place that says what is wrong with a request, and a Method has no errors. A WriteMethod has: what
 // it has begun must not be begun again.
 //
-// DESIGN.md says what must be the same on both ways, and conformance_test.go compares them.
+// DESIGN.md says what must be the same on both ways, and the tests of the packages that mount it compare them.
 package hotrpc
 
 import (
