@@ -219,7 +219,7 @@ func (s *Sidecar) listen(ctx context.Context) (ln, adminLn net.Listener, err err
 
 // handler returns what the gateway's listener answers.
 func (s *Sidecar) handler(
-	metrics *prometheus.Registry, data datav1connect.DataServiceHandler, path *readpath.Path,
+	metrics *prometheus.Registry, data *gateway.Data, path *readpath.Path,
 	verifier controlv1connect.VerifyServiceHandler, status controlv1connect.StatusServiceHandler,
 ) (http.Handler, error) {
 	options, err := server.HandlerOptions(s.logger, metrics)
@@ -231,6 +231,9 @@ func (s *Sidecar) handler(
 	mux.Handle(dataPath, dataHandler)
 	mux.Handle(datav1connect.DataServiceWatchProcedure, server.EndOnDrain(server.AllowSilence(dataHandler)))
 	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
+		return nil, err
+	}
+	if err := gateway.MountHotWrites(mux, dataHandler, data.Primary, s.logger, metrics); err != nil {
 		return nil, err
 	}
 	mux.Handle(datav1connect.NewCacheServiceHandler(gateway.NewCache(path), options...))

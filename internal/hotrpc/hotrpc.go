@@ -1,9 +1,10 @@
 // Package hotrpc answers unary Connect calls that can be answered at once, for less than half of what a general handler adds
 // to net/http. It is a layer before the general handler and decides by the request's head: a POST of application/proto, not
 // compressed, of a known, small size. All else, and every call that its Method does not answer, goes to the general handler
-// as it came. So there is one place that says what is wrong with a request, and this package has no errors.
+// as it came. So there is one place that says what is wrong with a request, and a Method has no errors. A WriteMethod has: what
+// it has begun must not be begun again.
 //
-// DESIGN.md says what must be the same on both ways, and conformance_test.go compares them.
+// DESIGN.md says what must be the same on both ways, and the tests of the packages that mount it compare them.
 package hotrpc
 
 import (
@@ -109,8 +110,8 @@ var (
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	timeout, ok := h.hot(r)
-	if !ok {
+	timeout, ok := hot(r)
+	if !ok || h.Large && takesCompressed(r) {
 		h.General.ServeHTTP(w, r)
 		return
 	}
@@ -125,18 +126,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.Metrics.Passed()
-	r.Body = &replayed{begin: c.in[:n], ReadCloser: r.Body}
+	pass(h.General, w, r, c.in[:n], begin, timeout)
+}
+
+// pass has the general handler answer a call of which the beginning was read.
+func pass(general http.Handler, w http.ResponseWriter, r *http.Request, read []byte, begin time.Time, timeout time.Duration) {
+	r.Body = &replayed{begin: read, ReadCloser: r.Body}
 	if timeout > 0 {
 		// It has begun already: what the general handler reads from the header must not make it longer.
 		ctx, cancel := context.WithDeadline(r.Context(), begin.Add(timeout))
 		defer cancel()
 		r = r.WithContext(ctx)
 	}
-	h.General.ServeHTTP(w, r)
+	general.ServeHTTP(w, r)
 }
 
 // hot decides by a request's head whether it is looked at here, and returns its timeout, 0 for none.
-func (h *handler) hot(r *http.Request) (timeout time.Duration, ok bool) {
+func hot(r *http.Request) (timeout time.Duration, ok bool) {
 	if r.Method != http.MethodPost || r.ContentLength <= 0 || r.ContentLength > MaxMessageBytes || r.URL.RawQuery != "" {
 		return 0, false
 	}
@@ -146,7 +152,7 @@ func (h *handler) hot(r *http.Request) (timeout time.Duration, ok bool) {
 	if v := r.Header["Connect-Protocol-Version"]; len(v) > 1 || len(v) == 1 && v[0] != "1" {
 		return 0, false
 	}
-	if len(r.Header["Content-Encoding"]) > 0 || h.Large && takesCompressed(r) {
+	if len(r.Header["Content-Encoding"]) > 0 {
 		return 0, false
 	}
 	if v := r.Header["Connect-Timeout-Ms"]; len(v) > 0 {
@@ -172,6 +178,12 @@ func (h *handler) answer(c *call, r *http.Request, w http.ResponseWriter) bool {
 	if !h.method(c, r) || len(a.Message) >= compressMinBytes && takesCompressed(r) {
 		return false
 	}
+	a.write(w)
+	return true
+}
+
+// write writes the whole answer.
+func (a *Answer) write(w http.ResponseWriter) {
 	header := w.Header()
 	header["Content-Type"] = protoType
 	header["Accept-Encoding"] = encodings
@@ -185,7 +197,6 @@ func (h *handler) answer(c *call, r *http.Request, w http.ResponseWriter) bool {
 		header["Content-Length"] = []string{strconv.Itoa(len(a.Message))}
 	}
 	_, _ = w.Write(a.Message) // whoever asked has gone if this fails
-	return true
 }
 
 // method calls the method. A panic is no answer: the general handler meets it again and says what is to be said.

@@ -15,7 +15,7 @@ import (
 )
 
 // observer counts as the real one does.
-type observer struct{ begun, answered, passed int }
+type observer struct{ begun, answered, passed, failed int }
 
 func (o *observer) Begin()                 { o.begun++ }
 func (o *observer) Answered(time.Duration) { o.answered++ }

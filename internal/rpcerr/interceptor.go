@@ -37,11 +37,11 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return next(ctx, req)
 		}
 		if err := i.validate(req.Any()); err != nil {
-			return nil, i.wire(ctx, req.Spec(), err)
+			return nil, i.Wire(ctx, req.Spec().Procedure, err)
 		}
 		res, err := next(ctx, req)
 		if err != nil {
-			return nil, i.wire(ctx, req.Spec(), err)
+			return nil, i.Wire(ctx, req.Spec().Procedure, err)
 		}
 		return res, nil
 	}
@@ -57,7 +57,7 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		err := next(ctx, &validatingConn{StreamingHandlerConn: conn, interceptor: i})
 		if err != nil {
-			return i.wire(ctx, conn.Spec(), err)
+			return i.Wire(ctx, conn.Spec().Procedure, err)
 		}
 		return nil
 	}
@@ -78,6 +78,15 @@ func (c *validatingConn) Receive(msg any) error {
 
 // Check returns FIELD_INVALID for a request that breaks its rules: for messages that come within others.
 func (i *Interceptor) Check(msg proto.Message) error { return i.validate(msg) }
+
+// Wire returns the error that a procedure's caller gets to see, and logs one that nobody should.
+func (i *Interceptor) Wire(ctx context.Context, procedure string, err error) *connect.Error {
+	wire, known := ToConnect(err)
+	if !known {
+		i.logger.ErrorContext(ctx, "unknown error reached a handler", slog.String("procedure", procedure), slog.Any("error", err))
+	}
+	return wire
+}
 
 func (i *Interceptor) validate(msg any) error {
 	m, ok := msg.(proto.Message)
@@ -101,13 +110,4 @@ func (i *Interceptor) validate(msg any) error {
 		e.fields = append(e.fields, Field{Path: path, Description: v.Proto.GetMessage()})
 	}
 	return e
-}
-
-func (i *Interceptor) wire(ctx context.Context, spec connect.Spec, err error) error {
-	wire, known := ToConnect(err)
-	if !known {
-		i.logger.ErrorContext(ctx, "unknown error reached a handler",
-			slog.String("procedure", spec.Procedure), slog.Any("error", err))
-	}
-	return wire
 }

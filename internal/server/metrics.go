@@ -58,6 +58,7 @@ func registered[C prometheus.Collector](registerer prometheus.Registerer, c C) (
 // metrics.
 type Observer struct {
 	answered prometheus.Observer
+	failed   prometheus.ObserverVec // by code
 	inFlight prometheus.Gauge
 }
 
@@ -67,7 +68,11 @@ func NewObserver(registerer prometheus.Registerer, procedure string) (*Observer,
 	if err != nil {
 		return nil, err
 	}
-	return &Observer{answered: m.seconds.WithLabelValues(procedure, "ok"), inFlight: m.inFlight}, nil
+	failed, err := m.seconds.CurryWith(prometheus.Labels{"procedure": procedure})
+	if err != nil {
+		return nil, fmt.Errorf("metrics of %s: %w", procedure, err)
+	}
+	return &Observer{answered: m.seconds.WithLabelValues(procedure, "ok"), failed: failed, inFlight: m.inFlight}, nil
 }
 
 // Begin notes that a call is being answered.
@@ -77,6 +82,12 @@ func (o *Observer) Begin() { o.inFlight.Inc() }
 func (o *Observer) Answered(took time.Duration) {
 	o.inFlight.Dec()
 	o.answered.Observe(took.Seconds())
+}
+
+// Failed notes that it was, with an error.
+func (o *Observer) Failed(code connect.Code, took time.Duration) {
+	o.inFlight.Dec()
+	o.failed.WithLabelValues(code.String()).Observe(took.Seconds())
 }
 
 // Passed notes that the Connect handler answers it, and counts it.

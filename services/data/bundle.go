@@ -3,7 +3,7 @@ package data
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -27,14 +27,13 @@ const bundlePatience = time.Second
 type Bundles struct {
 	service *Service
 	errs    *rpcerr.Interceptor
-	logger  *slog.Logger
 }
 
 var _ replicationv1connect.BundleServiceHandler = (*Bundles)(nil)
 
 // NewBundles returns the BundleService of a Service.
-func NewBundles(s *Service, errs *rpcerr.Interceptor, logger *slog.Logger) *Bundles {
-	return &Bundles{service: s, errs: errs, logger: logger}
+func NewBundles(s *Service, errs *rpcerr.Interceptor) *Bundles {
+	return &Bundles{service: s, errs: errs}
 }
 
 // TransactBundle implements replicationv1connect.BundleServiceHandler.
@@ -57,8 +56,12 @@ func (b *Bundles) TransactBundle(
 func (b *Bundles) outcome(
 	bundle context.Context, call *replicationv1.TransactBundleRequest_Call,
 ) *replicationv1.TransactBundleResponse_Outcome {
-	ctx, cancel := context.WithTimeout(bundle, time.Duration(call.GetTimeoutMs())*time.Millisecond)
-	defer cancel()
+	ctx := bundle
+	if timeout := time.Duration(call.GetTimeoutMs()) * time.Millisecond; timeout < bundlePatience {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
 	encoded, err := b.transact(ctx, call)
 	if err == nil {
 		return &replicationv1.TransactBundleResponse_Outcome{
@@ -69,10 +72,7 @@ func (b *Bundles) outcome(
 		// Whatever the error, nothing was done; if it is the call's own, it has it alone too.
 		return &replicationv1.TransactBundleResponse_Outcome{Outcome: &replicationv1.TransactBundleResponse_Outcome_Later{Later: true}}
 	}
-	wire, known := rpcerr.ToConnect(err)
-	if !known {
-		b.logger.ErrorContext(ctx, "unknown error reached a handler", slog.String("procedure", "TransactBundle"), slog.Any("error", err))
-	}
+	wire := b.errs.Wire(ctx, replicationv1connect.BundleServiceTransactBundleProcedure, err)
 	out := &replicationv1.TransactBundleResponse_Error{Code: uint32(wire.Code()), Message: wire.Message()}
 	for _, d := range wire.Details() {
 		out.Details = append(out.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + d.Type(), Value: d.Bytes()})
@@ -93,18 +93,18 @@ func (b *Bundles) transact(ctx context.Context, call *replicationv1.TransactBund
 	if err := b.errs.Check(msg); err != nil {
 		return nil, err
 	}
-	req := connect.NewRequest(msg)
+	header := make(http.Header, 2)
 	if key := call.GetIdempotencyKey(); key != "" {
-		req.Header().Set(rpcheader.IdempotencyKey, key)
+		header.Set(rpcheader.IdempotencyKey, key)
 	}
 	if parent := call.GetTraceParent(); parent != "" {
-		req.Header().Set(rpcheader.TraceParent, parent)
+		header.Set(rpcheader.TraceParent, parent)
 	}
-	res, err := b.service.Transact(ctx, req)
+	res, err := b.service.transact(ctx, header, msg)
 	if err != nil {
 		return nil, err
 	}
-	if encoded, err = proto.Marshal(res.Msg); err != nil {
+	if encoded, err = proto.Marshal(res); err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
 	return encoded, nil

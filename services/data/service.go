@@ -39,6 +39,7 @@ type Service struct {
 	log       *changelog.Log
 	bookmarks *bookmark.Codec
 	region    string
+	regions   []string      // region, as the values of a header
 	exports   chan struct{} // a place for each export that runs
 	refused   prometheus.Counter
 }
@@ -47,7 +48,7 @@ var _ datav1connect.DataServiceHandler = (*Service)(nil)
 
 // New returns a Service for a primary in a region.
 func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string) *Service {
-	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, exports: make(chan struct{}, maxExports), refused: refusedExports()}
+	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, regions: []string{region}, exports: make(chan struct{}, maxExports), refused: refusedExports()}
 }
 
 // answer describes an answer of the primary.
@@ -100,12 +101,12 @@ func transaction(h http.Header, procedure, key string, req proto.Message, ops ..
 	if len(key) > 255 {
 		return nil, rpcerr.InvalidField("idempotency_key", "is longer than 255 bytes")
 	}
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(append([]byte(procedure), 0), req)
 	if err != nil {
 		return nil, fmt.Errorf("hash request: %w", err)
 	}
 	tx.Key.Key = key
-	tx.RequestHash = sha256.Sum256(append(append([]byte(procedure), 0), encoded...))
+	tx.RequestHash = sha256.Sum256(encoded)
 	return tx, nil
 }
 
@@ -175,36 +176,47 @@ func (s *Service) executeRead(
 func (s *Service) Transact(
 	ctx context.Context, req *connect.Request[datav1.TransactRequest],
 ) (*connect.Response[datav1.TransactResponse], error) {
-	ctx, cancel := context.WithTimeout(ctx, sqlrun.StatementTimeout)
-	defer cancel()
-	db, err := s.writable(req.Msg.GetDatabase())
+	msg, err := s.transact(ctx, req.Header(), req.Msg)
 	if err != nil {
 		return nil, err
 	}
-	ops := make([]engine.Operation, len(req.Msg.GetOperations()))
-	for i, o := range req.Msg.GetOperations() {
+	return respond(msg, msg.Answer), nil
+}
+
+// transact runs a valid request.
+func (s *Service) transact(ctx context.Context, header http.Header, req *datav1.TransactRequest) (*datav1.TransactResponse, error) {
+	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > sqlrun.StatementTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, sqlrun.StatementTimeout)
+		defer cancel()
+	}
+	db, err := s.writable(req.GetDatabase())
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]engine.Operation, len(req.GetOperations()))
+	for i, o := range req.GetOperations() {
 		if ops[i], err = engine.OperationOf(o); err != nil {
 			return nil, err
 		}
 	}
 	hashed := &datav1.TransactRequest{
-		Database: req.Msg.GetDatabase(), Operations: req.Msg.GetOperations(), DeferForeignKeys: req.Msg.GetDeferForeignKeys(),
-		UncheckedForeignKeys: req.Msg.GetUncheckedForeignKeys(),
+		Database: req.GetDatabase(), Operations: req.GetOperations(), DeferForeignKeys: req.GetDeferForeignKeys(),
+		UncheckedForeignKeys: req.GetUncheckedForeignKeys(),
 	}
 	// A repeat may come in a bundle, or alone after one.
-	tx, err := transaction(req.Header(), datav1connect.DataServiceTransactProcedure, req.Msg.GetIdempotencyKey(), hashed, ops...)
+	tx, err := transaction(header, datav1connect.DataServiceTransactProcedure, req.GetIdempotencyKey(), hashed, ops...)
 	if err != nil {
 		return nil, err
 	}
-	tx.DeferForeignKeys, tx.UncheckedForeignKeys = req.Msg.GetDeferForeignKeys(), req.Msg.GetUncheckedForeignKeys()
+	tx.DeferForeignKeys, tx.UncheckedForeignKeys = req.GetDeferForeignKeys(), req.GetUncheckedForeignKeys()
 	c, err := db.Transact(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	msg := &datav1.TransactResponse{
+	return &datav1.TransactResponse{
 		Results: c.Results, Answer: commitAnswer(s.answer(db.ID(), c.Head), c), Replayed: c.Replayed, Version: c.Version,
-	}
-	return respond(msg, msg.Answer), nil
+	}, nil
 }
 
 // BatchInsert implements DataService.

@@ -199,7 +199,10 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	if err != nil {
 		return nil, err
 	}
-	mux.Handle(replicationv1connect.NewBundleServiceHandler(data.NewBundles(service, errs, c.Logger), options...))
+	if err := service.MountHot(mux, dataHandler, errs, metrics); err != nil {
+		return nil, err
+	}
+	mux.Handle(replicationv1connect.NewBundleServiceHandler(data.NewBundles(service, errs), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(
 		control.NewStatusService(databases, peers), options...))
 	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(

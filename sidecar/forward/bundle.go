@@ -109,14 +109,18 @@ func bundleable(c *call, msg *datav1.TransactRequest) bool {
 }
 
 // transact makes one attempt of a call, with others. The error is errAlone where it has to be made alone, and then nothing was
-// sent or nothing was done.
-func (b *bundles) transact(ctx context.Context, c *call, msg *datav1.TransactRequest) (*connect.Response[datav1.TransactResponse], error) {
+// sent or nothing was done. encoded is msg, if the caller has it.
+func (b *bundles) transact(
+	ctx context.Context, c *call, msg *datav1.TransactRequest, encoded []byte,
+) (*connect.Response[datav1.TransactResponse], error) {
 	if b.off.Load() {
 		return nil, errAlone
 	}
-	encoded, err := proto.Marshal(msg)
-	if err != nil {
-		return nil, errAlone
+	if encoded == nil {
+		var err error
+		if encoded, err = proto.Marshal(msg); err != nil {
+			return nil, errAlone
+		}
 	}
 	item := &bundled{ctx: ctx, done: make(chan struct{}), call: &replicationv1.TransactBundleRequest_Call{
 		Request: encoded, IdempotencyKey: c.header.Get(rpcheader.IdempotencyKey), TraceParent: c.header.Get(rpcheader.TraceParent),

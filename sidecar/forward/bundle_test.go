@@ -44,7 +44,9 @@ func (b *bundler) Transact(
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.alone = append(b.alone, req.Header().Get(rpcheader.IdempotencyKey))
-	return connect.NewResponse(&datav1.TransactResponse{Version: 1000}), nil
+	return connect.NewResponse(&datav1.TransactResponse{Version: 1000, Answer: &datav1.Answer{
+		Bookmark: "b", Source: datav1.Source_SOURCE_PRIMARY,
+	}}), nil
 }
 
 func (b *bundler) TransactBundle(
@@ -87,7 +89,9 @@ func answerAll(
 		if err != nil {
 			return nil, err
 		}
-		encoded, err := proto.Marshal(&datav1.TransactResponse{Version: uint64(n), Answer: &datav1.Answer{Region: "us-east-1", Bookmark: "b"}})
+		encoded, err := proto.Marshal(&datav1.TransactResponse{Version: uint64(n), Answer: &datav1.Answer{
+			Region: "us-east-1", Bookmark: "b", Source: datav1.Source_SOURCE_PRIMARY,
+		}})
 		if err != nil {
 			return nil, err
 		}

@@ -64,13 +64,20 @@ func (p *Primary) Transact(
 	if !bundleable(c, req.Msg) {
 		return unary(ctx, c, req.Msg, p.client.Transact)
 	}
+	return p.transact(ctx, c, req.Msg, nil)
+}
+
+// transact passes a transaction in a bundle first. encoded is msg where the caller has it, to be kept.
+func (p *Primary) transact(
+	ctx context.Context, c *call, msg *datav1.TransactRequest, encoded []byte,
+) (*connect.Response[datav1.TransactResponse], error) {
 	first := true
-	return unary(ctx, c, req.Msg, func(
+	return unary(ctx, c, msg, func(
 		ctx context.Context, alone *connect.Request[datav1.TransactRequest],
 	) (*connect.Response[datav1.TransactResponse], error) {
 		if first {
 			first = false
-			if res, err := p.bundles.transact(ctx, c, req.Msg); !errors.Is(err, errAlone) {
+			if res, err := p.bundles.transact(ctx, c, msg, encoded); !errors.Is(err, errAlone) {
 				return res, err
 			}
 		}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 
@@ -8,7 +9,9 @@ import (
 
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/hotrpc"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
+	"github.com/nearside-dev/nearside/sidecar/forward"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 )
 
@@ -32,5 +35,27 @@ func MountHot(
 			Method: m.method, General: general, Logger: logger, Metrics: observer, Large: m.large,
 		}))
 	}
+	return nil
+}
+
+// MountHotWrites puts a shorter way for short transactions before the general handler of DataService.
+func MountHotWrites(
+	mux *http.ServeMux, general http.Handler, primary *forward.Primary, logger *slog.Logger, registerer prometheus.Registerer,
+) error {
+	errs, err := rpcerr.NewInterceptor(logger)
+	if err != nil {
+		return err
+	}
+	observer, err := server.NewObserver(registerer, datav1connect.DataServiceTransactProcedure)
+	if err != nil {
+		return err
+	}
+	mux.Handle(datav1connect.DataServiceTransactProcedure, hotrpc.NewWriteHandler(hotrpc.WriteOptions{
+		Method: func(ctx context.Context, header http.Header, msg []byte, a *hotrpc.Answer) error {
+			return primary.TransactHot(ctx, errs, header, msg, a)
+		},
+		General: general, Metrics: observer, Procedure: datav1connect.DataServiceTransactProcedure,
+		Errors: errs,
+	}))
 	return nil
 }
