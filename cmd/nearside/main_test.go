@@ -138,6 +138,7 @@ func TestRoleDefaults(t *testing.T) {
 			"max-open-databases": fmt.Sprint(up.MaxOpen), "sqlite-memory-mib": fmt.Sprint(up.SQLiteMiB),
 			"cache-bytes": fmt.Sprint(up.Cache.Bytes), "cache-database-percent": fmt.Sprint(up.Cache.Percent),
 			"log-keep-age": up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
+			"max-watchers": fmt.Sprint(up.MaxWatchers), "watch-progress": up.WatchProgress.String(),
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
@@ -157,6 +158,8 @@ func TestRoleDefaults(t *testing.T) {
 			"max-connections-per-client": fmt.Sprint(limits.ConnectionsPerClient),
 			"max-requests-per-client":    fmt.Sprint(limits.RequestsPerClient),
 			"sqlite-memory-mib":          fmt.Sprint(sidecarDefaults.SQLiteMiB),
+			"max-watchers":               fmt.Sprint(sidecarDefaults.MaxWatchers),
+			"watch-progress":             sidecarDefaults.WatchProgress.String(),
 		}},
 	} {
 		got := map[string]string{}

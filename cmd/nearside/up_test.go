@@ -232,8 +232,8 @@ func TestPrimaryAlone(t *testing.T) {
 	s.must("db", "create", "demo")
 	s.must("sql", "CREATE TABLE t (a)")
 	second := startRole(t, args[:5:5]...)
-	if code := second.stop(t, 0); code != 1 || !strings.Contains(second.stderr.String(), "in use") {
-		t.Errorf("second primary on the port: exit code %d, %s", code, second.stderr)
+	if code := second.stop(t, 0); code != 1 || !strings.Contains(second.stderr.String(), "is used by another process") {
+		t.Errorf("second primary on the folder: exit code %d, %s", code, second.stderr)
 	}
 	if code := first.stop(t, syscall.SIGKILL); code == 0 {
 		t.Error("killed, and well")
