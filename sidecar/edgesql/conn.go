@@ -59,6 +59,7 @@ type statement struct {
 	kept    bool      // in conn.cached
 	uses    int       // since it was compiled
 	planned []float64 // rows of tables then
+	checked uint64    // the version at which they were last looked at
 }
 
 // openConn returns a connection for a catalog; nil is that of an empty database.
@@ -268,14 +269,25 @@ func isSyntaxError(err error) bool {
 		e.Message == "incomplete input" || strings.HasPrefix(e.Message, "unrecognized token: "))
 }
 
-// checkPlanEvery is how many runs of a statement there are between two looks at whether its plan is still a good one.
-const checkPlanEvery = 16
+// checkPlanEvery is how many runs of a statement there are between two looks at whether its plan is still a good one. One that
+// was planned for a table of fewer rows than smallTable is looked at after each commit: the table may be about to be filled.
+const (
+	checkPlanEvery = 16
+	smallTable     = 1000
+)
 
 // outgrown reports whether the tables of a statement are of another size than when it was planned.
 func (c *conn) outgrown(s *statement) bool {
-	if s.uses++; s.uses%checkPlanEvery != 0 {
+	s.uses++
+	version := c.snap.Version()
+	if version == s.checked {
 		return false
 	}
+	small := slices.ContainsFunc(s.planned, func(rows float64) bool { return rows < smallTable })
+	if !small && s.uses%checkPlanEvery != 0 {
+		return false
+	}
+	s.checked = version
 	for i, t := range s.tables {
 		if now, then := rowCount(c.snap, t)+100, s.planned[i]+100; now > 8*then || then > 8*now {
 			return true

@@ -197,8 +197,8 @@ func TestPlansFollowSizes(t *testing.T) {
 	r := newRegion(t, Options{})
 	r.commit(replicatest.Schema(accounts()))
 	const sql = "SELECT count(*) FROM accounts a JOIN accounts b ON b.money = a.money"
-	for i := range 2 * checkPlanEvery {
-		if i == checkPlanEvery/2 {
+	for i := range 2 {
+		if i == 1 {
 			changes := make([]replicatest.Change, 1000)
 			for id := range changes {
 				changes[id] = account(int64(id), int64(id))
@@ -206,7 +206,7 @@ func TestPlansFollowSizes(t *testing.T) {
 			r.commit(changes...)
 		}
 		want := "0"
-		if i >= checkPlanEvery/2 {
+		if i == 1 {
 			want = "1000"
 		}
 		if got, err := r.query(t.Context(), sql); err != nil || got != want {
@@ -215,6 +215,21 @@ func TestPlansFollowSizes(t *testing.T) {
 	}
 	s := r.engine.idle[0].cached[sql].Value.(*statement)
 	if s.planned[0] != 1000 {
+		t.Errorf("planned for %v rows", s.planned)
+	}
+
+	// Larger ones are looked at now and then.
+	for from := 1000; from < 20000; from += 1000 {
+		changes := make([]replicatest.Change, 1000)
+		for id := range changes {
+			changes[id] = account(int64(from+id), int64(from+id))
+		}
+		r.commit(changes...)
+		if got, err := r.query(t.Context(), sql); err != nil || got != fmt.Sprint(from+1000) {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if s := r.engine.idle[0].cached[sql].Value.(*statement); s.planned[0] < 8000 {
 		t.Errorf("planned for %v rows", s.planned)
 	}
 }
