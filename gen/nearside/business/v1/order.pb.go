@@ -35,7 +35,10 @@ type Order struct {
 	// The sum of quantity times price, in cents.
 	TotalCents int64 `protobuf:"varint,4,opt,name=total_cents,json=totalCents,proto3" json:"total_cents,omitempty"`
 	// When it was placed.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// What shipping costs besides, in cents, as acme.shipping.v1.ShippingService said when it was placed; 0 where the mesh has no such
+	// service.
+	ShippingCents int64 `protobuf:"varint,6,opt,name=shipping_cents,json=shippingCents,proto3" json:"shipping_cents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +106,13 @@ func (x *Order) GetCreateTime() *timestamppb.Timestamp {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *Order) GetShippingCents() int64 {
+	if x != nil {
+		return x.ShippingCents
+	}
+	return 0
 }
 
 // OrderItem is one line of an order.
@@ -173,7 +183,7 @@ var File_nearside_business_v1_order_proto protoreflect.FileDescriptor
 
 const file_nearside_business_v1_order_proto_rawDesc = "" +
 	"\n" +
-	" nearside/business/v1/order.proto\x12\x14nearside.business.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n" +
+	" nearside/business/v1/order.proto\x12\x14nearside.business.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x125\n" +
@@ -181,7 +191,8 @@ const file_nearside_business_v1_order_proto_rawDesc = "" +
 	"\vtotal_cents\x18\x04 \x01(\x03R\n" +
 	"totalCents\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\x7f\n" +
+	"createTime\x12%\n" +
+	"\x0eshipping_cents\x18\x06 \x01(\x03R\rshippingCents\"\x7f\n" +
 	"\tOrderItem\x12\x1b\n" +
 	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12&\n" +
 	"\bquantity\x18\x02 \x01(\rB\n" +

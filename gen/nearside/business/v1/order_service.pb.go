@@ -8,6 +8,7 @@ package businessv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -338,7 +339,7 @@ var File_nearside_business_v1_order_service_proto protoreflect.FileDescriptor
 
 const file_nearside_business_v1_order_service_proto_rawDesc = "" +
 	"\n" +
-	"(nearside/business/v1/order_service.proto\x12\x14nearside.business.v1\x1a\x1bbuf/validate/validate.proto\x1a nearside/business/v1/order.proto\"z\n" +
+	"(nearside/business/v1/order_service.proto\x12\x14nearside.business.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a nearside/business/v1/order.proto\"z\n" +
 	"\x11PlaceOrderRequest\x12\"\n" +
 	"\auser_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06userId\x12A\n" +
 	"\x05items\x18\x02 \x03(\v2\x1f.nearside.business.v1.OrderItemB\n" +
@@ -356,13 +357,14 @@ const file_nearside_business_v1_order_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01R\tpageToken\"q\n" +
 	"\x12ListOrdersResponse\x123\n" +
 	"\x06orders\x18\x01 \x03(\v2\x1b.nearside.business.v1.OrderR\x06orders\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb5\x02\n" +
-	"\fOrderService\x12_\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x94\x03\n" +
+	"\fOrderService\x12}\n" +
 	"\n" +
-	"PlaceOrder\x12'.nearside.business.v1.PlaceOrderRequest\x1a(.nearside.business.v1.PlaceOrderResponse\x12^\n" +
-	"\bGetOrder\x12%.nearside.business.v1.GetOrderRequest\x1a&.nearside.business.v1.GetOrderResponse\"\x03\x90\x02\x01\x12d\n" +
+	"PlaceOrder\x12'.nearside.business.v1.PlaceOrderRequest\x1a(.nearside.business.v1.PlaceOrderResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*b\x05order\"\n" +
+	"/v1/orders\x12|\n" +
+	"\bGetOrder\x12%.nearside.business.v1.GetOrderRequest\x1a&.nearside.business.v1.GetOrderResponse\"!\x82\xd3\xe4\x93\x02\x18b\x05order\x12\x0f/v1/orders/{id}\x90\x02\x01\x12\x86\x01\n" +
 	"\n" +
-	"ListOrders\x12'.nearside.business.v1.ListOrdersRequest\x1a(.nearside.business.v1.ListOrdersResponse\"\x03\x90\x02\x01B\xe5\x01\n" +
+	"ListOrders\x12'.nearside.business.v1.ListOrdersRequest\x1a(.nearside.business.v1.ListOrdersResponse\"%\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/users/{user_id}/orders\x90\x02\x01B\xe5\x01\n" +
 	"\x18com.nearside.business.v1B\x11OrderServiceProtoP\x01ZDgithub.com/nearside-dev/nearside/gen/nearside/business/v1;businessv1\xa2\x02\x03NBX\xaa\x02\x14Nearside.Business.V1\xca\x02\x14Nearside\\Business\\V1\xe2\x02 Nearside\\Business\\V1\\GPBMetadata\xea\x02\x16Nearside::Business::V1b\x06proto3"
 
 var (

@@ -8,8 +8,10 @@ package businessv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -215,6 +217,98 @@ func (x *GetUserResponse) GetUser() *User {
 	return nil
 }
 
+// BatchGetUsersRequest names users.
+type BatchGetUsersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Their ids.
+	Ids           []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchGetUsersRequest) Reset() {
+	*x = BatchGetUsersRequest{}
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchGetUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchGetUsersRequest) ProtoMessage() {}
+
+func (x *BatchGetUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchGetUsersRequest.ProtoReflect.Descriptor instead.
+func (*BatchGetUsersRequest) Descriptor() ([]byte, []int) {
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BatchGetUsersRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+// BatchGetUsersResponse are those that are there.
+type BatchGetUsersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The users.
+	Users         []*User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchGetUsersResponse) Reset() {
+	*x = BatchGetUsersResponse{}
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchGetUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchGetUsersResponse) ProtoMessage() {}
+
+func (x *BatchGetUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchGetUsersResponse.ProtoReflect.Descriptor instead.
+func (*BatchGetUsersResponse) Descriptor() ([]byte, []int) {
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BatchGetUsersResponse) GetUsers() []*User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
 // ListUsersRequest asks for a page.
 type ListUsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -228,7 +322,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[4]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -240,7 +334,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[4]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -253,7 +347,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{4}
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListUsersRequest) GetPageSize() uint32 {
@@ -283,7 +377,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[5]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +389,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[5]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +402,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{5}
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListUsersResponse) GetUsers() []*User {
@@ -335,14 +429,17 @@ type UpdateUserRequest struct {
 	// The new name, if given.
 	Name *string `protobuf:"bytes,3,opt,name=name,proto3,oneof" json:"name,omitempty"`
 	// The user's version as the caller knows it; another one fails with PRECONDITION_FAILED. 0 means any.
-	Version       uint64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Which of email and name to change, where the request has more than it means; absent means those that are given. One that is
+	// named here must be given.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,5,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateUserRequest) Reset() {
 	*x = UpdateUserRequest{}
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[6]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +451,7 @@ func (x *UpdateUserRequest) String() string {
 func (*UpdateUserRequest) ProtoMessage() {}
 
 func (x *UpdateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[6]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +464,7 @@ func (x *UpdateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserRequest.ProtoReflect.Descriptor instead.
 func (*UpdateUserRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{6}
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateUserRequest) GetId() string {
@@ -398,6 +495,13 @@ func (x *UpdateUserRequest) GetVersion() uint64 {
 	return 0
 }
 
+func (x *UpdateUserRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
 // UpdateUserResponse is the changed user.
 type UpdateUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -409,7 +513,7 @@ type UpdateUserResponse struct {
 
 func (x *UpdateUserResponse) Reset() {
 	*x = UpdateUserResponse{}
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[7]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +525,7 @@ func (x *UpdateUserResponse) String() string {
 func (*UpdateUserResponse) ProtoMessage() {}
 
 func (x *UpdateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[7]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,10 +538,129 @@ func (x *UpdateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserResponse.ProtoReflect.Descriptor instead.
 func (*UpdateUserResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{7}
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateUserResponse) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+// ReplaceUserRequest is a user as it is to be.
+type ReplaceUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The email address.
+	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
+	// The name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// As in UpdateUserRequest.
+	Version       uint64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceUserRequest) Reset() {
+	*x = ReplaceUserRequest{}
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceUserRequest) ProtoMessage() {}
+
+func (x *ReplaceUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceUserRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceUserRequest) Descriptor() ([]byte, []int) {
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReplaceUserRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReplaceUserRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *ReplaceUserRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReplaceUserRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// ReplaceUserResponse is the changed user.
+type ReplaceUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user.
+	User          *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceUserResponse) Reset() {
+	*x = ReplaceUserResponse{}
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceUserResponse) ProtoMessage() {}
+
+func (x *ReplaceUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceUserResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceUserResponse) Descriptor() ([]byte, []int) {
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReplaceUserResponse) GetUser() *User {
 	if x != nil {
 		return x.User
 	}
@@ -448,14 +671,16 @@ func (x *UpdateUserResponse) GetUser() *User {
 type DeleteUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The id.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// As in UpdateUserRequest.
+	Version       uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[8]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +692,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[8]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +705,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{8}
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteUserRequest) GetId() string {
@@ -488,6 +713,13 @@ func (x *DeleteUserRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *DeleteUserRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 // DeleteUserResponse is empty.
@@ -499,7 +731,7 @@ type DeleteUserResponse struct {
 
 func (x *DeleteUserResponse) Reset() {
 	*x = DeleteUserResponse{}
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[9]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +743,7 @@ func (x *DeleteUserResponse) String() string {
 func (*DeleteUserResponse) ProtoMessage() {}
 
 func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_business_v1_user_service_proto_msgTypes[9]
+	mi := &file_nearside_business_v1_user_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,14 +756,14 @@ func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserResponse.ProtoReflect.Descriptor instead.
 func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{9}
+	return file_nearside_business_v1_user_service_proto_rawDescGZIP(), []int{13}
 }
 
 var File_nearside_business_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_nearside_business_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"'nearside/business/v1/user_service.proto\x12\x14nearside.business.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fnearside/business/v1/user.proto\"U\n" +
+	"'nearside/business/v1/user_service.proto\x12\x14nearside.business.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fnearside/business/v1/user.proto\"U\n" +
 	"\x11CreateUserRequest\x12 \n" +
 	"\x05email\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12\x1e\n" +
@@ -542,37 +774,55 @@ const file_nearside_business_v1_user_service_proto_rawDesc = "" +
 	"\x0eGetUserRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"A\n" +
 	"\x0fGetUserResponse\x12.\n" +
-	"\x04user\x18\x01 \x01(\v2\x1a.nearside.business.v1.UserR\x04user\"c\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.nearside.business.v1.UserR\x04user\"<\n" +
+	"\x14BatchGetUsersRequest\x12$\n" +
+	"\x03ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10d\"\x06r\x04\x10\x01\x18@R\x03ids\"I\n" +
+	"\x15BatchGetUsersResponse\x120\n" +
+	"\x05users\x18\x01 \x03(\v2\x1a.nearside.business.v1.UserR\x05users\"c\n" +
 	"\x10ListUsersRequest\x12%\n" +
 	"\tpage_size\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12(\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01R\tpageToken\"m\n" +
 	"\x11ListUsersResponse\x120\n" +
 	"\x05users\x18\x01 \x03(\v2\x1a.nearside.business.v1.UserR\x05users\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa7\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe4\x01\n" +
 	"\x11UpdateUserRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12%\n" +
 	"\x05email\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x18\xfe\x01`\x01H\x00R\x05email\x88\x01\x01\x12#\n" +
 	"\x04name\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01H\x01R\x04name\x88\x01\x01\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\x04R\aversionB\b\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\x12;\n" +
+	"\vupdate_mask\x18\x05 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMaskB\b\n" +
 	"\x06_emailB\a\n" +
 	"\x05_name\"D\n" +
 	"\x12UpdateUserResponse\x12.\n" +
-	"\x04user\x18\x01 \x01(\v2\x1a.nearside.business.v1.UserR\x04user\".\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.nearside.business.v1.UserR\x04user\"\x8b\x01\n" +
+	"\x12ReplaceUserRequest\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12 \n" +
+	"\x05email\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12\x1e\n" +
+	"\x04name\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\"E\n" +
+	"\x13ReplaceUserResponse\x12.\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.nearside.business.v1.UserR\x04user\"H\n" +
 	"\x11DeleteUserRequest\x12\x19\n" +
-	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\x14\n" +
-	"\x12DeleteUserResponse2\xf0\x03\n" +
-	"\vUserService\x12_\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\x14\n" +
+	"\x12DeleteUserResponse2\x83\a\n" +
+	"\vUserService\x12{\n" +
 	"\n" +
-	"CreateUser\x12'.nearside.business.v1.CreateUserRequest\x1a(.nearside.business.v1.CreateUserResponse\x12[\n" +
-	"\aGetUser\x12$.nearside.business.v1.GetUserRequest\x1a%.nearside.business.v1.GetUserResponse\"\x03\x90\x02\x01\x12a\n" +
-	"\tListUsers\x12&.nearside.business.v1.ListUsersRequest\x1a'.nearside.business.v1.ListUsersResponse\"\x03\x90\x02\x01\x12_\n" +
+	"CreateUser\x12'.nearside.business.v1.CreateUserRequest\x1a(.nearside.business.v1.CreateUserResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x04user\"\t/v1/users\x12w\n" +
+	"\aGetUser\x12$.nearside.business.v1.GetUserRequest\x1a%.nearside.business.v1.GetUserResponse\"\x1f\x82\xd3\xe4\x93\x02\x16b\x04user\x12\x0e/v1/users/{id}\x90\x02\x01\x12\x87\x01\n" +
+	"\rBatchGetUsers\x12*.nearside.business.v1.BatchGetUsersRequest\x1a+.nearside.business.v1.BatchGetUsersResponse\"\x1d\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/users:batchGet\x90\x02\x01\x12r\n" +
+	"\tListUsers\x12&.nearside.business.v1.ListUsersRequest\x1a'.nearside.business.v1.ListUsersResponse\"\x14\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x90\x02\x01\x12\x80\x01\n" +
 	"\n" +
-	"UpdateUser\x12'.nearside.business.v1.UpdateUserRequest\x1a(.nearside.business.v1.UpdateUserResponse\x12_\n" +
+	"UpdateUser\x12'.nearside.business.v1.UpdateUserRequest\x1a(.nearside.business.v1.UpdateUserResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*b\x04user2\x0e/v1/users/{id}\x12\x83\x01\n" +
+	"\vReplaceUser\x12(.nearside.business.v1.ReplaceUserRequest\x1a).nearside.business.v1.ReplaceUserResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*b\x04user\x1a\x0e/v1/users/{id}\x12w\n" +
 	"\n" +
-	"DeleteUser\x12'.nearside.business.v1.DeleteUserRequest\x1a(.nearside.business.v1.DeleteUserResponseB\xe4\x01\n" +
+	"DeleteUser\x12'.nearside.business.v1.DeleteUserRequest\x1a(.nearside.business.v1.DeleteUserResponse\"\x16\x82\xd3\xe4\x93\x02\x10*\x0e/v1/users/{id}B\xe4\x01\n" +
 	"\x18com.nearside.business.v1B\x10UserServiceProtoP\x01ZDgithub.com/nearside-dev/nearside/gen/nearside/business/v1;businessv1\xa2\x02\x03NBX\xaa\x02\x14Nearside.Business.V1\xca\x02\x14Nearside\\Business\\V1\xe2\x02 Nearside\\Business\\V1\\GPBMetadata\xea\x02\x16Nearside::Business::V1b\x06proto3"
 
 var (
@@ -587,40 +837,52 @@ func file_nearside_business_v1_user_service_proto_rawDescGZIP() []byte {
 	return file_nearside_business_v1_user_service_proto_rawDescData
 }
 
-var file_nearside_business_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_nearside_business_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_nearside_business_v1_user_service_proto_goTypes = []any{
-	(*CreateUserRequest)(nil),  // 0: nearside.business.v1.CreateUserRequest
-	(*CreateUserResponse)(nil), // 1: nearside.business.v1.CreateUserResponse
-	(*GetUserRequest)(nil),     // 2: nearside.business.v1.GetUserRequest
-	(*GetUserResponse)(nil),    // 3: nearside.business.v1.GetUserResponse
-	(*ListUsersRequest)(nil),   // 4: nearside.business.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),  // 5: nearside.business.v1.ListUsersResponse
-	(*UpdateUserRequest)(nil),  // 6: nearside.business.v1.UpdateUserRequest
-	(*UpdateUserResponse)(nil), // 7: nearside.business.v1.UpdateUserResponse
-	(*DeleteUserRequest)(nil),  // 8: nearside.business.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil), // 9: nearside.business.v1.DeleteUserResponse
-	(*User)(nil),               // 10: nearside.business.v1.User
+	(*CreateUserRequest)(nil),     // 0: nearside.business.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),    // 1: nearside.business.v1.CreateUserResponse
+	(*GetUserRequest)(nil),        // 2: nearside.business.v1.GetUserRequest
+	(*GetUserResponse)(nil),       // 3: nearside.business.v1.GetUserResponse
+	(*BatchGetUsersRequest)(nil),  // 4: nearside.business.v1.BatchGetUsersRequest
+	(*BatchGetUsersResponse)(nil), // 5: nearside.business.v1.BatchGetUsersResponse
+	(*ListUsersRequest)(nil),      // 6: nearside.business.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),     // 7: nearside.business.v1.ListUsersResponse
+	(*UpdateUserRequest)(nil),     // 8: nearside.business.v1.UpdateUserRequest
+	(*UpdateUserResponse)(nil),    // 9: nearside.business.v1.UpdateUserResponse
+	(*ReplaceUserRequest)(nil),    // 10: nearside.business.v1.ReplaceUserRequest
+	(*ReplaceUserResponse)(nil),   // 11: nearside.business.v1.ReplaceUserResponse
+	(*DeleteUserRequest)(nil),     // 12: nearside.business.v1.DeleteUserRequest
+	(*DeleteUserResponse)(nil),    // 13: nearside.business.v1.DeleteUserResponse
+	(*User)(nil),                  // 14: nearside.business.v1.User
+	(*fieldmaskpb.FieldMask)(nil), // 15: google.protobuf.FieldMask
 }
 var file_nearside_business_v1_user_service_proto_depIdxs = []int32{
-	10, // 0: nearside.business.v1.CreateUserResponse.user:type_name -> nearside.business.v1.User
-	10, // 1: nearside.business.v1.GetUserResponse.user:type_name -> nearside.business.v1.User
-	10, // 2: nearside.business.v1.ListUsersResponse.users:type_name -> nearside.business.v1.User
-	10, // 3: nearside.business.v1.UpdateUserResponse.user:type_name -> nearside.business.v1.User
-	0,  // 4: nearside.business.v1.UserService.CreateUser:input_type -> nearside.business.v1.CreateUserRequest
-	2,  // 5: nearside.business.v1.UserService.GetUser:input_type -> nearside.business.v1.GetUserRequest
-	4,  // 6: nearside.business.v1.UserService.ListUsers:input_type -> nearside.business.v1.ListUsersRequest
-	6,  // 7: nearside.business.v1.UserService.UpdateUser:input_type -> nearside.business.v1.UpdateUserRequest
-	8,  // 8: nearside.business.v1.UserService.DeleteUser:input_type -> nearside.business.v1.DeleteUserRequest
-	1,  // 9: nearside.business.v1.UserService.CreateUser:output_type -> nearside.business.v1.CreateUserResponse
-	3,  // 10: nearside.business.v1.UserService.GetUser:output_type -> nearside.business.v1.GetUserResponse
-	5,  // 11: nearside.business.v1.UserService.ListUsers:output_type -> nearside.business.v1.ListUsersResponse
-	7,  // 12: nearside.business.v1.UserService.UpdateUser:output_type -> nearside.business.v1.UpdateUserResponse
-	9,  // 13: nearside.business.v1.UserService.DeleteUser:output_type -> nearside.business.v1.DeleteUserResponse
-	9,  // [9:14] is the sub-list for method output_type
-	4,  // [4:9] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	14, // 0: nearside.business.v1.CreateUserResponse.user:type_name -> nearside.business.v1.User
+	14, // 1: nearside.business.v1.GetUserResponse.user:type_name -> nearside.business.v1.User
+	14, // 2: nearside.business.v1.BatchGetUsersResponse.users:type_name -> nearside.business.v1.User
+	14, // 3: nearside.business.v1.ListUsersResponse.users:type_name -> nearside.business.v1.User
+	15, // 4: nearside.business.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	14, // 5: nearside.business.v1.UpdateUserResponse.user:type_name -> nearside.business.v1.User
+	14, // 6: nearside.business.v1.ReplaceUserResponse.user:type_name -> nearside.business.v1.User
+	0,  // 7: nearside.business.v1.UserService.CreateUser:input_type -> nearside.business.v1.CreateUserRequest
+	2,  // 8: nearside.business.v1.UserService.GetUser:input_type -> nearside.business.v1.GetUserRequest
+	4,  // 9: nearside.business.v1.UserService.BatchGetUsers:input_type -> nearside.business.v1.BatchGetUsersRequest
+	6,  // 10: nearside.business.v1.UserService.ListUsers:input_type -> nearside.business.v1.ListUsersRequest
+	8,  // 11: nearside.business.v1.UserService.UpdateUser:input_type -> nearside.business.v1.UpdateUserRequest
+	10, // 12: nearside.business.v1.UserService.ReplaceUser:input_type -> nearside.business.v1.ReplaceUserRequest
+	12, // 13: nearside.business.v1.UserService.DeleteUser:input_type -> nearside.business.v1.DeleteUserRequest
+	1,  // 14: nearside.business.v1.UserService.CreateUser:output_type -> nearside.business.v1.CreateUserResponse
+	3,  // 15: nearside.business.v1.UserService.GetUser:output_type -> nearside.business.v1.GetUserResponse
+	5,  // 16: nearside.business.v1.UserService.BatchGetUsers:output_type -> nearside.business.v1.BatchGetUsersResponse
+	7,  // 17: nearside.business.v1.UserService.ListUsers:output_type -> nearside.business.v1.ListUsersResponse
+	9,  // 18: nearside.business.v1.UserService.UpdateUser:output_type -> nearside.business.v1.UpdateUserResponse
+	11, // 19: nearside.business.v1.UserService.ReplaceUser:output_type -> nearside.business.v1.ReplaceUserResponse
+	13, // 20: nearside.business.v1.UserService.DeleteUser:output_type -> nearside.business.v1.DeleteUserResponse
+	14, // [14:21] is the sub-list for method output_type
+	7,  // [7:14] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_nearside_business_v1_user_service_proto_init() }
@@ -629,14 +891,14 @@ func file_nearside_business_v1_user_service_proto_init() {
 		return
 	}
 	file_nearside_business_v1_user_proto_init()
-	file_nearside_business_v1_user_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_nearside_business_v1_user_service_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_business_v1_user_service_proto_rawDesc), len(file_nearside_business_v1_user_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,7 +25,9 @@ const (
 type GetStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this node's own region, without asking the others.
-	LocalOnly     bool `protobuf:"varint,1,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
+	LocalOnly bool `protobuf:"varint,1,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
+	// Also the statements that each region left to the primary.
+	Fallbacks     bool `protobuf:"varint,2,opt,name=fallbacks,proto3" json:"fallbacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -63,6 +65,13 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 func (x *GetStatusRequest) GetLocalOnly() bool {
 	if x != nil {
 		return x.LocalOnly
+	}
+	return false
+}
+
+func (x *GetStatusRequest) GetFallbacks() bool {
+	if x != nil {
+		return x.Fallbacks
 	}
 	return false
 }
@@ -131,7 +140,10 @@ type GetStatusResponse_Region struct {
 	// The state of its breaker towards the primary: closed, half-open or open.
 	Breaker string `protobuf:"bytes,7,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	// Whether its stream from the primary is up.
-	Connected     bool `protobuf:"varint,8,opt,name=connected,proto3" json:"connected,omitempty"`
+	Connected bool `protobuf:"varint,8,opt,name=connected,proto3" json:"connected,omitempty"`
+	// The statements that it left to the primary since it started, by database and reason; only where they were asked for.
+	// Of databases beyond the 256th there are none.
+	Fallbacks     []*GetStatusResponse_Fallback `protobuf:"bytes,9,rep,name=fallbacks,proto3" json:"fallbacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +234,95 @@ func (x *GetStatusResponse_Region) GetConnected() bool {
 	return false
 }
 
+func (x *GetStatusResponse_Region) GetFallbacks() []*GetStatusResponse_Fallback {
+	if x != nil {
+		return x.Fallbacks
+	}
+	return nil
+}
+
+// Fallback is a reason for which a region left statements of a database to the primary.
+type GetStatusResponse_Fallback struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The database as the callers named it.
+	Database string `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
+	// Why: a word from the table in docs/sql.md, such as behind, writes or indexed.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many statements.
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// When the last one was, in milliseconds since 1970.
+	LastUnixMs int64 `protobuf:"varint,4,opt,name=last_unix_ms,json=lastUnixMs,proto3" json:"last_unix_ms,omitempty"`
+	// The last one's text without comments, and with ? for every literal: those may be data. It is cut after 500 bytes.
+	Statement     string `protobuf:"bytes,5,opt,name=statement,proto3" json:"statement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse_Fallback) Reset() {
+	*x = GetStatusResponse_Fallback{}
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse_Fallback) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse_Fallback) ProtoMessage() {}
+
+func (x *GetStatusResponse_Fallback) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse_Fallback.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse_Fallback) Descriptor() ([]byte, []int) {
+	return file_nearside_control_v1_status_service_proto_rawDescGZIP(), []int{1, 1}
+}
+
+func (x *GetStatusResponse_Fallback) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *GetStatusResponse_Fallback) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GetStatusResponse_Fallback) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_Fallback) GetLastUnixMs() int64 {
+	if x != nil {
+		return x.LastUnixMs
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_Fallback) GetStatement() string {
+	if x != nil {
+		return x.Statement
+	}
+	return ""
+}
+
 // Database is one database in one region.
 type GetStatusResponse_Database struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -231,7 +332,7 @@ type GetStatusResponse_Database struct {
 	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Versions behind what the primary last said.
 	Lag uint64 `protobuf:"varint,3,opt,name=lag,proto3" json:"lag,omitempty"`
-	// How old the copy can be, in milliseconds.
+	// How old the copy can be, in milliseconds; 4294967295 where that is not known, because it never was complete.
 	StalenessMs uint32 `protobuf:"varint,4,opt,name=staleness_ms,json=stalenessMs,proto3" json:"staleness_ms,omitempty"`
 	// Whether the copy is served; if not, why.
 	Problem string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -239,13 +340,15 @@ type GetStatusResponse_Database struct {
 	Snapshot *GetStatusResponse_Snapshot `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// Tables that differ from the primary's and are being copied anew; the primary answers for them meanwhile.
 	DivergedTables []string `protobuf:"bytes,7,rep,name=diverged_tables,json=divergedTables,proto3" json:"diverged_tables,omitempty"`
+	// The names of tables that the region may not hold, in lower case.
+	WithheldTables []string `protobuf:"bytes,8,rep,name=withheld_tables,json=withheldTables,proto3" json:"withheld_tables,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse_Database) Reset() {
 	*x = GetStatusResponse_Database{}
-	mi := &file_nearside_control_v1_status_service_proto_msgTypes[3]
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +360,7 @@ func (x *GetStatusResponse_Database) String() string {
 func (*GetStatusResponse_Database) ProtoMessage() {}
 
 func (x *GetStatusResponse_Database) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_control_v1_status_service_proto_msgTypes[3]
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +373,7 @@ func (x *GetStatusResponse_Database) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse_Database.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse_Database) Descriptor() ([]byte, []int) {
-	return file_nearside_control_v1_status_service_proto_rawDescGZIP(), []int{1, 1}
+	return file_nearside_control_v1_status_service_proto_rawDescGZIP(), []int{1, 2}
 }
 
 func (x *GetStatusResponse_Database) GetName() string {
@@ -322,6 +425,13 @@ func (x *GetStatusResponse_Database) GetDivergedTables() []string {
 	return nil
 }
 
+func (x *GetStatusResponse_Database) GetWithheldTables() []string {
+	if x != nil {
+		return x.WithheldTables
+	}
+	return nil
+}
+
 // Snapshot is how far a snapshot is.
 type GetStatusResponse_Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -341,7 +451,7 @@ type GetStatusResponse_Snapshot struct {
 
 func (x *GetStatusResponse_Snapshot) Reset() {
 	*x = GetStatusResponse_Snapshot{}
-	mi := &file_nearside_control_v1_status_service_proto_msgTypes[4]
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +463,7 @@ func (x *GetStatusResponse_Snapshot) String() string {
 func (*GetStatusResponse_Snapshot) ProtoMessage() {}
 
 func (x *GetStatusResponse_Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_control_v1_status_service_proto_msgTypes[4]
+	mi := &file_nearside_control_v1_status_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +476,7 @@ func (x *GetStatusResponse_Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse_Snapshot.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse_Snapshot) Descriptor() ([]byte, []int) {
-	return file_nearside_control_v1_status_service_proto_rawDescGZIP(), []int{1, 2}
+	return file_nearside_control_v1_status_service_proto_rawDescGZIP(), []int{1, 3}
 }
 
 func (x *GetStatusResponse_Snapshot) GetRows() uint64 {
@@ -408,12 +518,13 @@ var File_nearside_control_v1_status_service_proto protoreflect.FileDescriptor
 
 const file_nearside_control_v1_status_service_proto_rawDesc = "" +
 	"\n" +
-	"(nearside/control/v1/status_service.proto\x12\x13nearside.control.v1\"1\n" +
+	"(nearside/control/v1/status_service.proto\x12\x13nearside.control.v1\"O\n" +
 	"\x10GetStatusRequest\x12\x1d\n" +
 	"\n" +
-	"local_only\x18\x01 \x01(\bR\tlocalOnly\"\xe6\x05\n" +
+	"local_only\x18\x01 \x01(\bR\tlocalOnly\x12\x1c\n" +
+	"\tfallbacks\x18\x02 \x01(\bR\tfallbacks\"\xf5\a\n" +
 	"\x11GetStatusResponse\x12G\n" +
-	"\aregions\x18\x01 \x03(\v2-.nearside.control.v1.GetStatusResponse.RegionR\aregions\x1a\xfd\x01\n" +
+	"\aregions\x18\x01 \x03(\v2-.nearside.control.v1.GetStatusResponse.RegionR\aregions\x1a\xcc\x02\n" +
 	"\x06Region\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x14\n" +
@@ -422,7 +533,15 @@ const file_nearside_control_v1_status_service_proto_rawDesc = "" +
 	"\aprimary\x18\x05 \x01(\bR\aprimary\x12M\n" +
 	"\tdatabases\x18\x06 \x03(\v2/.nearside.control.v1.GetStatusResponse.DatabaseR\tdatabases\x12\x18\n" +
 	"\abreaker\x18\a \x01(\tR\abreaker\x12\x1c\n" +
-	"\tconnected\x18\b \x01(\bR\tconnected\x1a\xfd\x01\n" +
+	"\tconnected\x18\b \x01(\bR\tconnected\x12M\n" +
+	"\tfallbacks\x18\t \x03(\v2/.nearside.control.v1.GetStatusResponse.FallbackR\tfallbacks\x1a\x94\x01\n" +
+	"\bFallback\x12\x1a\n" +
+	"\bdatabase\x18\x01 \x01(\tR\bdatabase\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12 \n" +
+	"\flast_unix_ms\x18\x04 \x01(\x03R\n" +
+	"lastUnixMs\x12\x1c\n" +
+	"\tstatement\x18\x05 \x01(\tR\tstatement\x1a\xa6\x02\n" +
 	"\bDatabase\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x10\n" +
@@ -430,7 +549,8 @@ const file_nearside_control_v1_status_service_proto_rawDesc = "" +
 	"\fstaleness_ms\x18\x04 \x01(\rR\vstalenessMs\x12\x18\n" +
 	"\aproblem\x18\x05 \x01(\tR\aproblem\x12K\n" +
 	"\bsnapshot\x18\x06 \x01(\v2/.nearside.control.v1.GetStatusResponse.SnapshotR\bsnapshot\x12'\n" +
-	"\x0fdiverged_tables\x18\a \x03(\tR\x0edivergedTables\x1a\x87\x01\n" +
+	"\x0fdiverged_tables\x18\a \x03(\tR\x0edivergedTables\x12'\n" +
+	"\x0fwithheld_tables\x18\b \x03(\tR\x0ewithheldTables\x1a\x87\x01\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x1d\n" +
 	"\n" +
@@ -454,25 +574,27 @@ func file_nearside_control_v1_status_service_proto_rawDescGZIP() []byte {
 	return file_nearside_control_v1_status_service_proto_rawDescData
 }
 
-var file_nearside_control_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_nearside_control_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_nearside_control_v1_status_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: nearside.control.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),          // 1: nearside.control.v1.GetStatusResponse
 	(*GetStatusResponse_Region)(nil),   // 2: nearside.control.v1.GetStatusResponse.Region
-	(*GetStatusResponse_Database)(nil), // 3: nearside.control.v1.GetStatusResponse.Database
-	(*GetStatusResponse_Snapshot)(nil), // 4: nearside.control.v1.GetStatusResponse.Snapshot
+	(*GetStatusResponse_Fallback)(nil), // 3: nearside.control.v1.GetStatusResponse.Fallback
+	(*GetStatusResponse_Database)(nil), // 4: nearside.control.v1.GetStatusResponse.Database
+	(*GetStatusResponse_Snapshot)(nil), // 5: nearside.control.v1.GetStatusResponse.Snapshot
 }
 var file_nearside_control_v1_status_service_proto_depIdxs = []int32{
 	2, // 0: nearside.control.v1.GetStatusResponse.regions:type_name -> nearside.control.v1.GetStatusResponse.Region
-	3, // 1: nearside.control.v1.GetStatusResponse.Region.databases:type_name -> nearside.control.v1.GetStatusResponse.Database
-	4, // 2: nearside.control.v1.GetStatusResponse.Database.snapshot:type_name -> nearside.control.v1.GetStatusResponse.Snapshot
-	0, // 3: nearside.control.v1.StatusService.GetStatus:input_type -> nearside.control.v1.GetStatusRequest
-	1, // 4: nearside.control.v1.StatusService.GetStatus:output_type -> nearside.control.v1.GetStatusResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 1: nearside.control.v1.GetStatusResponse.Region.databases:type_name -> nearside.control.v1.GetStatusResponse.Database
+	3, // 2: nearside.control.v1.GetStatusResponse.Region.fallbacks:type_name -> nearside.control.v1.GetStatusResponse.Fallback
+	5, // 3: nearside.control.v1.GetStatusResponse.Database.snapshot:type_name -> nearside.control.v1.GetStatusResponse.Snapshot
+	0, // 4: nearside.control.v1.StatusService.GetStatus:input_type -> nearside.control.v1.GetStatusRequest
+	1, // 5: nearside.control.v1.StatusService.GetStatus:output_type -> nearside.control.v1.GetStatusResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_nearside_control_v1_status_service_proto_init() }
@@ -486,7 +608,7 @@ func file_nearside_control_v1_status_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_control_v1_status_service_proto_rawDesc), len(file_nearside_control_v1_status_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -448,7 +448,9 @@ type ReadStateRequest struct {
 	// The database.
 	Database string `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
 	// Whether rows are to be sent too.
-	Rows          bool `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	Rows bool `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The region that asks. What it may not hold is left out; without a region, all that is limited to some.
+	Region        string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +497,13 @@ func (x *ReadStateRequest) GetRows() bool {
 		return x.Rows
 	}
 	return false
+}
+
+func (x *ReadStateRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 // ReadStateResponse is a part of a state.
@@ -614,8 +623,10 @@ type StateHead struct {
 	Checksum []byte `protobuf:"bytes,4,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	// SHA-256 of the catalog's deterministic wire form (nearside.replication.v1.Catalog).
 	CatalogChecksum []byte `protobuf:"bytes,5,opt,name=catalog_checksum,json=catalogChecksum,proto3" json:"catalog_checksum,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The names of the tables that are left out, in lower case, ascending.
+	Withheld      []string `protobuf:"bytes,6,rep,name=withheld,proto3" json:"withheld,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StateHead) Reset() {
@@ -679,6 +690,13 @@ func (x *StateHead) GetChecksum() []byte {
 func (x *StateHead) GetCatalogChecksum() []byte {
 	if x != nil {
 		return x.CatalogChecksum
+	}
+	return nil
+}
+
+func (x *StateHead) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
 	}
 	return nil
 }
@@ -867,22 +885,24 @@ const file_nearside_control_v1_verify_service_proto_rawDesc = "" +
 	"\x05index\x18\x03 \x01(\tR\x05index\x12\x14\n" +
 	"\x05count\x18\x04 \x01(\x04R\x05count\x12\x12\n" +
 	"\x04keys\x18\x05 \x03(\tR\x04keys\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail\"B\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\"Z\n" +
 	"\x10ReadStateRequest\x12\x1a\n" +
 	"\bdatabase\x18\x01 \x01(\tR\bdatabase\x12\x12\n" +
-	"\x04rows\x18\x02 \x01(\bR\x04rows\"\xc0\x01\n" +
+	"\x04rows\x18\x02 \x01(\bR\x04rows\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\"\xc0\x01\n" +
 	"\x11ReadStateResponse\x124\n" +
 	"\x04head\x18\x01 \x01(\v2\x1e.nearside.control.v1.StateHeadH\x00R\x04head\x124\n" +
 	"\x04rows\x18\x02 \x01(\v2\x1e.nearside.control.v1.StateRowsH\x00R\x04rows\x127\n" +
 	"\x05table\x18\x03 \x01(\v2\x1f.nearside.control.v1.StateTableH\x00R\x05tableB\x06\n" +
-	"\x04part\"\xa3\x01\n" +
+	"\x04part\"\xbf\x01\n" +
 	"\tStateHead\x12\x1f\n" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
 	"\bchecksum\x18\x04 \x01(\fR\bchecksum\x12)\n" +
-	"\x10catalog_checksum\x18\x05 \x01(\fR\x0fcatalogChecksum\"j\n" +
+	"\x10catalog_checksum\x18\x05 \x01(\fR\x0fcatalogChecksum\x12\x1a\n" +
+	"\bwithheld\x18\x06 \x03(\tR\bwithheld\"j\n" +
 	"\tStateRows\x12\x19\n" +
 	"\btable_id\x18\x01 \x01(\rR\atableId\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x12\n" +

@@ -431,12 +431,12 @@ type CacheServiceInvalidateRequest_Tag struct {
 }
 
 type CacheServiceInvalidateRequest_Table struct {
-	// The values that name a table, and the pages of its rows.
+	// The values that name a table, the pages of its rows, and the results of statements that read it.
 	Table string `protobuf:"bytes,4,opt,name=table,proto3,oneof"`
 }
 
 type CacheServiceInvalidateRequest_Everything struct {
-	// All of the database: values, rows and pages.
+	// All of the database: values, rows, pages and results.
 	Everything bool `protobuf:"varint,5,opt,name=everything,proto3,oneof"`
 }
 
@@ -549,7 +549,7 @@ type CacheServiceStatsResponse struct {
 	DatabaseLimitBytes uint64 `protobuf:"varint,2,opt,name=database_limit_bytes,json=databaseLimitBytes,proto3" json:"database_limit_bytes,omitempty"`
 	// What the database asked for takes.
 	DatabaseBytes uint64 `protobuf:"varint,3,opt,name=database_bytes,json=databaseBytes,proto3" json:"database_bytes,omitempty"`
-	// The numbers by what is kept: row, page, value.
+	// The numbers by what is kept: row, page, value, result.
 	Kinds []*CacheServiceStatsResponse_Kind `protobuf:"bytes,4,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	// The region.
 	Answer        *Answer `protobuf:"bytes,5,opt,name=answer,proto3" json:"answer,omitempty"`

@@ -8,8 +8,10 @@ package datav1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -72,7 +74,7 @@ func (x BatchInsertRequest_OnConflict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BatchInsertRequest_OnConflict.Descriptor instead.
 func (BatchInsertRequest_OnConflict) EnumDescriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{16, 0}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{18, 0}
 }
 
 // CreateDatabaseRequest names the new database.
@@ -80,7 +82,7 @@ type CreateDatabaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name: letters, digits, '-' and '_', at most 63, beginning with a letter.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The regions that may hold it; empty means all.
+	// The regions that may hold it; empty means all. Regions that are not there yet may be named.
 	Regions []string `protobuf:"bytes,2,rep,name=regions,proto3" json:"regions,omitempty"`
 	// Answer an existing database instead of failing.
 	IfNotExists   bool `protobuf:"varint,3,opt,name=if_not_exists,json=ifNotExists,proto3" json:"if_not_exists,omitempty"`
@@ -194,6 +196,135 @@ func (x *CreateDatabaseResponse) GetAnswer() *Answer {
 	return nil
 }
 
+// SetPlacementRequest says where a database or a table may be.
+type SetPlacementRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The database.
+	Database string `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
+	// The table; absent for the database itself.
+	Table string `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	// The regions that may hold it; empty means all, of a table all that may hold the database. Regions that are not there yet may
+	// be named.
+	Regions       []string `protobuf:"bytes,3,rep,name=regions,proto3" json:"regions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementRequest) Reset() {
+	*x = SetPlacementRequest{}
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementRequest) ProtoMessage() {}
+
+func (x *SetPlacementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementRequest.ProtoReflect.Descriptor instead.
+func (*SetPlacementRequest) Descriptor() ([]byte, []int) {
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SetPlacementRequest) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *SetPlacementRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *SetPlacementRequest) GetRegions() []string {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+// SetPlacementResponse describes the database.
+type SetPlacementResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The database.
+	Database *Database `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
+	// Those of the regions that the mesh does not have yet.
+	UnknownRegions []string `protobuf:"bytes,2,rep,name=unknown_regions,json=unknownRegions,proto3" json:"unknown_regions,omitempty"`
+	// Where the answer came from. Its bookmark is one of the mesh's own database.
+	Answer        *Answer `protobuf:"bytes,3,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacementResponse) Reset() {
+	*x = SetPlacementResponse{}
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacementResponse) ProtoMessage() {}
+
+func (x *SetPlacementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacementResponse.ProtoReflect.Descriptor instead.
+func (*SetPlacementResponse) Descriptor() ([]byte, []int) {
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetPlacementResponse) GetDatabase() *Database {
+	if x != nil {
+		return x.Database
+	}
+	return nil
+}
+
+func (x *SetPlacementResponse) GetUnknownRegions() []string {
+	if x != nil {
+		return x.UnknownRegions
+	}
+	return nil
+}
+
+func (x *SetPlacementResponse) GetAnswer() *Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
 // ListDatabasesRequest asks for all databases.
 type ListDatabasesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -205,7 +336,7 @@ type ListDatabasesRequest struct {
 
 func (x *ListDatabasesRequest) Reset() {
 	*x = ListDatabasesRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[2]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +348,7 @@ func (x *ListDatabasesRequest) String() string {
 func (*ListDatabasesRequest) ProtoMessage() {}
 
 func (x *ListDatabasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[2]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +361,7 @@ func (x *ListDatabasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDatabasesRequest.ProtoReflect.Descriptor instead.
 func (*ListDatabasesRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{2}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListDatabasesRequest) GetConsistency() *Consistency {
@@ -253,7 +384,7 @@ type ListDatabasesResponse struct {
 
 func (x *ListDatabasesResponse) Reset() {
 	*x = ListDatabasesResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[3]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +396,7 @@ func (x *ListDatabasesResponse) String() string {
 func (*ListDatabasesResponse) ProtoMessage() {}
 
 func (x *ListDatabasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[3]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +409,7 @@ func (x *ListDatabasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDatabasesResponse.ProtoReflect.Descriptor instead.
 func (*ListDatabasesResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{3}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListDatabasesResponse) GetDatabases() []*Database {
@@ -308,7 +439,7 @@ type GetDatabaseRequest struct {
 
 func (x *GetDatabaseRequest) Reset() {
 	*x = GetDatabaseRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[4]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +451,7 @@ func (x *GetDatabaseRequest) String() string {
 func (*GetDatabaseRequest) ProtoMessage() {}
 
 func (x *GetDatabaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[4]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +464,7 @@ func (x *GetDatabaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDatabaseRequest.ProtoReflect.Descriptor instead.
 func (*GetDatabaseRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{4}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetDatabaseRequest) GetName() string {
@@ -363,7 +494,7 @@ type GetDatabaseResponse struct {
 
 func (x *GetDatabaseResponse) Reset() {
 	*x = GetDatabaseResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[5]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +506,7 @@ func (x *GetDatabaseResponse) String() string {
 func (*GetDatabaseResponse) ProtoMessage() {}
 
 func (x *GetDatabaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[5]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +519,7 @@ func (x *GetDatabaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDatabaseResponse.ProtoReflect.Descriptor instead.
 func (*GetDatabaseResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{5}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetDatabaseResponse) GetDatabase() *Database {
@@ -416,7 +547,7 @@ type DeleteDatabaseRequest struct {
 
 func (x *DeleteDatabaseRequest) Reset() {
 	*x = DeleteDatabaseRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[6]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +559,7 @@ func (x *DeleteDatabaseRequest) String() string {
 func (*DeleteDatabaseRequest) ProtoMessage() {}
 
 func (x *DeleteDatabaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[6]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +572,7 @@ func (x *DeleteDatabaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDatabaseRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDatabaseRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{6}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteDatabaseRequest) GetName() string {
@@ -462,7 +593,7 @@ type DeleteDatabaseResponse struct {
 
 func (x *DeleteDatabaseResponse) Reset() {
 	*x = DeleteDatabaseResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[7]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +605,7 @@ func (x *DeleteDatabaseResponse) String() string {
 func (*DeleteDatabaseResponse) ProtoMessage() {}
 
 func (x *DeleteDatabaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[7]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +618,7 @@ func (x *DeleteDatabaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDatabaseResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDatabaseResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{7}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteDatabaseResponse) GetAnswer() *Answer {
@@ -516,7 +647,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[8]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +659,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[8]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +672,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{8}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecuteRequest) GetDatabase() string {
@@ -588,7 +719,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[9]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +731,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[9]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +744,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{9}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecuteResponse) GetResult() *ResultSet {
@@ -645,14 +776,17 @@ type QueryRequest struct {
 	// The statement.
 	Statement *Statement `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
 	// How fresh the answer must be.
-	Consistency   *Consistency `protobuf:"bytes,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	Consistency *Consistency `protobuf:"bytes,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	// How long ago the region may have run the statement at most, where it answers from memory; 0 to run it anew. What memory
+	// answers is exact in any case, so this is for those who want it to be tried again now and then. Absent for any time.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryRequest) Reset() {
 	*x = QueryRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[10]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +798,7 @@ func (x *QueryRequest) String() string {
 func (*QueryRequest) ProtoMessage() {}
 
 func (x *QueryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[10]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +811,7 @@ func (x *QueryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryRequest.ProtoReflect.Descriptor instead.
 func (*QueryRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{10}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QueryRequest) GetDatabase() string {
@@ -701,6 +835,13 @@ func (x *QueryRequest) GetConsistency() *Consistency {
 	return nil
 }
 
+func (x *QueryRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
 // QueryResponse is the query's answer.
 type QueryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -714,7 +855,7 @@ type QueryResponse struct {
 
 func (x *QueryResponse) Reset() {
 	*x = QueryResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[11]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +867,7 @@ func (x *QueryResponse) String() string {
 func (*QueryResponse) ProtoMessage() {}
 
 func (x *QueryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[11]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +880,7 @@ func (x *QueryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResponse.ProtoReflect.Descriptor instead.
 func (*QueryResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{11}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *QueryResponse) GetResult() *ResultSet {
@@ -764,14 +905,17 @@ type QueryStreamRequest struct {
 	// The statement.
 	Statement *Statement `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
 	// How fresh the answer must be.
-	Consistency   *Consistency `protobuf:"bytes,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	Consistency *Consistency `protobuf:"bytes,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	// How long ago the region may have run the statement at most, where it answers from memory; 0 to run it anew. What memory
+	// answers is exact in any case, so this is for those who want it to be tried again now and then. Absent for any time.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryStreamRequest) Reset() {
 	*x = QueryStreamRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[12]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +927,7 @@ func (x *QueryStreamRequest) String() string {
 func (*QueryStreamRequest) ProtoMessage() {}
 
 func (x *QueryStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[12]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +940,7 @@ func (x *QueryStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryStreamRequest.ProtoReflect.Descriptor instead.
 func (*QueryStreamRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{12}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *QueryStreamRequest) GetDatabase() string {
@@ -820,6 +964,13 @@ func (x *QueryStreamRequest) GetConsistency() *Consistency {
 	return nil
 }
 
+func (x *QueryStreamRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
 // QueryStreamResponse is a piece of an answer. The first has the columns and the answer's freshness, the following ones
 // rows, the last one the answer again with its final counts.
 type QueryStreamResponse struct {
@@ -836,7 +987,7 @@ type QueryStreamResponse struct {
 
 func (x *QueryStreamResponse) Reset() {
 	*x = QueryStreamResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[13]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +999,7 @@ func (x *QueryStreamResponse) String() string {
 func (*QueryStreamResponse) ProtoMessage() {}
 
 func (x *QueryStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[13]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1012,7 @@ func (x *QueryStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryStreamResponse.ProtoReflect.Descriptor instead.
 func (*QueryStreamResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{13}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *QueryStreamResponse) GetColumns() []*Column {
@@ -905,7 +1056,7 @@ type TransactRequest struct {
 
 func (x *TransactRequest) Reset() {
 	*x = TransactRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[14]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1068,7 @@ func (x *TransactRequest) String() string {
 func (*TransactRequest) ProtoMessage() {}
 
 func (x *TransactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[14]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1081,7 @@ func (x *TransactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactRequest.ProtoReflect.Descriptor instead.
 func (*TransactRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{14}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TransactRequest) GetDatabase() string {
@@ -986,7 +1137,7 @@ type TransactResponse struct {
 
 func (x *TransactResponse) Reset() {
 	*x = TransactResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[15]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1149,7 @@ func (x *TransactResponse) String() string {
 func (*TransactResponse) ProtoMessage() {}
 
 func (x *TransactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[15]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1162,7 @@ func (x *TransactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactResponse.ProtoReflect.Descriptor instead.
 func (*TransactResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{15}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TransactResponse) GetResults() []*ResultSet {
@@ -1063,7 +1214,7 @@ type BatchInsertRequest struct {
 
 func (x *BatchInsertRequest) Reset() {
 	*x = BatchInsertRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[16]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1226,7 @@ func (x *BatchInsertRequest) String() string {
 func (*BatchInsertRequest) ProtoMessage() {}
 
 func (x *BatchInsertRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[16]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1239,7 @@ func (x *BatchInsertRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInsertRequest.ProtoReflect.Descriptor instead.
 func (*BatchInsertRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{16}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BatchInsertRequest) GetDatabase() string {
@@ -1148,7 +1299,7 @@ type BatchInsertResponse struct {
 
 func (x *BatchInsertResponse) Reset() {
 	*x = BatchInsertResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[17]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1311,7 @@ func (x *BatchInsertResponse) String() string {
 func (*BatchInsertResponse) ProtoMessage() {}
 
 func (x *BatchInsertResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[17]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1324,7 @@ func (x *BatchInsertResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInsertResponse.ProtoReflect.Descriptor instead.
 func (*BatchInsertResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{17}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BatchInsertResponse) GetRowsAffected() int64 {
@@ -1214,7 +1365,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[18]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1377,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[18]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1390,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{18}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetRequest) GetDatabase() string {
@@ -1285,7 +1436,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[19]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1448,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[19]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1461,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{19}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetResponse) GetColumns() []*Column {
@@ -1351,7 +1502,7 @@ type BatchGetRequest struct {
 
 func (x *BatchGetRequest) Reset() {
 	*x = BatchGetRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[20]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1514,7 @@ func (x *BatchGetRequest) String() string {
 func (*BatchGetRequest) ProtoMessage() {}
 
 func (x *BatchGetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[20]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1527,7 @@ func (x *BatchGetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetRequest.ProtoReflect.Descriptor instead.
 func (*BatchGetRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{20}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BatchGetRequest) GetDatabase() string {
@@ -1422,7 +1573,7 @@ type BatchGetResponse struct {
 
 func (x *BatchGetResponse) Reset() {
 	*x = BatchGetResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[21]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1585,7 @@ func (x *BatchGetResponse) String() string {
 func (*BatchGetResponse) ProtoMessage() {}
 
 func (x *BatchGetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[21]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1598,7 @@ func (x *BatchGetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetResponse.ProtoReflect.Descriptor instead.
 func (*BatchGetResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{21}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BatchGetResponse) GetColumns() []*Column {
@@ -1500,7 +1651,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[22]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1663,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[22]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1676,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{22}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListRequest) GetDatabase() string {
@@ -1615,7 +1766,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[23]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1778,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[23]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1791,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{23}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListResponse) GetColumns() []*Column {
@@ -1686,7 +1837,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1849,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[24]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1862,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{24}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExportRequest) GetDatabase() string {
@@ -1753,7 +1904,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1916,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[25]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1929,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExportResponse) GetSchema() []*ExportResponse_Object {
@@ -1822,7 +1973,7 @@ type MigrateRequest struct {
 
 func (x *MigrateRequest) Reset() {
 	*x = MigrateRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1985,7 @@ func (x *MigrateRequest) String() string {
 func (*MigrateRequest) ProtoMessage() {}
 
 func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[26]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1998,7 @@ func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateRequest.ProtoReflect.Descriptor instead.
 func (*MigrateRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{26}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *MigrateRequest) GetDatabase() string {
@@ -1879,7 +2030,7 @@ type MigrateResponse struct {
 
 func (x *MigrateResponse) Reset() {
 	*x = MigrateResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2042,7 @@ func (x *MigrateResponse) String() string {
 func (*MigrateResponse) ProtoMessage() {}
 
 func (x *MigrateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[27]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2055,7 @@ func (x *MigrateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateResponse.ProtoReflect.Descriptor instead.
 func (*MigrateResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{27}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *MigrateResponse) GetApplied() []*Migration {
@@ -1939,7 +2090,7 @@ type ListMigrationsRequest struct {
 
 func (x *ListMigrationsRequest) Reset() {
 	*x = ListMigrationsRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2102,7 @@ func (x *ListMigrationsRequest) String() string {
 func (*ListMigrationsRequest) ProtoMessage() {}
 
 func (x *ListMigrationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[28]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2115,7 @@ func (x *ListMigrationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMigrationsRequest.ProtoReflect.Descriptor instead.
 func (*ListMigrationsRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{28}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListMigrationsRequest) GetDatabase() string {
@@ -1987,7 +2138,7 @@ type ListMigrationsResponse struct {
 
 func (x *ListMigrationsResponse) Reset() {
 	*x = ListMigrationsResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2150,7 @@ func (x *ListMigrationsResponse) String() string {
 func (*ListMigrationsResponse) ProtoMessage() {}
 
 func (x *ListMigrationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[29]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2163,7 @@ func (x *ListMigrationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMigrationsResponse.ProtoReflect.Descriptor instead.
 func (*ListMigrationsResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{29}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListMigrationsResponse) GetMigrations() []*Migration {
@@ -2058,7 +2209,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2221,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[30]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2234,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{30}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchRequest) GetDatabase() string {
@@ -2163,7 +2314,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2326,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[31]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2339,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{31}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchResponse) GetColumns() []*Column {
@@ -2226,14 +2377,15 @@ func (x *WatchResponse) GetKeyColumns() []string {
 	return nil
 }
 
-// WatchQueryRequest is a query to watch.
+// WatchQueryRequest is a query to watch. Calls with the same statement and parameters share its runs.
 type WatchQueryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The database.
 	Database string `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
 	// The statement.
 	Statement *Statement `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
-	// Begin with an answer at least this fresh.
+	// Begin with an answer at least this fresh. A bookmark that the region's copy has not reached yet is waited for, whatever
+	// max_wait says. LEVEL_PRIMARY and LEVEL_MAX_STALENESS are refused with FIELD_INVALID.
 	Consistency   *Consistency `protobuf:"bytes,3,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2241,7 +2393,7 @@ type WatchQueryRequest struct {
 
 func (x *WatchQueryRequest) Reset() {
 	*x = WatchQueryRequest{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2405,7 @@ func (x *WatchQueryRequest) String() string {
 func (*WatchQueryRequest) ProtoMessage() {}
 
 func (x *WatchQueryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[32]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2418,7 @@ func (x *WatchQueryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueryRequest.ProtoReflect.Descriptor instead.
 func (*WatchQueryRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{32}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchQueryRequest) GetDatabase() string {
@@ -2293,9 +2445,10 @@ func (x *WatchQueryRequest) GetConsistency() *Consistency {
 // WatchQueryResponse is the query's answer at one version.
 type WatchQueryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Columns and rows.
+	// Columns and rows, all of them.
 	Result *ResultSet `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
-	// Where the answer came from.
+	// Where the answer came from. Its bookmark, given as WatchQueryRequest.consistency.bookmark, begins with an answer at least as
+	// fresh.
 	Answer        *Answer `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2303,7 +2456,7 @@ type WatchQueryResponse struct {
 
 func (x *WatchQueryResponse) Reset() {
 	*x = WatchQueryResponse{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2468,7 @@ func (x *WatchQueryResponse) String() string {
 func (*WatchQueryResponse) ProtoMessage() {}
 
 func (x *WatchQueryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[33]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2481,7 @@ func (x *WatchQueryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueryResponse.ProtoReflect.Descriptor instead.
 func (*WatchQueryResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{33}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchQueryResponse) GetResult() *ResultSet {
@@ -2356,7 +2509,7 @@ type BatchGetResponse_Result struct {
 
 func (x *BatchGetResponse_Result) Reset() {
 	*x = BatchGetResponse_Result{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[34]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2521,7 @@ func (x *BatchGetResponse_Result) String() string {
 func (*BatchGetResponse_Result) ProtoMessage() {}
 
 func (x *BatchGetResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[34]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2534,7 @@ func (x *BatchGetResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetResponse_Result.ProtoReflect.Descriptor instead.
 func (*BatchGetResponse_Result) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{21, 0}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{23, 0}
 }
 
 func (x *BatchGetResponse_Result) GetRow() *Row {
@@ -2404,7 +2557,7 @@ type ListRequest_Bound struct {
 
 func (x *ListRequest_Bound) Reset() {
 	*x = ListRequest_Bound{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2569,7 @@ func (x *ListRequest_Bound) String() string {
 func (*ListRequest_Bound) ProtoMessage() {}
 
 func (x *ListRequest_Bound) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[35]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2582,7 @@ func (x *ListRequest_Bound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest_Bound.ProtoReflect.Descriptor instead.
 func (*ListRequest_Bound) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{22, 0}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *ListRequest_Bound) GetValues() []*Value {
@@ -2461,7 +2614,7 @@ type ExportResponse_Object struct {
 
 func (x *ExportResponse_Object) Reset() {
 	*x = ExportResponse_Object{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[36]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2626,7 @@ func (x *ExportResponse_Object) String() string {
 func (*ExportResponse_Object) ProtoMessage() {}
 
 func (x *ExportResponse_Object) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[36]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2639,7 @@ func (x *ExportResponse_Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse_Object.ProtoReflect.Descriptor instead.
 func (*ExportResponse_Object) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25, 0}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{27, 0}
 }
 
 func (x *ExportResponse_Object) GetType() string {
@@ -2527,7 +2680,7 @@ type ExportResponse_Table struct {
 
 func (x *ExportResponse_Table) Reset() {
 	*x = ExportResponse_Table{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[37]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +2692,7 @@ func (x *ExportResponse_Table) String() string {
 func (*ExportResponse_Table) ProtoMessage() {}
 
 func (x *ExportResponse_Table) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[37]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +2705,7 @@ func (x *ExportResponse_Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse_Table.ProtoReflect.Descriptor instead.
 func (*ExportResponse_Table) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{25, 1}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{27, 1}
 }
 
 func (x *ExportResponse_Table) GetName() string {
@@ -2591,7 +2744,7 @@ type WatchResponse_Change struct {
 
 func (x *WatchResponse_Change) Reset() {
 	*x = WatchResponse_Change{}
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[39]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2756,7 @@ func (x *WatchResponse_Change) String() string {
 func (*WatchResponse_Change) ProtoMessage() {}
 
 func (x *WatchResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_data_service_proto_msgTypes[39]
+	mi := &file_nearside_data_v1_data_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2769,7 @@ func (x *WatchResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse_Change.ProtoReflect.Descriptor instead.
 func (*WatchResponse_Change) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{31, 0}
+	return file_nearside_data_v1_data_service_proto_rawDescGZIP(), []int{33, 0}
 }
 
 func (x *WatchResponse_Change) GetKey() []*Value {
@@ -2644,14 +2797,22 @@ var File_nearside_data_v1_data_service_proto protoreflect.FileDescriptor
 
 const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\n" +
-	"#nearside/data/v1/data_service.proto\x12\x10nearside.data.v1\x1a\x1bbuf/validate/validate.proto\x1a\"nearside/data/v1/consistency.proto\x1a\x1fnearside/data/v1/database.proto\x1a nearside/data/v1/statement.proto\x1a\x1cnearside/data/v1/value.proto\"\x9a\x01\n" +
+	"#nearside/data/v1/data_service.proto\x12\x10nearside.data.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"nearside/data/v1/consistency.proto\x1a\x1fnearside/data/v1/database.proto\x1a nearside/data/v1/statement.proto\x1a\x1cnearside/data/v1/value.proto\"\xc2\x01\n" +
 	"\x15CreateDatabaseRequest\x128\n" +
-	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[A-Za-z][A-Za-z0-9_-]{0,62}$R\x04name\x12#\n" +
-	"\aregions\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\aregions\x12\"\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[A-Za-z][A-Za-z0-9_-]{0,62}$R\x04name\x12K\n" +
+	"\aregions\x18\x02 \x03(\tB1\xbaH.\x92\x01+\x10\x80\x02\x18\x01\"$r\"2 ^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$R\aregions\x12\"\n" +
 	"\rif_not_exists\x18\x03 \x01(\bR\vifNotExists\"\x82\x01\n" +
 	"\x16CreateDatabaseResponse\x126\n" +
 	"\bdatabase\x18\x01 \x01(\v2\x1a.nearside.data.v1.DatabaseR\bdatabase\x120\n" +
-	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"W\n" +
+	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\xa9\x01\n" +
+	"\x13SetPlacementRequest\x12%\n" +
+	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12\x1e\n" +
+	"\x05table\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x05table\x12K\n" +
+	"\aregions\x18\x03 \x03(\tB1\xbaH.\x92\x01+\x10\x80\x02\x18\x01\"$r\"2 ^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$R\aregions\"\xa9\x01\n" +
+	"\x14SetPlacementResponse\x126\n" +
+	"\bdatabase\x18\x01 \x01(\v2\x1a.nearside.data.v1.DatabaseR\bdatabase\x12'\n" +
+	"\x0funknown_regions\x18\x02 \x03(\tR\x0eunknownRegions\x120\n" +
+	"\x06answer\x18\x03 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"W\n" +
 	"\x14ListDatabasesRequest\x12?\n" +
 	"\vconsistency\x18\x01 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\"\x83\x01\n" +
 	"\x15ListDatabasesResponse\x128\n" +
@@ -2675,18 +2836,20 @@ const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\x0fExecuteResponse\x123\n" +
 	"\x06result\x18\x01 \x01(\v2\x1b.nearside.data.v1.ResultSetR\x06result\x120\n" +
 	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\x12\x1a\n" +
-	"\breplayed\x18\x03 \x01(\bR\breplayed\"\xb9\x01\n" +
+	"\breplayed\x18\x03 \x01(\bR\breplayed\"\xf7\x01\n" +
 	"\fQueryRequest\x12%\n" +
 	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12A\n" +
 	"\tstatement\x18\x02 \x01(\v2\x1b.nearside.data.v1.StatementB\x06\xbaH\x03\xc8\x01\x01R\tstatement\x12?\n" +
-	"\vconsistency\x18\x03 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\"v\n" +
+	"\vconsistency\x18\x03 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\x12<\n" +
+	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\"v\n" +
 	"\rQueryResponse\x123\n" +
 	"\x06result\x18\x01 \x01(\v2\x1b.nearside.data.v1.ResultSetR\x06result\x120\n" +
-	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\xbf\x01\n" +
+	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer\"\xfd\x01\n" +
 	"\x12QueryStreamRequest\x12%\n" +
 	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12A\n" +
 	"\tstatement\x18\x02 \x01(\v2\x1b.nearside.data.v1.StatementB\x06\xbaH\x03\xc8\x01\x01R\tstatement\x12?\n" +
-	"\vconsistency\x18\x03 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\"\xa6\x01\n" +
+	"\vconsistency\x18\x03 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\x12<\n" +
+	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\"\xa6\x01\n" +
 	"\x13QueryStreamResponse\x122\n" +
 	"\acolumns\x18\x01 \x03(\v2\x18.nearside.data.v1.ColumnR\acolumns\x12)\n" +
 	"\x04rows\x18\x02 \x03(\v2\x15.nearside.data.v1.RowR\x04rows\x120\n" +
@@ -2832,23 +2995,24 @@ const file_nearside_data_v1_data_service_proto_rawDesc = "" +
 	"\vconsistency\x18\x03 \x01(\v2\x1d.nearside.data.v1.ConsistencyR\vconsistency\"{\n" +
 	"\x12WatchQueryResponse\x123\n" +
 	"\x06result\x18\x01 \x01(\v2\x1b.nearside.data.v1.ResultSetR\x06result\x120\n" +
-	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer2\xfc\v\n" +
-	"\vDataService\x12c\n" +
-	"\x0eCreateDatabase\x12'.nearside.data.v1.CreateDatabaseRequest\x1a(.nearside.data.v1.CreateDatabaseResponse\x12e\n" +
-	"\rListDatabases\x12&.nearside.data.v1.ListDatabasesRequest\x1a'.nearside.data.v1.ListDatabasesResponse\"\x03\x90\x02\x01\x12_\n" +
-	"\vGetDatabase\x12$.nearside.data.v1.GetDatabaseRequest\x1a%.nearside.data.v1.GetDatabaseResponse\"\x03\x90\x02\x01\x12c\n" +
-	"\x0eDeleteDatabase\x12'.nearside.data.v1.DeleteDatabaseRequest\x1a(.nearside.data.v1.DeleteDatabaseResponse\x12N\n" +
-	"\aExecute\x12 .nearside.data.v1.ExecuteRequest\x1a!.nearside.data.v1.ExecuteResponse\x12M\n" +
-	"\x05Query\x12\x1e.nearside.data.v1.QueryRequest\x1a\x1f.nearside.data.v1.QueryResponse\"\x03\x90\x02\x01\x12a\n" +
-	"\vQueryStream\x12$.nearside.data.v1.QueryStreamRequest\x1a%.nearside.data.v1.QueryStreamResponse\"\x03\x90\x02\x010\x01\x12Q\n" +
-	"\bTransact\x12!.nearside.data.v1.TransactRequest\x1a\".nearside.data.v1.TransactResponse\x12Z\n" +
-	"\vBatchInsert\x12$.nearside.data.v1.BatchInsertRequest\x1a%.nearside.data.v1.BatchInsertResponse\x12G\n" +
-	"\x03Get\x12\x1c.nearside.data.v1.GetRequest\x1a\x1d.nearside.data.v1.GetResponse\"\x03\x90\x02\x01\x12V\n" +
-	"\bBatchGet\x12!.nearside.data.v1.BatchGetRequest\x1a\".nearside.data.v1.BatchGetResponse\"\x03\x90\x02\x01\x12J\n" +
-	"\x04List\x12\x1d.nearside.data.v1.ListRequest\x1a\x1e.nearside.data.v1.ListResponse\"\x03\x90\x02\x01\x12R\n" +
-	"\x06Export\x12\x1f.nearside.data.v1.ExportRequest\x1a .nearside.data.v1.ExportResponse\"\x03\x90\x02\x010\x01\x12N\n" +
-	"\aMigrate\x12 .nearside.data.v1.MigrateRequest\x1a!.nearside.data.v1.MigrateResponse\x12h\n" +
-	"\x0eListMigrations\x12'.nearside.data.v1.ListMigrationsRequest\x1a(.nearside.data.v1.ListMigrationsResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\x06answer\x18\x02 \x01(\v2\x18.nearside.data.v1.AnswerR\x06answer2\xbd\x11\n" +
+	"\vDataService\x12}\n" +
+	"\x0eCreateDatabase\x12'.nearside.data.v1.CreateDatabaseRequest\x1a(.nearside.data.v1.CreateDatabaseResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/v1/databases\x12z\n" +
+	"\rListDatabases\x12&.nearside.data.v1.ListDatabasesRequest\x1a'.nearside.data.v1.ListDatabasesResponse\"\x18\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/databases\x90\x02\x01\x12{\n" +
+	"\vGetDatabase\x12$.nearside.data.v1.GetDatabaseRequest\x1a%.nearside.data.v1.GetDatabaseResponse\"\x1f\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/databases/{name}\x90\x02\x01\x12\x81\x01\n" +
+	"\x0eDeleteDatabase\x12'.nearside.data.v1.DeleteDatabaseRequest\x1a(.nearside.data.v1.DeleteDatabaseResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/databases/{name}\x12\x8c\x01\n" +
+	"\fSetPlacement\x12%.nearside.data.v1.SetPlacementRequest\x1a&.nearside.data.v1.SetPlacementResponse\"-\x82\xd3\xe4\x93\x02':\x01*\x1a\"/v1/databases/{database}/placement\x12{\n" +
+	"\aExecute\x12 .nearside.data.v1.ExecuteRequest\x1a!.nearside.data.v1.ExecuteResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/databases/{database}:execute\x12v\n" +
+	"\x05Query\x12\x1e.nearside.data.v1.QueryRequest\x1a\x1f.nearside.data.v1.QueryResponse\",\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/databases/{database}:query\x90\x02\x01\x12a\n" +
+	"\vQueryStream\x12$.nearside.data.v1.QueryStreamRequest\x1a%.nearside.data.v1.QueryStreamResponse\"\x03\x90\x02\x010\x01\x12\x7f\n" +
+	"\bTransact\x12!.nearside.data.v1.TransactRequest\x1a\".nearside.data.v1.TransactResponse\",\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/databases/{database}:transact\x12\x9a\x01\n" +
+	"\vBatchInsert\x12$.nearside.data.v1.BatchInsertRequest\x1a%.nearside.data.v1.BatchInsertResponse\">\x82\xd3\xe4\x93\x028:\x01*\"3/v1/databases/{database}/tables/{table}:batchInsert\x12}\n" +
+	"\x03Get\x12\x1c.nearside.data.v1.GetRequest\x1a\x1d.nearside.data.v1.GetResponse\"9\x82\xd3\xe4\x93\x020:\x01*\"+/v1/databases/{database}/tables/{table}:get\x90\x02\x01\x12\x91\x01\n" +
+	"\bBatchGet\x12!.nearside.data.v1.BatchGetRequest\x1a\".nearside.data.v1.BatchGetResponse\">\x82\xd3\xe4\x93\x025:\x01*\"0/v1/databases/{database}/tables/{table}:batchGet\x90\x02\x01\x12\x81\x01\n" +
+	"\x04List\x12\x1d.nearside.data.v1.ListRequest\x1a\x1e.nearside.data.v1.ListResponse\":\x82\xd3\xe4\x93\x021:\x01*\",/v1/databases/{database}/tables/{table}:list\x90\x02\x01\x12R\n" +
+	"\x06Export\x12\x1f.nearside.data.v1.ExportRequest\x1a .nearside.data.v1.ExportResponse\"\x03\x90\x02\x010\x01\x12{\n" +
+	"\aMigrate\x12 .nearside.data.v1.MigrateRequest\x1a!.nearside.data.v1.MigrateResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/databases/{database}:migrate\x12\x93\x01\n" +
+	"\x0eListMigrations\x12'.nearside.data.v1.ListMigrationsRequest\x1a(.nearside.data.v1.ListMigrationsResponse\".\x82\xd3\xe4\x93\x02%\x12#/v1/databases/{database}/migrations\x90\x02\x01\x12O\n" +
 	"\x05Watch\x12\x1e.nearside.data.v1.WatchRequest\x1a\x1f.nearside.data.v1.WatchResponse\"\x03\x90\x02\x010\x01\x12^\n" +
 	"\n" +
 	"WatchQuery\x12#.nearside.data.v1.WatchQueryRequest\x1a$.nearside.data.v1.WatchQueryResponse\"\x03\x90\x02\x010\x01B\xc8\x01\n" +
@@ -2867,173 +3031,182 @@ func file_nearside_data_v1_data_service_proto_rawDescGZIP() []byte {
 }
 
 var file_nearside_data_v1_data_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nearside_data_v1_data_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_nearside_data_v1_data_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_nearside_data_v1_data_service_proto_goTypes = []any{
 	(BatchInsertRequest_OnConflict)(0), // 0: nearside.data.v1.BatchInsertRequest.OnConflict
 	(*CreateDatabaseRequest)(nil),      // 1: nearside.data.v1.CreateDatabaseRequest
 	(*CreateDatabaseResponse)(nil),     // 2: nearside.data.v1.CreateDatabaseResponse
-	(*ListDatabasesRequest)(nil),       // 3: nearside.data.v1.ListDatabasesRequest
-	(*ListDatabasesResponse)(nil),      // 4: nearside.data.v1.ListDatabasesResponse
-	(*GetDatabaseRequest)(nil),         // 5: nearside.data.v1.GetDatabaseRequest
-	(*GetDatabaseResponse)(nil),        // 6: nearside.data.v1.GetDatabaseResponse
-	(*DeleteDatabaseRequest)(nil),      // 7: nearside.data.v1.DeleteDatabaseRequest
-	(*DeleteDatabaseResponse)(nil),     // 8: nearside.data.v1.DeleteDatabaseResponse
-	(*ExecuteRequest)(nil),             // 9: nearside.data.v1.ExecuteRequest
-	(*ExecuteResponse)(nil),            // 10: nearside.data.v1.ExecuteResponse
-	(*QueryRequest)(nil),               // 11: nearside.data.v1.QueryRequest
-	(*QueryResponse)(nil),              // 12: nearside.data.v1.QueryResponse
-	(*QueryStreamRequest)(nil),         // 13: nearside.data.v1.QueryStreamRequest
-	(*QueryStreamResponse)(nil),        // 14: nearside.data.v1.QueryStreamResponse
-	(*TransactRequest)(nil),            // 15: nearside.data.v1.TransactRequest
-	(*TransactResponse)(nil),           // 16: nearside.data.v1.TransactResponse
-	(*BatchInsertRequest)(nil),         // 17: nearside.data.v1.BatchInsertRequest
-	(*BatchInsertResponse)(nil),        // 18: nearside.data.v1.BatchInsertResponse
-	(*GetRequest)(nil),                 // 19: nearside.data.v1.GetRequest
-	(*GetResponse)(nil),                // 20: nearside.data.v1.GetResponse
-	(*BatchGetRequest)(nil),            // 21: nearside.data.v1.BatchGetRequest
-	(*BatchGetResponse)(nil),           // 22: nearside.data.v1.BatchGetResponse
-	(*ListRequest)(nil),                // 23: nearside.data.v1.ListRequest
-	(*ListResponse)(nil),               // 24: nearside.data.v1.ListResponse
-	(*ExportRequest)(nil),              // 25: nearside.data.v1.ExportRequest
-	(*ExportResponse)(nil),             // 26: nearside.data.v1.ExportResponse
-	(*MigrateRequest)(nil),             // 27: nearside.data.v1.MigrateRequest
-	(*MigrateResponse)(nil),            // 28: nearside.data.v1.MigrateResponse
-	(*ListMigrationsRequest)(nil),      // 29: nearside.data.v1.ListMigrationsRequest
-	(*ListMigrationsResponse)(nil),     // 30: nearside.data.v1.ListMigrationsResponse
-	(*WatchRequest)(nil),               // 31: nearside.data.v1.WatchRequest
-	(*WatchResponse)(nil),              // 32: nearside.data.v1.WatchResponse
-	(*WatchQueryRequest)(nil),          // 33: nearside.data.v1.WatchQueryRequest
-	(*WatchQueryResponse)(nil),         // 34: nearside.data.v1.WatchQueryResponse
-	(*BatchGetResponse_Result)(nil),    // 35: nearside.data.v1.BatchGetResponse.Result
-	(*ListRequest_Bound)(nil),          // 36: nearside.data.v1.ListRequest.Bound
-	(*ExportResponse_Object)(nil),      // 37: nearside.data.v1.ExportResponse.Object
-	(*ExportResponse_Table)(nil),       // 38: nearside.data.v1.ExportResponse.Table
-	nil,                                // 39: nearside.data.v1.WatchRequest.EqualEntry
-	(*WatchResponse_Change)(nil),       // 40: nearside.data.v1.WatchResponse.Change
-	(*Database)(nil),                   // 41: nearside.data.v1.Database
-	(*Answer)(nil),                     // 42: nearside.data.v1.Answer
-	(*Consistency)(nil),                // 43: nearside.data.v1.Consistency
-	(*Statement)(nil),                  // 44: nearside.data.v1.Statement
-	(*ResultSet)(nil),                  // 45: nearside.data.v1.ResultSet
-	(*Column)(nil),                     // 46: nearside.data.v1.Column
-	(*Row)(nil),                        // 47: nearside.data.v1.Row
-	(*Operation)(nil),                  // 48: nearside.data.v1.Operation
-	(*Key)(nil),                        // 49: nearside.data.v1.Key
-	(*Value)(nil),                      // 50: nearside.data.v1.Value
-	(*Migration)(nil),                  // 51: nearside.data.v1.Migration
+	(*SetPlacementRequest)(nil),        // 3: nearside.data.v1.SetPlacementRequest
+	(*SetPlacementResponse)(nil),       // 4: nearside.data.v1.SetPlacementResponse
+	(*ListDatabasesRequest)(nil),       // 5: nearside.data.v1.ListDatabasesRequest
+	(*ListDatabasesResponse)(nil),      // 6: nearside.data.v1.ListDatabasesResponse
+	(*GetDatabaseRequest)(nil),         // 7: nearside.data.v1.GetDatabaseRequest
+	(*GetDatabaseResponse)(nil),        // 8: nearside.data.v1.GetDatabaseResponse
+	(*DeleteDatabaseRequest)(nil),      // 9: nearside.data.v1.DeleteDatabaseRequest
+	(*DeleteDatabaseResponse)(nil),     // 10: nearside.data.v1.DeleteDatabaseResponse
+	(*ExecuteRequest)(nil),             // 11: nearside.data.v1.ExecuteRequest
+	(*ExecuteResponse)(nil),            // 12: nearside.data.v1.ExecuteResponse
+	(*QueryRequest)(nil),               // 13: nearside.data.v1.QueryRequest
+	(*QueryResponse)(nil),              // 14: nearside.data.v1.QueryResponse
+	(*QueryStreamRequest)(nil),         // 15: nearside.data.v1.QueryStreamRequest
+	(*QueryStreamResponse)(nil),        // 16: nearside.data.v1.QueryStreamResponse
+	(*TransactRequest)(nil),            // 17: nearside.data.v1.TransactRequest
+	(*TransactResponse)(nil),           // 18: nearside.data.v1.TransactResponse
+	(*BatchInsertRequest)(nil),         // 19: nearside.data.v1.BatchInsertRequest
+	(*BatchInsertResponse)(nil),        // 20: nearside.data.v1.BatchInsertResponse
+	(*GetRequest)(nil),                 // 21: nearside.data.v1.GetRequest
+	(*GetResponse)(nil),                // 22: nearside.data.v1.GetResponse
+	(*BatchGetRequest)(nil),            // 23: nearside.data.v1.BatchGetRequest
+	(*BatchGetResponse)(nil),           // 24: nearside.data.v1.BatchGetResponse
+	(*ListRequest)(nil),                // 25: nearside.data.v1.ListRequest
+	(*ListResponse)(nil),               // 26: nearside.data.v1.ListResponse
+	(*ExportRequest)(nil),              // 27: nearside.data.v1.ExportRequest
+	(*ExportResponse)(nil),             // 28: nearside.data.v1.ExportResponse
+	(*MigrateRequest)(nil),             // 29: nearside.data.v1.MigrateRequest
+	(*MigrateResponse)(nil),            // 30: nearside.data.v1.MigrateResponse
+	(*ListMigrationsRequest)(nil),      // 31: nearside.data.v1.ListMigrationsRequest
+	(*ListMigrationsResponse)(nil),     // 32: nearside.data.v1.ListMigrationsResponse
+	(*WatchRequest)(nil),               // 33: nearside.data.v1.WatchRequest
+	(*WatchResponse)(nil),              // 34: nearside.data.v1.WatchResponse
+	(*WatchQueryRequest)(nil),          // 35: nearside.data.v1.WatchQueryRequest
+	(*WatchQueryResponse)(nil),         // 36: nearside.data.v1.WatchQueryResponse
+	(*BatchGetResponse_Result)(nil),    // 37: nearside.data.v1.BatchGetResponse.Result
+	(*ListRequest_Bound)(nil),          // 38: nearside.data.v1.ListRequest.Bound
+	(*ExportResponse_Object)(nil),      // 39: nearside.data.v1.ExportResponse.Object
+	(*ExportResponse_Table)(nil),       // 40: nearside.data.v1.ExportResponse.Table
+	nil,                                // 41: nearside.data.v1.WatchRequest.EqualEntry
+	(*WatchResponse_Change)(nil),       // 42: nearside.data.v1.WatchResponse.Change
+	(*Database)(nil),                   // 43: nearside.data.v1.Database
+	(*Answer)(nil),                     // 44: nearside.data.v1.Answer
+	(*Consistency)(nil),                // 45: nearside.data.v1.Consistency
+	(*Statement)(nil),                  // 46: nearside.data.v1.Statement
+	(*ResultSet)(nil),                  // 47: nearside.data.v1.ResultSet
+	(*durationpb.Duration)(nil),        // 48: google.protobuf.Duration
+	(*Column)(nil),                     // 49: nearside.data.v1.Column
+	(*Row)(nil),                        // 50: nearside.data.v1.Row
+	(*Operation)(nil),                  // 51: nearside.data.v1.Operation
+	(*Key)(nil),                        // 52: nearside.data.v1.Key
+	(*Value)(nil),                      // 53: nearside.data.v1.Value
+	(*Migration)(nil),                  // 54: nearside.data.v1.Migration
 }
 var file_nearside_data_v1_data_service_proto_depIdxs = []int32{
-	41, // 0: nearside.data.v1.CreateDatabaseResponse.database:type_name -> nearside.data.v1.Database
-	42, // 1: nearside.data.v1.CreateDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
-	43, // 2: nearside.data.v1.ListDatabasesRequest.consistency:type_name -> nearside.data.v1.Consistency
-	41, // 3: nearside.data.v1.ListDatabasesResponse.databases:type_name -> nearside.data.v1.Database
-	42, // 4: nearside.data.v1.ListDatabasesResponse.answer:type_name -> nearside.data.v1.Answer
-	43, // 5: nearside.data.v1.GetDatabaseRequest.consistency:type_name -> nearside.data.v1.Consistency
-	41, // 6: nearside.data.v1.GetDatabaseResponse.database:type_name -> nearside.data.v1.Database
-	42, // 7: nearside.data.v1.GetDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
-	42, // 8: nearside.data.v1.DeleteDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
-	44, // 9: nearside.data.v1.ExecuteRequest.statement:type_name -> nearside.data.v1.Statement
-	43, // 10: nearside.data.v1.ExecuteRequest.consistency:type_name -> nearside.data.v1.Consistency
-	45, // 11: nearside.data.v1.ExecuteResponse.result:type_name -> nearside.data.v1.ResultSet
-	42, // 12: nearside.data.v1.ExecuteResponse.answer:type_name -> nearside.data.v1.Answer
-	44, // 13: nearside.data.v1.QueryRequest.statement:type_name -> nearside.data.v1.Statement
-	43, // 14: nearside.data.v1.QueryRequest.consistency:type_name -> nearside.data.v1.Consistency
-	45, // 15: nearside.data.v1.QueryResponse.result:type_name -> nearside.data.v1.ResultSet
-	42, // 16: nearside.data.v1.QueryResponse.answer:type_name -> nearside.data.v1.Answer
-	44, // 17: nearside.data.v1.QueryStreamRequest.statement:type_name -> nearside.data.v1.Statement
-	43, // 18: nearside.data.v1.QueryStreamRequest.consistency:type_name -> nearside.data.v1.Consistency
-	46, // 19: nearside.data.v1.QueryStreamResponse.columns:type_name -> nearside.data.v1.Column
-	47, // 20: nearside.data.v1.QueryStreamResponse.rows:type_name -> nearside.data.v1.Row
-	42, // 21: nearside.data.v1.QueryStreamResponse.answer:type_name -> nearside.data.v1.Answer
-	48, // 22: nearside.data.v1.TransactRequest.operations:type_name -> nearside.data.v1.Operation
-	45, // 23: nearside.data.v1.TransactResponse.results:type_name -> nearside.data.v1.ResultSet
-	42, // 24: nearside.data.v1.TransactResponse.answer:type_name -> nearside.data.v1.Answer
-	47, // 25: nearside.data.v1.BatchInsertRequest.rows:type_name -> nearside.data.v1.Row
-	0,  // 26: nearside.data.v1.BatchInsertRequest.on_conflict:type_name -> nearside.data.v1.BatchInsertRequest.OnConflict
-	42, // 27: nearside.data.v1.BatchInsertResponse.answer:type_name -> nearside.data.v1.Answer
-	49, // 28: nearside.data.v1.GetRequest.key:type_name -> nearside.data.v1.Key
-	43, // 29: nearside.data.v1.GetRequest.consistency:type_name -> nearside.data.v1.Consistency
-	46, // 30: nearside.data.v1.GetResponse.columns:type_name -> nearside.data.v1.Column
-	47, // 31: nearside.data.v1.GetResponse.row:type_name -> nearside.data.v1.Row
-	42, // 32: nearside.data.v1.GetResponse.answer:type_name -> nearside.data.v1.Answer
-	49, // 33: nearside.data.v1.BatchGetRequest.keys:type_name -> nearside.data.v1.Key
-	43, // 34: nearside.data.v1.BatchGetRequest.consistency:type_name -> nearside.data.v1.Consistency
-	46, // 35: nearside.data.v1.BatchGetResponse.columns:type_name -> nearside.data.v1.Column
-	35, // 36: nearside.data.v1.BatchGetResponse.results:type_name -> nearside.data.v1.BatchGetResponse.Result
-	42, // 37: nearside.data.v1.BatchGetResponse.answer:type_name -> nearside.data.v1.Answer
-	50, // 38: nearside.data.v1.ListRequest.prefix:type_name -> nearside.data.v1.Value
-	36, // 39: nearside.data.v1.ListRequest.start:type_name -> nearside.data.v1.ListRequest.Bound
-	36, // 40: nearside.data.v1.ListRequest.end:type_name -> nearside.data.v1.ListRequest.Bound
-	43, // 41: nearside.data.v1.ListRequest.consistency:type_name -> nearside.data.v1.Consistency
-	46, // 42: nearside.data.v1.ListResponse.columns:type_name -> nearside.data.v1.Column
-	47, // 43: nearside.data.v1.ListResponse.rows:type_name -> nearside.data.v1.Row
-	42, // 44: nearside.data.v1.ListResponse.answer:type_name -> nearside.data.v1.Answer
-	43, // 45: nearside.data.v1.ExportRequest.consistency:type_name -> nearside.data.v1.Consistency
-	37, // 46: nearside.data.v1.ExportResponse.schema:type_name -> nearside.data.v1.ExportResponse.Object
-	38, // 47: nearside.data.v1.ExportResponse.table:type_name -> nearside.data.v1.ExportResponse.Table
-	47, // 48: nearside.data.v1.ExportResponse.rows:type_name -> nearside.data.v1.Row
-	42, // 49: nearside.data.v1.ExportResponse.answer:type_name -> nearside.data.v1.Answer
-	51, // 50: nearside.data.v1.MigrateRequest.migrations:type_name -> nearside.data.v1.Migration
-	51, // 51: nearside.data.v1.MigrateResponse.applied:type_name -> nearside.data.v1.Migration
-	42, // 52: nearside.data.v1.MigrateResponse.answer:type_name -> nearside.data.v1.Answer
-	51, // 53: nearside.data.v1.ListMigrationsResponse.migrations:type_name -> nearside.data.v1.Migration
-	42, // 54: nearside.data.v1.ListMigrationsResponse.answer:type_name -> nearside.data.v1.Answer
-	50, // 55: nearside.data.v1.WatchRequest.prefix:type_name -> nearside.data.v1.Value
-	39, // 56: nearside.data.v1.WatchRequest.equal:type_name -> nearside.data.v1.WatchRequest.EqualEntry
-	36, // 57: nearside.data.v1.WatchRequest.start:type_name -> nearside.data.v1.ListRequest.Bound
-	36, // 58: nearside.data.v1.WatchRequest.end:type_name -> nearside.data.v1.ListRequest.Bound
-	46, // 59: nearside.data.v1.WatchResponse.columns:type_name -> nearside.data.v1.Column
-	40, // 60: nearside.data.v1.WatchResponse.changes:type_name -> nearside.data.v1.WatchResponse.Change
-	42, // 61: nearside.data.v1.WatchResponse.answer:type_name -> nearside.data.v1.Answer
-	44, // 62: nearside.data.v1.WatchQueryRequest.statement:type_name -> nearside.data.v1.Statement
-	43, // 63: nearside.data.v1.WatchQueryRequest.consistency:type_name -> nearside.data.v1.Consistency
-	45, // 64: nearside.data.v1.WatchQueryResponse.result:type_name -> nearside.data.v1.ResultSet
-	42, // 65: nearside.data.v1.WatchQueryResponse.answer:type_name -> nearside.data.v1.Answer
-	47, // 66: nearside.data.v1.BatchGetResponse.Result.row:type_name -> nearside.data.v1.Row
-	50, // 67: nearside.data.v1.ListRequest.Bound.values:type_name -> nearside.data.v1.Value
-	46, // 68: nearside.data.v1.ExportResponse.Table.columns:type_name -> nearside.data.v1.Column
-	50, // 69: nearside.data.v1.WatchRequest.EqualEntry.value:type_name -> nearside.data.v1.Value
-	50, // 70: nearside.data.v1.WatchResponse.Change.key:type_name -> nearside.data.v1.Value
-	47, // 71: nearside.data.v1.WatchResponse.Change.row:type_name -> nearside.data.v1.Row
-	1,  // 72: nearside.data.v1.DataService.CreateDatabase:input_type -> nearside.data.v1.CreateDatabaseRequest
-	3,  // 73: nearside.data.v1.DataService.ListDatabases:input_type -> nearside.data.v1.ListDatabasesRequest
-	5,  // 74: nearside.data.v1.DataService.GetDatabase:input_type -> nearside.data.v1.GetDatabaseRequest
-	7,  // 75: nearside.data.v1.DataService.DeleteDatabase:input_type -> nearside.data.v1.DeleteDatabaseRequest
-	9,  // 76: nearside.data.v1.DataService.Execute:input_type -> nearside.data.v1.ExecuteRequest
-	11, // 77: nearside.data.v1.DataService.Query:input_type -> nearside.data.v1.QueryRequest
-	13, // 78: nearside.data.v1.DataService.QueryStream:input_type -> nearside.data.v1.QueryStreamRequest
-	15, // 79: nearside.data.v1.DataService.Transact:input_type -> nearside.data.v1.TransactRequest
-	17, // 80: nearside.data.v1.DataService.BatchInsert:input_type -> nearside.data.v1.BatchInsertRequest
-	19, // 81: nearside.data.v1.DataService.Get:input_type -> nearside.data.v1.GetRequest
-	21, // 82: nearside.data.v1.DataService.BatchGet:input_type -> nearside.data.v1.BatchGetRequest
-	23, // 83: nearside.data.v1.DataService.List:input_type -> nearside.data.v1.ListRequest
-	25, // 84: nearside.data.v1.DataService.Export:input_type -> nearside.data.v1.ExportRequest
-	27, // 85: nearside.data.v1.DataService.Migrate:input_type -> nearside.data.v1.MigrateRequest
-	29, // 86: nearside.data.v1.DataService.ListMigrations:input_type -> nearside.data.v1.ListMigrationsRequest
-	31, // 87: nearside.data.v1.DataService.Watch:input_type -> nearside.data.v1.WatchRequest
-	33, // 88: nearside.data.v1.DataService.WatchQuery:input_type -> nearside.data.v1.WatchQueryRequest
-	2,  // 89: nearside.data.v1.DataService.CreateDatabase:output_type -> nearside.data.v1.CreateDatabaseResponse
-	4,  // 90: nearside.data.v1.DataService.ListDatabases:output_type -> nearside.data.v1.ListDatabasesResponse
-	6,  // 91: nearside.data.v1.DataService.GetDatabase:output_type -> nearside.data.v1.GetDatabaseResponse
-	8,  // 92: nearside.data.v1.DataService.DeleteDatabase:output_type -> nearside.data.v1.DeleteDatabaseResponse
-	10, // 93: nearside.data.v1.DataService.Execute:output_type -> nearside.data.v1.ExecuteResponse
-	12, // 94: nearside.data.v1.DataService.Query:output_type -> nearside.data.v1.QueryResponse
-	14, // 95: nearside.data.v1.DataService.QueryStream:output_type -> nearside.data.v1.QueryStreamResponse
-	16, // 96: nearside.data.v1.DataService.Transact:output_type -> nearside.data.v1.TransactResponse
-	18, // 97: nearside.data.v1.DataService.BatchInsert:output_type -> nearside.data.v1.BatchInsertResponse
-	20, // 98: nearside.data.v1.DataService.Get:output_type -> nearside.data.v1.GetResponse
-	22, // 99: nearside.data.v1.DataService.BatchGet:output_type -> nearside.data.v1.BatchGetResponse
-	24, // 100: nearside.data.v1.DataService.List:output_type -> nearside.data.v1.ListResponse
-	26, // 101: nearside.data.v1.DataService.Export:output_type -> nearside.data.v1.ExportResponse
-	28, // 102: nearside.data.v1.DataService.Migrate:output_type -> nearside.data.v1.MigrateResponse
-	30, // 103: nearside.data.v1.DataService.ListMigrations:output_type -> nearside.data.v1.ListMigrationsResponse
-	32, // 104: nearside.data.v1.DataService.Watch:output_type -> nearside.data.v1.WatchResponse
-	34, // 105: nearside.data.v1.DataService.WatchQuery:output_type -> nearside.data.v1.WatchQueryResponse
-	89, // [89:106] is the sub-list for method output_type
-	72, // [72:89] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	43, // 0: nearside.data.v1.CreateDatabaseResponse.database:type_name -> nearside.data.v1.Database
+	44, // 1: nearside.data.v1.CreateDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
+	43, // 2: nearside.data.v1.SetPlacementResponse.database:type_name -> nearside.data.v1.Database
+	44, // 3: nearside.data.v1.SetPlacementResponse.answer:type_name -> nearside.data.v1.Answer
+	45, // 4: nearside.data.v1.ListDatabasesRequest.consistency:type_name -> nearside.data.v1.Consistency
+	43, // 5: nearside.data.v1.ListDatabasesResponse.databases:type_name -> nearside.data.v1.Database
+	44, // 6: nearside.data.v1.ListDatabasesResponse.answer:type_name -> nearside.data.v1.Answer
+	45, // 7: nearside.data.v1.GetDatabaseRequest.consistency:type_name -> nearside.data.v1.Consistency
+	43, // 8: nearside.data.v1.GetDatabaseResponse.database:type_name -> nearside.data.v1.Database
+	44, // 9: nearside.data.v1.GetDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
+	44, // 10: nearside.data.v1.DeleteDatabaseResponse.answer:type_name -> nearside.data.v1.Answer
+	46, // 11: nearside.data.v1.ExecuteRequest.statement:type_name -> nearside.data.v1.Statement
+	45, // 12: nearside.data.v1.ExecuteRequest.consistency:type_name -> nearside.data.v1.Consistency
+	47, // 13: nearside.data.v1.ExecuteResponse.result:type_name -> nearside.data.v1.ResultSet
+	44, // 14: nearside.data.v1.ExecuteResponse.answer:type_name -> nearside.data.v1.Answer
+	46, // 15: nearside.data.v1.QueryRequest.statement:type_name -> nearside.data.v1.Statement
+	45, // 16: nearside.data.v1.QueryRequest.consistency:type_name -> nearside.data.v1.Consistency
+	48, // 17: nearside.data.v1.QueryRequest.max_age:type_name -> google.protobuf.Duration
+	47, // 18: nearside.data.v1.QueryResponse.result:type_name -> nearside.data.v1.ResultSet
+	44, // 19: nearside.data.v1.QueryResponse.answer:type_name -> nearside.data.v1.Answer
+	46, // 20: nearside.data.v1.QueryStreamRequest.statement:type_name -> nearside.data.v1.Statement
+	45, // 21: nearside.data.v1.QueryStreamRequest.consistency:type_name -> nearside.data.v1.Consistency
+	48, // 22: nearside.data.v1.QueryStreamRequest.max_age:type_name -> google.protobuf.Duration
+	49, // 23: nearside.data.v1.QueryStreamResponse.columns:type_name -> nearside.data.v1.Column
+	50, // 24: nearside.data.v1.QueryStreamResponse.rows:type_name -> nearside.data.v1.Row
+	44, // 25: nearside.data.v1.QueryStreamResponse.answer:type_name -> nearside.data.v1.Answer
+	51, // 26: nearside.data.v1.TransactRequest.operations:type_name -> nearside.data.v1.Operation
+	47, // 27: nearside.data.v1.TransactResponse.results:type_name -> nearside.data.v1.ResultSet
+	44, // 28: nearside.data.v1.TransactResponse.answer:type_name -> nearside.data.v1.Answer
+	50, // 29: nearside.data.v1.BatchInsertRequest.rows:type_name -> nearside.data.v1.Row
+	0,  // 30: nearside.data.v1.BatchInsertRequest.on_conflict:type_name -> nearside.data.v1.BatchInsertRequest.OnConflict
+	44, // 31: nearside.data.v1.BatchInsertResponse.answer:type_name -> nearside.data.v1.Answer
+	52, // 32: nearside.data.v1.GetRequest.key:type_name -> nearside.data.v1.Key
+	45, // 33: nearside.data.v1.GetRequest.consistency:type_name -> nearside.data.v1.Consistency
+	49, // 34: nearside.data.v1.GetResponse.columns:type_name -> nearside.data.v1.Column
+	50, // 35: nearside.data.v1.GetResponse.row:type_name -> nearside.data.v1.Row
+	44, // 36: nearside.data.v1.GetResponse.answer:type_name -> nearside.data.v1.Answer
+	52, // 37: nearside.data.v1.BatchGetRequest.keys:type_name -> nearside.data.v1.Key
+	45, // 38: nearside.data.v1.BatchGetRequest.consistency:type_name -> nearside.data.v1.Consistency
+	49, // 39: nearside.data.v1.BatchGetResponse.columns:type_name -> nearside.data.v1.Column
+	37, // 40: nearside.data.v1.BatchGetResponse.results:type_name -> nearside.data.v1.BatchGetResponse.Result
+	44, // 41: nearside.data.v1.BatchGetResponse.answer:type_name -> nearside.data.v1.Answer
+	53, // 42: nearside.data.v1.ListRequest.prefix:type_name -> nearside.data.v1.Value
+	38, // 43: nearside.data.v1.ListRequest.start:type_name -> nearside.data.v1.ListRequest.Bound
+	38, // 44: nearside.data.v1.ListRequest.end:type_name -> nearside.data.v1.ListRequest.Bound
+	45, // 45: nearside.data.v1.ListRequest.consistency:type_name -> nearside.data.v1.Consistency
+	49, // 46: nearside.data.v1.ListResponse.columns:type_name -> nearside.data.v1.Column
+	50, // 47: nearside.data.v1.ListResponse.rows:type_name -> nearside.data.v1.Row
+	44, // 48: nearside.data.v1.ListResponse.answer:type_name -> nearside.data.v1.Answer
+	45, // 49: nearside.data.v1.ExportRequest.consistency:type_name -> nearside.data.v1.Consistency
+	39, // 50: nearside.data.v1.ExportResponse.schema:type_name -> nearside.data.v1.ExportResponse.Object
+	40, // 51: nearside.data.v1.ExportResponse.table:type_name -> nearside.data.v1.ExportResponse.Table
+	50, // 52: nearside.data.v1.ExportResponse.rows:type_name -> nearside.data.v1.Row
+	44, // 53: nearside.data.v1.ExportResponse.answer:type_name -> nearside.data.v1.Answer
+	54, // 54: nearside.data.v1.MigrateRequest.migrations:type_name -> nearside.data.v1.Migration
+	54, // 55: nearside.data.v1.MigrateResponse.applied:type_name -> nearside.data.v1.Migration
+	44, // 56: nearside.data.v1.MigrateResponse.answer:type_name -> nearside.data.v1.Answer
+	54, // 57: nearside.data.v1.ListMigrationsResponse.migrations:type_name -> nearside.data.v1.Migration
+	44, // 58: nearside.data.v1.ListMigrationsResponse.answer:type_name -> nearside.data.v1.Answer
+	53, // 59: nearside.data.v1.WatchRequest.prefix:type_name -> nearside.data.v1.Value
+	41, // 60: nearside.data.v1.WatchRequest.equal:type_name -> nearside.data.v1.WatchRequest.EqualEntry
+	38, // 61: nearside.data.v1.WatchRequest.start:type_name -> nearside.data.v1.ListRequest.Bound
+	38, // 62: nearside.data.v1.WatchRequest.end:type_name -> nearside.data.v1.ListRequest.Bound
+	49, // 63: nearside.data.v1.WatchResponse.columns:type_name -> nearside.data.v1.Column
+	42, // 64: nearside.data.v1.WatchResponse.changes:type_name -> nearside.data.v1.WatchResponse.Change
+	44, // 65: nearside.data.v1.WatchResponse.answer:type_name -> nearside.data.v1.Answer
+	46, // 66: nearside.data.v1.WatchQueryRequest.statement:type_name -> nearside.data.v1.Statement
+	45, // 67: nearside.data.v1.WatchQueryRequest.consistency:type_name -> nearside.data.v1.Consistency
+	47, // 68: nearside.data.v1.WatchQueryResponse.result:type_name -> nearside.data.v1.ResultSet
+	44, // 69: nearside.data.v1.WatchQueryResponse.answer:type_name -> nearside.data.v1.Answer
+	50, // 70: nearside.data.v1.BatchGetResponse.Result.row:type_name -> nearside.data.v1.Row
+	53, // 71: nearside.data.v1.ListRequest.Bound.values:type_name -> nearside.data.v1.Value
+	49, // 72: nearside.data.v1.ExportResponse.Table.columns:type_name -> nearside.data.v1.Column
+	53, // 73: nearside.data.v1.WatchRequest.EqualEntry.value:type_name -> nearside.data.v1.Value
+	53, // 74: nearside.data.v1.WatchResponse.Change.key:type_name -> nearside.data.v1.Value
+	50, // 75: nearside.data.v1.WatchResponse.Change.row:type_name -> nearside.data.v1.Row
+	1,  // 76: nearside.data.v1.DataService.CreateDatabase:input_type -> nearside.data.v1.CreateDatabaseRequest
+	5,  // 77: nearside.data.v1.DataService.ListDatabases:input_type -> nearside.data.v1.ListDatabasesRequest
+	7,  // 78: nearside.data.v1.DataService.GetDatabase:input_type -> nearside.data.v1.GetDatabaseRequest
+	9,  // 79: nearside.data.v1.DataService.DeleteDatabase:input_type -> nearside.data.v1.DeleteDatabaseRequest
+	3,  // 80: nearside.data.v1.DataService.SetPlacement:input_type -> nearside.data.v1.SetPlacementRequest
+	11, // 81: nearside.data.v1.DataService.Execute:input_type -> nearside.data.v1.ExecuteRequest
+	13, // 82: nearside.data.v1.DataService.Query:input_type -> nearside.data.v1.QueryRequest
+	15, // 83: nearside.data.v1.DataService.QueryStream:input_type -> nearside.data.v1.QueryStreamRequest
+	17, // 84: nearside.data.v1.DataService.Transact:input_type -> nearside.data.v1.TransactRequest
+	19, // 85: nearside.data.v1.DataService.BatchInsert:input_type -> nearside.data.v1.BatchInsertRequest
+	21, // 86: nearside.data.v1.DataService.Get:input_type -> nearside.data.v1.GetRequest
+	23, // 87: nearside.data.v1.DataService.BatchGet:input_type -> nearside.data.v1.BatchGetRequest
+	25, // 88: nearside.data.v1.DataService.List:input_type -> nearside.data.v1.ListRequest
+	27, // 89: nearside.data.v1.DataService.Export:input_type -> nearside.data.v1.ExportRequest
+	29, // 90: nearside.data.v1.DataService.Migrate:input_type -> nearside.data.v1.MigrateRequest
+	31, // 91: nearside.data.v1.DataService.ListMigrations:input_type -> nearside.data.v1.ListMigrationsRequest
+	33, // 92: nearside.data.v1.DataService.Watch:input_type -> nearside.data.v1.WatchRequest
+	35, // 93: nearside.data.v1.DataService.WatchQuery:input_type -> nearside.data.v1.WatchQueryRequest
+	2,  // 94: nearside.data.v1.DataService.CreateDatabase:output_type -> nearside.data.v1.CreateDatabaseResponse
+	6,  // 95: nearside.data.v1.DataService.ListDatabases:output_type -> nearside.data.v1.ListDatabasesResponse
+	8,  // 96: nearside.data.v1.DataService.GetDatabase:output_type -> nearside.data.v1.GetDatabaseResponse
+	10, // 97: nearside.data.v1.DataService.DeleteDatabase:output_type -> nearside.data.v1.DeleteDatabaseResponse
+	4,  // 98: nearside.data.v1.DataService.SetPlacement:output_type -> nearside.data.v1.SetPlacementResponse
+	12, // 99: nearside.data.v1.DataService.Execute:output_type -> nearside.data.v1.ExecuteResponse
+	14, // 100: nearside.data.v1.DataService.Query:output_type -> nearside.data.v1.QueryResponse
+	16, // 101: nearside.data.v1.DataService.QueryStream:output_type -> nearside.data.v1.QueryStreamResponse
+	18, // 102: nearside.data.v1.DataService.Transact:output_type -> nearside.data.v1.TransactResponse
+	20, // 103: nearside.data.v1.DataService.BatchInsert:output_type -> nearside.data.v1.BatchInsertResponse
+	22, // 104: nearside.data.v1.DataService.Get:output_type -> nearside.data.v1.GetResponse
+	24, // 105: nearside.data.v1.DataService.BatchGet:output_type -> nearside.data.v1.BatchGetResponse
+	26, // 106: nearside.data.v1.DataService.List:output_type -> nearside.data.v1.ListResponse
+	28, // 107: nearside.data.v1.DataService.Export:output_type -> nearside.data.v1.ExportResponse
+	30, // 108: nearside.data.v1.DataService.Migrate:output_type -> nearside.data.v1.MigrateResponse
+	32, // 109: nearside.data.v1.DataService.ListMigrations:output_type -> nearside.data.v1.ListMigrationsResponse
+	34, // 110: nearside.data.v1.DataService.Watch:output_type -> nearside.data.v1.WatchResponse
+	36, // 111: nearside.data.v1.DataService.WatchQuery:output_type -> nearside.data.v1.WatchQueryResponse
+	94, // [94:112] is the sub-list for method output_type
+	76, // [76:94] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_nearside_data_v1_data_service_proto_init() }
@@ -3051,7 +3224,7 @@ func file_nearside_data_v1_data_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_data_v1_data_service_proto_rawDesc), len(file_nearside_data_v1_data_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

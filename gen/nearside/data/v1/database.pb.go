@@ -37,9 +37,11 @@ type Database struct {
 	// The version that the answering node has.
 	Version uint64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	// Its tables, in GetDatabase only.
-	Tables        []*Table `protobuf:"bytes,6,rep,name=tables,proto3" json:"tables,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tables []*Table `protobuf:"bytes,6,rep,name=tables,proto3" json:"tables,omitempty"`
+	// The tables that fewer regions may hold, by name. There need be no such tables yet.
+	TablePlacements []*TablePlacement `protobuf:"bytes,7,rep,name=table_placements,json=tablePlacements,proto3" json:"table_placements,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Database) Reset() {
@@ -114,6 +116,68 @@ func (x *Database) GetTables() []*Table {
 	return nil
 }
 
+func (x *Database) GetTablePlacements() []*TablePlacement {
+	if x != nil {
+		return x.TablePlacements
+	}
+	return nil
+}
+
+// TablePlacement says which regions may hold a table.
+type TablePlacement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table's name, in any case.
+	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// The regions that may hold it, of those that may hold the database.
+	Regions       []string `protobuf:"bytes,2,rep,name=regions,proto3" json:"regions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TablePlacement) Reset() {
+	*x = TablePlacement{}
+	mi := &file_nearside_data_v1_database_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TablePlacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TablePlacement) ProtoMessage() {}
+
+func (x *TablePlacement) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_data_v1_database_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TablePlacement.ProtoReflect.Descriptor instead.
+func (*TablePlacement) Descriptor() ([]byte, []int) {
+	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TablePlacement) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *TablePlacement) GetRegions() []string {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
 // Table describes one table of a database.
 type Table struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -131,7 +195,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_nearside_data_v1_database_proto_msgTypes[1]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -143,7 +207,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_database_proto_msgTypes[1]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -156,7 +220,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{1}
+	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Table) GetName() string {
@@ -204,7 +268,7 @@ type TableColumn struct {
 
 func (x *TableColumn) Reset() {
 	*x = TableColumn{}
-	mi := &file_nearside_data_v1_database_proto_msgTypes[2]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +280,7 @@ func (x *TableColumn) String() string {
 func (*TableColumn) ProtoMessage() {}
 
 func (x *TableColumn) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_database_proto_msgTypes[2]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +293,7 @@ func (x *TableColumn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableColumn.ProtoReflect.Descriptor instead.
 func (*TableColumn) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{2}
+	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TableColumn) GetName() string {
@@ -275,7 +339,7 @@ type TableIndex struct {
 
 func (x *TableIndex) Reset() {
 	*x = TableIndex{}
-	mi := &file_nearside_data_v1_database_proto_msgTypes[3]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +351,7 @@ func (x *TableIndex) String() string {
 func (*TableIndex) ProtoMessage() {}
 
 func (x *TableIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_database_proto_msgTypes[3]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +364,7 @@ func (x *TableIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableIndex.ProtoReflect.Descriptor instead.
 func (*TableIndex) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{3}
+	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TableIndex) GetName() string {
@@ -343,7 +407,7 @@ type Migration struct {
 
 func (x *Migration) Reset() {
 	*x = Migration{}
-	mi := &file_nearside_data_v1_database_proto_msgTypes[4]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +419,7 @@ func (x *Migration) String() string {
 func (*Migration) ProtoMessage() {}
 
 func (x *Migration) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_data_v1_database_proto_msgTypes[4]
+	mi := &file_nearside_data_v1_database_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +432,7 @@ func (x *Migration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Migration.ProtoReflect.Descriptor instead.
 func (*Migration) Descriptor() ([]byte, []int) {
-	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{4}
+	return file_nearside_data_v1_database_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Migration) GetName() string {
@@ -410,7 +474,7 @@ var File_nearside_data_v1_database_proto protoreflect.FileDescriptor
 
 const file_nearside_data_v1_database_proto_rawDesc = "" +
 	"\n" +
-	"\x1fnearside/data/v1/database.proto\x12\x10nearside.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n" +
+	"\x1fnearside/data/v1/database.proto\x12\x10nearside.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x02\n" +
 	"\bDatabase\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12;\n" +
@@ -418,7 +482,11 @@ const file_nearside_data_v1_database_proto_rawDesc = "" +
 	"createTime\x12\x18\n" +
 	"\aregions\x18\x04 \x03(\tR\aregions\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\x04R\aversion\x12/\n" +
-	"\x06tables\x18\x06 \x03(\v2\x17.nearside.data.v1.TableR\x06tables\"\x9e\x01\n" +
+	"\x06tables\x18\x06 \x03(\v2\x17.nearside.data.v1.TableR\x06tables\x12K\n" +
+	"\x10table_placements\x18\a \x03(\v2 .nearside.data.v1.TablePlacementR\x0ftablePlacements\"@\n" +
+	"\x0eTablePlacement\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x18\n" +
+	"\aregions\x18\x02 \x03(\tR\aregions\"\x9e\x01\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\acolumns\x18\x02 \x03(\v2\x1d.nearside.data.v1.TableColumnR\acolumns\x12\x10\n" +
@@ -455,26 +523,28 @@ func file_nearside_data_v1_database_proto_rawDescGZIP() []byte {
 	return file_nearside_data_v1_database_proto_rawDescData
 }
 
-var file_nearside_data_v1_database_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_nearside_data_v1_database_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_nearside_data_v1_database_proto_goTypes = []any{
 	(*Database)(nil),              // 0: nearside.data.v1.Database
-	(*Table)(nil),                 // 1: nearside.data.v1.Table
-	(*TableColumn)(nil),           // 2: nearside.data.v1.TableColumn
-	(*TableIndex)(nil),            // 3: nearside.data.v1.TableIndex
-	(*Migration)(nil),             // 4: nearside.data.v1.Migration
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*TablePlacement)(nil),        // 1: nearside.data.v1.TablePlacement
+	(*Table)(nil),                 // 2: nearside.data.v1.Table
+	(*TableColumn)(nil),           // 3: nearside.data.v1.TableColumn
+	(*TableIndex)(nil),            // 4: nearside.data.v1.TableIndex
+	(*Migration)(nil),             // 5: nearside.data.v1.Migration
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_nearside_data_v1_database_proto_depIdxs = []int32{
-	5, // 0: nearside.data.v1.Database.create_time:type_name -> google.protobuf.Timestamp
-	1, // 1: nearside.data.v1.Database.tables:type_name -> nearside.data.v1.Table
-	2, // 2: nearside.data.v1.Table.columns:type_name -> nearside.data.v1.TableColumn
-	3, // 3: nearside.data.v1.Table.indexes:type_name -> nearside.data.v1.TableIndex
-	5, // 4: nearside.data.v1.Migration.apply_time:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6, // 0: nearside.data.v1.Database.create_time:type_name -> google.protobuf.Timestamp
+	2, // 1: nearside.data.v1.Database.tables:type_name -> nearside.data.v1.Table
+	1, // 2: nearside.data.v1.Database.table_placements:type_name -> nearside.data.v1.TablePlacement
+	3, // 3: nearside.data.v1.Table.columns:type_name -> nearside.data.v1.TableColumn
+	4, // 4: nearside.data.v1.Table.indexes:type_name -> nearside.data.v1.TableIndex
+	6, // 5: nearside.data.v1.Migration.apply_time:type_name -> google.protobuf.Timestamp
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_nearside_data_v1_database_proto_init() }
@@ -488,7 +558,7 @@ func file_nearside_data_v1_database_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_data_v1_database_proto_rawDesc), len(file_nearside_data_v1_database_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -119,11 +119,41 @@ const (
 	// out_of_range: the region's log no longer reaches back to the bookmark that a watch is to begin after. Read the rows again
 	// and watch from that read's bookmark. Metadata: {"version": "120", "oldest_version": "4711"}.
 	ErrorReason_ERROR_REASON_BOOKMARK_TOO_OLD ErrorReason = 50
-	// failed_precondition: the watched table was changed, rewritten or dropped, or what its rows were before is not known. Read
-	// the rows again and watch from that read's bookmark. Metadata: {"table": "users", "version": "120"}.
+	// failed_precondition: the watched table, or what a watched query reads, was changed, rewritten or dropped, or what its rows were
+	// before is not known. Read the rows again and watch from that read's bookmark; watch the query again. Metadata: {"table": "users",
+	// "version": "120"}; no table where it is a view.
 	ErrorReason_ERROR_REASON_SCHEMA_CHANGED ErrorReason = 51
 	// unavailable: the region ended a watch. Go on from the last bookmark.
 	ErrorReason_ERROR_REASON_WATCH_INTERRUPTED ErrorReason = 52
+	// unimplemented: a region cannot keep the answer of this statement up to date, or cannot answer it exactly by itself. Metadata:
+	// {"why": "volatile"}; the others are the reasons of nearside status --fallbacks.
+	ErrorReason_ERROR_REASON_STATEMENT_NOT_WATCHABLE ErrorReason = 53
+	// unauthenticated: there is no credential, or the name, the password or the key is wrong; which one is not said.
+	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 60
+	// unauthenticated: the access token has ended. Get another one with RefreshToken.
+	ErrorReason_ERROR_REASON_TOKEN_EXPIRED ErrorReason = 61
+	// unauthenticated: the credential is none of this mesh, or was revoked, or its account is disabled.
+	ErrorReason_ERROR_REASON_TOKEN_INVALID ErrorReason = 62
+	// permission_denied: the caller may not do this. Metadata: {"action": "/nearside.data.v1.DataService/Transact", "database":
+	// "shop", "policy": "default-deny"}.
+	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 63
+	// resource_exhausted: the caller, its address, the method or the database has had all calls that its limit allows.
+	// google.rpc.RetryInfo says when there is another one. Metadata: {"scope": "identity"}.
+	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 64
+	// permission_denied: there were too many wrong passwords. google.rpc.RetryInfo says when to try again.
+	ErrorReason_ERROR_REASON_ACCOUNT_LOCKED ErrorReason = 65
+	// failed_precondition: a table cannot take a name with another placement, for regions hold or lack it under its own. Metadata:
+	// {"table": "customers", "name": "people"}.
+	ErrorReason_ERROR_REASON_PLACEMENT_DIFFERS ErrorReason = 70
+	// permission_denied: only nodes of the mesh may call this, or not this node: its certificate has run out, or it is of another
+	// region than the call. Metadata: {"procedure": "/nearside.replication.v1.ReplicationService/Subscribe"}.
+	ErrorReason_ERROR_REASON_NODE_ONLY ErrorReason = 80
+	// unauthenticated: there is no such join token: it was never made, is spent, has expired or is of another region.
+	ErrorReason_ERROR_REASON_JOIN_TOKEN_INVALID ErrorReason = 81
+	// unavailable: a registered service has no endpoint that answers, or the one that was asked did not. google.rpc.RetryInfo says
+	// when to try again; whether the call was carried out is not known where "sent" is there. Metadata: {"service":
+	// "acme.echo.v1.EchoService", "sent": "true"}.
+	ErrorReason_ERROR_REASON_ENDPOINT_UNAVAILABLE ErrorReason = 90
 )
 
 // Enum value maps for ErrorReason.
@@ -172,6 +202,17 @@ var (
 		50: "ERROR_REASON_BOOKMARK_TOO_OLD",
 		51: "ERROR_REASON_SCHEMA_CHANGED",
 		52: "ERROR_REASON_WATCH_INTERRUPTED",
+		53: "ERROR_REASON_STATEMENT_NOT_WATCHABLE",
+		60: "ERROR_REASON_UNAUTHENTICATED",
+		61: "ERROR_REASON_TOKEN_EXPIRED",
+		62: "ERROR_REASON_TOKEN_INVALID",
+		63: "ERROR_REASON_PERMISSION_DENIED",
+		64: "ERROR_REASON_RATE_LIMITED",
+		65: "ERROR_REASON_ACCOUNT_LOCKED",
+		70: "ERROR_REASON_PLACEMENT_DIFFERS",
+		80: "ERROR_REASON_NODE_ONLY",
+		81: "ERROR_REASON_JOIN_TOKEN_INVALID",
+		90: "ERROR_REASON_ENDPOINT_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -217,6 +258,17 @@ var (
 		"ERROR_REASON_BOOKMARK_TOO_OLD":        50,
 		"ERROR_REASON_SCHEMA_CHANGED":          51,
 		"ERROR_REASON_WATCH_INTERRUPTED":       52,
+		"ERROR_REASON_STATEMENT_NOT_WATCHABLE": 53,
+		"ERROR_REASON_UNAUTHENTICATED":         60,
+		"ERROR_REASON_TOKEN_EXPIRED":           61,
+		"ERROR_REASON_TOKEN_INVALID":           62,
+		"ERROR_REASON_PERMISSION_DENIED":       63,
+		"ERROR_REASON_RATE_LIMITED":            64,
+		"ERROR_REASON_ACCOUNT_LOCKED":          65,
+		"ERROR_REASON_PLACEMENT_DIFFERS":       70,
+		"ERROR_REASON_NODE_ONLY":               80,
+		"ERROR_REASON_JOIN_TOKEN_INVALID":      81,
+		"ERROR_REASON_ENDPOINT_UNAVAILABLE":    90,
 	}
 )
 
@@ -251,7 +303,7 @@ var File_nearside_data_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xe2\v\n" +
+	"#nearside/data/v1/error_reason.proto\x12\x10nearside.data.v1*\xde\x0e\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_DATABASE_NOT_FOUND\x10\x01\x12 \n" +
@@ -296,7 +348,18 @@ const file_nearside_data_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_REQUEST_TOO_SLOW\x10'\x12!\n" +
 	"\x1dERROR_REASON_BOOKMARK_TOO_OLD\x102\x12\x1f\n" +
 	"\x1bERROR_REASON_SCHEMA_CHANGED\x103\x12\"\n" +
-	"\x1eERROR_REASON_WATCH_INTERRUPTED\x104B\xc8\x01\n" +
+	"\x1eERROR_REASON_WATCH_INTERRUPTED\x104\x12(\n" +
+	"$ERROR_REASON_STATEMENT_NOT_WATCHABLE\x105\x12 \n" +
+	"\x1cERROR_REASON_UNAUTHENTICATED\x10<\x12\x1e\n" +
+	"\x1aERROR_REASON_TOKEN_EXPIRED\x10=\x12\x1e\n" +
+	"\x1aERROR_REASON_TOKEN_INVALID\x10>\x12\"\n" +
+	"\x1eERROR_REASON_PERMISSION_DENIED\x10?\x12\x1d\n" +
+	"\x19ERROR_REASON_RATE_LIMITED\x10@\x12\x1f\n" +
+	"\x1bERROR_REASON_ACCOUNT_LOCKED\x10A\x12\"\n" +
+	"\x1eERROR_REASON_PLACEMENT_DIFFERS\x10F\x12\x1a\n" +
+	"\x16ERROR_REASON_NODE_ONLY\x10P\x12#\n" +
+	"\x1fERROR_REASON_JOIN_TOKEN_INVALID\x10Q\x12%\n" +
+	"!ERROR_REASON_ENDPOINT_UNAVAILABLE\x10ZB\xc8\x01\n" +
 	"\x14com.nearside.data.v1B\x10ErrorReasonProtoP\x01Z<github.com/nearside-dev/nearside/gen/nearside/data/v1;datav1\xa2\x02\x03NDX\xaa\x02\x10Nearside.Data.V1\xca\x02\x10Nearside\\Data\\V1\xe2\x02\x1cNearside\\Data\\V1\\GPBMetadata\xea\x02\x12Nearside::Data::V1b\x06proto3"
 
 var (

@@ -52,7 +52,9 @@ type CommitRecord struct {
 	// The W3C trace context of the request.
 	TraceParent string `protobuf:"bytes,13,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	// The migration that it applied, if it did.
-	Migration     *AppliedMigration `protobuf:"bytes,14,opt,name=migration,proto3" json:"migration,omitempty"`
+	Migration *AppliedMigration `protobuf:"bytes,14,opt,name=migration,proto3" json:"migration,omitempty"`
+	// Present where the primary left out what the region may not hold. It ends the encoded record; the log has none.
+	Withheld      *Withheld `protobuf:"bytes,20,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,12 +187,75 @@ func (x *CommitRecord) GetMigration() *AppliedMigration {
 	return nil
 }
 
+func (x *CommitRecord) GetWithheld() *Withheld {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
+// Withheld vouches for a record of which something was left out on its way to a region.
+type Withheld struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checksum of the record as the log has it, 16 bytes: what the next record follows.
+	Checksum []byte `protobuf:"bytes,1,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	// The first 16 bytes of the SHA-256 of what comes before this field in the encoded record.
+	BodyChecksum  []byte `protobuf:"bytes,2,opt,name=body_checksum,json=bodyChecksum,proto3" json:"body_checksum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withheld) Reset() {
+	*x = Withheld{}
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withheld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withheld) ProtoMessage() {}
+
+func (x *Withheld) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withheld.ProtoReflect.Descriptor instead.
+func (*Withheld) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Withheld) GetChecksum() []byte {
+	if x != nil {
+		return x.Checksum
+	}
+	return nil
+}
+
+func (x *Withheld) GetBodyChecksum() []byte {
+	if x != nil {
+		return x.BodyChecksum
+	}
+	return nil
+}
+
 // TableChange is the final state of the rows of one table that a commit touched.
 type TableChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The table.
 	TableId uint32 `protobuf:"varint,1,opt,name=table_id,json=tableId,proto3" json:"table_id,omitempty"`
-	// The table's set-sum after the commit, 16 bytes: the sum modulo 2^128 of a hash of key and value of all its rows.
+	// The table's set-sum after the commit, 16 bytes: the sum modulo 2^128 of a hash of key and value of all its rows. A commit that
+	// drops a column has this also where it changes no row: the sum is another one.
 	Sum []byte `protobuf:"bytes,2,opt,name=sum,proto3" json:"sum,omitempty"`
 	// The table's row count after the commit.
 	RowCount uint64 `protobuf:"varint,3,opt,name=row_count,json=rowCount,proto3" json:"row_count,omitempty"`
@@ -205,7 +270,7 @@ type TableChange struct {
 
 func (x *TableChange) Reset() {
 	*x = TableChange{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[1]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +282,7 @@ func (x *TableChange) String() string {
 func (*TableChange) ProtoMessage() {}
 
 func (x *TableChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[1]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +295,7 @@ func (x *TableChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableChange.ProtoReflect.Descriptor instead.
 func (*TableChange) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TableChange) GetTableId() uint32 {
@@ -281,7 +346,7 @@ type RowChange struct {
 
 func (x *RowChange) Reset() {
 	*x = RowChange{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[2]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +358,7 @@ func (x *RowChange) String() string {
 func (*RowChange) ProtoMessage() {}
 
 func (x *RowChange) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[2]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +371,7 @@ func (x *RowChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowChange.ProtoReflect.Descriptor instead.
 func (*RowChange) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RowChange) GetKey() []byte {
@@ -336,7 +401,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[3]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +413,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[3]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +426,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Sequence) GetTableId() uint32 {
@@ -393,7 +458,7 @@ type AppliedMigration struct {
 
 func (x *AppliedMigration) Reset() {
 	*x = AppliedMigration{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[4]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +470,7 @@ func (x *AppliedMigration) String() string {
 func (*AppliedMigration) ProtoMessage() {}
 
 func (x *AppliedMigration) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[4]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +483,7 @@ func (x *AppliedMigration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedMigration.ProtoReflect.Descriptor instead.
 func (*AppliedMigration) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AppliedMigration) GetOrdinal() uint32 {
@@ -452,14 +517,19 @@ type Catalog struct {
 	// The rows of sqlite_schema.
 	Objects []*Catalog_Object `protobuf:"bytes,3,rep,name=objects,proto3" json:"objects,omitempty"`
 	// The tables.
-	Tables        []*Catalog_Table `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	Tables []*Catalog_Table `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	// Whether objects and tables were left out, because the region may not hold them.
+	Partial bool `protobuf:"varint,5,opt,name=partial,proto3" json:"partial,omitempty"`
+	// All rows of the primary's sqlite_schema as they are in its file, in the order of their rowids: objects, and what objects
+	// leaves out. Empty where it is not told: then only the primary can answer what sqlite_schema holds.
+	Schema        []*Catalog_SchemaRow `protobuf:"bytes,6,rep,name=schema,proto3" json:"schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Catalog) Reset() {
 	*x = Catalog{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[5]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +541,7 @@ func (x *Catalog) String() string {
 func (*Catalog) ProtoMessage() {}
 
 func (x *Catalog) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[5]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +554,7 @@ func (x *Catalog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog.ProtoReflect.Descriptor instead.
 func (*Catalog) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Catalog) GetVersion() uint64 {
@@ -515,6 +585,93 @@ func (x *Catalog) GetTables() []*Catalog_Table {
 	return nil
 }
 
+func (x *Catalog) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+func (x *Catalog) GetSchema() []*Catalog_SchemaRow {
+	if x != nil {
+		return x.Schema
+	}
+	return nil
+}
+
+// SchemaRow is one row of the primary's sqlite_schema.
+type Catalog_SchemaRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its rowid.
+	Rowid int64 `protobuf:"varint,1,opt,name=rowid,proto3" json:"rowid,omitempty"`
+	// The page of the primary's file where the table or index begins; 0 for views and triggers.
+	RootPage int64 `protobuf:"varint,2,opt,name=root_page,json=rootPage,proto3" json:"root_page,omitempty"`
+	// The index of its object in objects plus one; 0 where it is none of them.
+	Object uint32 `protobuf:"varint,3,opt,name=object,proto3" json:"object,omitempty"`
+	// The rest of the row where object is 0: the engine's own tables, SQLite's, automatic indexes.
+	Own           *Catalog_Object `protobuf:"bytes,4,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Catalog_SchemaRow) Reset() {
+	*x = Catalog_SchemaRow{}
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Catalog_SchemaRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Catalog_SchemaRow) ProtoMessage() {}
+
+func (x *Catalog_SchemaRow) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Catalog_SchemaRow.ProtoReflect.Descriptor instead.
+func (*Catalog_SchemaRow) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{6, 0}
+}
+
+func (x *Catalog_SchemaRow) GetRowid() int64 {
+	if x != nil {
+		return x.Rowid
+	}
+	return 0
+}
+
+func (x *Catalog_SchemaRow) GetRootPage() int64 {
+	if x != nil {
+		return x.RootPage
+	}
+	return 0
+}
+
+func (x *Catalog_SchemaRow) GetObject() uint32 {
+	if x != nil {
+		return x.Object
+	}
+	return 0
+}
+
+func (x *Catalog_SchemaRow) GetOwn() *Catalog_Object {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
 // Object is one row of sqlite_schema.
 type Catalog_Object struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -532,7 +689,7 @@ type Catalog_Object struct {
 
 func (x *Catalog_Object) Reset() {
 	*x = Catalog_Object{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[6]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +701,7 @@ func (x *Catalog_Object) String() string {
 func (*Catalog_Object) ProtoMessage() {}
 
 func (x *Catalog_Object) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[6]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +714,7 @@ func (x *Catalog_Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog_Object.ProtoReflect.Descriptor instead.
 func (*Catalog_Object) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{5, 0}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{6, 1}
 }
 
 func (x *Catalog_Object) GetType() string {
@@ -610,14 +767,17 @@ type Catalog_Table struct {
 	// The columns.
 	Columns []*Catalog_Column `protobuf:"bytes,9,rep,name=columns,proto3" json:"columns,omitempty"`
 	// The indexes that a replica keeps.
-	Indexes       []*Catalog_Index `protobuf:"bytes,10,rep,name=indexes,proto3" json:"indexes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Indexes []*Catalog_Index `protobuf:"bytes,10,rep,name=indexes,proto3" json:"indexes,omitempty"`
+	// Whether rows that were written before may hold values of columns that the table no longer has. They count for nothing, in
+	// sums neither.
+	ColumnsDropped bool `protobuf:"varint,11,opt,name=columns_dropped,json=columnsDropped,proto3" json:"columns_dropped,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Catalog_Table) Reset() {
 	*x = Catalog_Table{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[7]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +789,7 @@ func (x *Catalog_Table) String() string {
 func (*Catalog_Table) ProtoMessage() {}
 
 func (x *Catalog_Table) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[7]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +802,7 @@ func (x *Catalog_Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog_Table.ProtoReflect.Descriptor instead.
 func (*Catalog_Table) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{5, 1}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{6, 2}
 }
 
 func (x *Catalog_Table) GetId() uint32 {
@@ -715,6 +875,13 @@ func (x *Catalog_Table) GetIndexes() []*Catalog_Index {
 	return nil
 }
 
+func (x *Catalog_Table) GetColumnsDropped() bool {
+	if x != nil {
+		return x.ColumnsDropped
+	}
+	return false
+}
+
 // KeyPart is one column of a key or an index.
 type Catalog_KeyPart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -730,7 +897,7 @@ type Catalog_KeyPart struct {
 
 func (x *Catalog_KeyPart) Reset() {
 	*x = Catalog_KeyPart{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[8]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +909,7 @@ func (x *Catalog_KeyPart) String() string {
 func (*Catalog_KeyPart) ProtoMessage() {}
 
 func (x *Catalog_KeyPart) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[8]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +922,7 @@ func (x *Catalog_KeyPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog_KeyPart.ProtoReflect.Descriptor instead.
 func (*Catalog_KeyPart) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{5, 2}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{6, 3}
 }
 
 func (x *Catalog_KeyPart) GetColumn() uint32 {
@@ -806,7 +973,7 @@ type Catalog_Column struct {
 
 func (x *Catalog_Column) Reset() {
 	*x = Catalog_Column{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[9]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +985,7 @@ func (x *Catalog_Column) String() string {
 func (*Catalog_Column) ProtoMessage() {}
 
 func (x *Catalog_Column) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[9]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +998,7 @@ func (x *Catalog_Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog_Column.ProtoReflect.Descriptor instead.
 func (*Catalog_Column) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{5, 3}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{6, 4}
 }
 
 func (x *Catalog_Column) GetId() uint32 {
@@ -916,7 +1083,7 @@ type Catalog_Index struct {
 
 func (x *Catalog_Index) Reset() {
 	*x = Catalog_Index{}
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[10]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1095,7 @@ func (x *Catalog_Index) String() string {
 func (*Catalog_Index) ProtoMessage() {}
 
 func (x *Catalog_Index) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_record_proto_msgTypes[10]
+	mi := &file_nearside_replication_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1108,7 @@ func (x *Catalog_Index) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog_Index.ProtoReflect.Descriptor instead.
 func (*Catalog_Index) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{5, 4}
+	return file_nearside_replication_v1_record_proto_rawDescGZIP(), []int{6, 5}
 }
 
 func (x *Catalog_Index) GetId() uint32 {
@@ -983,7 +1150,7 @@ var File_nearside_replication_v1_record_proto protoreflect.FileDescriptor
 
 const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"$nearside/replication/v1/record.proto\x12\x17nearside.replication.v1\x1a\x1cnearside/data/v1/value.proto\"\xeb\x04\n" +
+	"$nearside/replication/v1/record.proto\x12\x17nearside.replication.v1\x1a\x1cnearside/data/v1/value.proto\"\xaa\x05\n" +
 	"\fCommitRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12+\n" +
@@ -999,7 +1166,11 @@ const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\x0fidempotency_key\x18\v \x01(\tR\x0eidempotencyKey\x12!\n" +
 	"\frequest_hash\x18\f \x01(\fR\vrequestHash\x12!\n" +
 	"\ftrace_parent\x18\r \x01(\tR\vtraceParent\x12G\n" +
-	"\tmigration\x18\x0e \x01(\v2).nearside.replication.v1.AppliedMigrationR\tmigration\"\xab\x01\n" +
+	"\tmigration\x18\x0e \x01(\v2).nearside.replication.v1.AppliedMigrationR\tmigration\x12=\n" +
+	"\bwithheld\x18\x14 \x01(\v2!.nearside.replication.v1.WithheldR\bwithheld\"K\n" +
+	"\bWithheld\x12\x1a\n" +
+	"\bchecksum\x18\x01 \x01(\fR\bchecksum\x12#\n" +
+	"\rbody_checksum\x18\x02 \x01(\fR\fbodyChecksum\"\xab\x01\n" +
 	"\vTableChange\x12\x19\n" +
 	"\btable_id\x18\x01 \x01(\rR\atableId\x12\x10\n" +
 	"\x03sum\x18\x02 \x01(\fR\x03sum\x12\x1b\n" +
@@ -1017,17 +1188,24 @@ const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\x10AppliedMigration\x12\x18\n" +
 	"\aordinal\x18\x01 \x01(\rR\aordinal\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\bchecksum\x18\x03 \x01(\fR\bchecksum\"\xa9\t\n" +
+	"\bchecksum\x18\x03 \x01(\fR\bchecksum\"\xc4\v\n" +
 	"\aCatalog\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x17\n" +
 	"\anext_id\x18\x02 \x01(\rR\x06nextId\x12A\n" +
 	"\aobjects\x18\x03 \x03(\v2'.nearside.replication.v1.Catalog.ObjectR\aobjects\x12>\n" +
-	"\x06tables\x18\x04 \x03(\v2&.nearside.replication.v1.Catalog.TableR\x06tables\x1aX\n" +
+	"\x06tables\x18\x04 \x03(\v2&.nearside.replication.v1.Catalog.TableR\x06tables\x12\x18\n" +
+	"\apartial\x18\x05 \x01(\bR\apartial\x12B\n" +
+	"\x06schema\x18\x06 \x03(\v2*.nearside.replication.v1.Catalog.SchemaRowR\x06schema\x1a\x91\x01\n" +
+	"\tSchemaRow\x12\x14\n" +
+	"\x05rowid\x18\x01 \x01(\x03R\x05rowid\x12\x1b\n" +
+	"\troot_page\x18\x02 \x01(\x03R\brootPage\x12\x16\n" +
+	"\x06object\x18\x03 \x01(\rR\x06object\x129\n" +
+	"\x03own\x18\x04 \x01(\v2'.nearside.replication.v1.Catalog.ObjectR\x03own\x1aX\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05table\x18\x03 \x01(\tR\x05table\x12\x10\n" +
-	"\x03sql\x18\x04 \x01(\tR\x03sql\x1a\x8c\x03\n" +
+	"\x03sql\x18\x04 \x01(\tR\x03sql\x1a\xb5\x03\n" +
 	"\x05Table\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12#\n" +
@@ -1040,7 +1218,8 @@ const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\x03key\x18\b \x03(\v2(.nearside.replication.v1.Catalog.KeyPartR\x03key\x12A\n" +
 	"\acolumns\x18\t \x03(\v2'.nearside.replication.v1.Catalog.ColumnR\acolumns\x12@\n" +
 	"\aindexes\x18\n" +
-	" \x03(\v2&.nearside.replication.v1.Catalog.IndexR\aindexes\x1aS\n" +
+	" \x03(\v2&.nearside.replication.v1.Catalog.IndexR\aindexes\x12'\n" +
+	"\x0fcolumns_dropped\x18\v \x01(\bR\x0ecolumnsDropped\x1aS\n" +
 	"\aKeyPart\x12\x16\n" +
 	"\x06column\x18\x01 \x01(\rR\x06column\x12\x1c\n" +
 	"\tcollation\x18\x02 \x01(\rR\tcollation\x12\x12\n" +
@@ -1075,39 +1254,44 @@ func file_nearside_replication_v1_record_proto_rawDescGZIP() []byte {
 	return file_nearside_replication_v1_record_proto_rawDescData
 }
 
-var file_nearside_replication_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_nearside_replication_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_nearside_replication_v1_record_proto_goTypes = []any{
-	(*CommitRecord)(nil),     // 0: nearside.replication.v1.CommitRecord
-	(*TableChange)(nil),      // 1: nearside.replication.v1.TableChange
-	(*RowChange)(nil),        // 2: nearside.replication.v1.RowChange
-	(*Sequence)(nil),         // 3: nearside.replication.v1.Sequence
-	(*AppliedMigration)(nil), // 4: nearside.replication.v1.AppliedMigration
-	(*Catalog)(nil),          // 5: nearside.replication.v1.Catalog
-	(*Catalog_Object)(nil),   // 6: nearside.replication.v1.Catalog.Object
-	(*Catalog_Table)(nil),    // 7: nearside.replication.v1.Catalog.Table
-	(*Catalog_KeyPart)(nil),  // 8: nearside.replication.v1.Catalog.KeyPart
-	(*Catalog_Column)(nil),   // 9: nearside.replication.v1.Catalog.Column
-	(*Catalog_Index)(nil),    // 10: nearside.replication.v1.Catalog.Index
-	(*v1.Value)(nil),         // 11: nearside.data.v1.Value
+	(*CommitRecord)(nil),      // 0: nearside.replication.v1.CommitRecord
+	(*Withheld)(nil),          // 1: nearside.replication.v1.Withheld
+	(*TableChange)(nil),       // 2: nearside.replication.v1.TableChange
+	(*RowChange)(nil),         // 3: nearside.replication.v1.RowChange
+	(*Sequence)(nil),          // 4: nearside.replication.v1.Sequence
+	(*AppliedMigration)(nil),  // 5: nearside.replication.v1.AppliedMigration
+	(*Catalog)(nil),           // 6: nearside.replication.v1.Catalog
+	(*Catalog_SchemaRow)(nil), // 7: nearside.replication.v1.Catalog.SchemaRow
+	(*Catalog_Object)(nil),    // 8: nearside.replication.v1.Catalog.Object
+	(*Catalog_Table)(nil),     // 9: nearside.replication.v1.Catalog.Table
+	(*Catalog_KeyPart)(nil),   // 10: nearside.replication.v1.Catalog.KeyPart
+	(*Catalog_Column)(nil),    // 11: nearside.replication.v1.Catalog.Column
+	(*Catalog_Index)(nil),     // 12: nearside.replication.v1.Catalog.Index
+	(*v1.Value)(nil),          // 13: nearside.data.v1.Value
 }
 var file_nearside_replication_v1_record_proto_depIdxs = []int32{
-	5,  // 0: nearside.replication.v1.CommitRecord.catalog:type_name -> nearside.replication.v1.Catalog
-	1,  // 1: nearside.replication.v1.CommitRecord.tables:type_name -> nearside.replication.v1.TableChange
-	3,  // 2: nearside.replication.v1.CommitRecord.sequences:type_name -> nearside.replication.v1.Sequence
-	4,  // 3: nearside.replication.v1.CommitRecord.migration:type_name -> nearside.replication.v1.AppliedMigration
-	2,  // 4: nearside.replication.v1.TableChange.rows:type_name -> nearside.replication.v1.RowChange
-	6,  // 5: nearside.replication.v1.Catalog.objects:type_name -> nearside.replication.v1.Catalog.Object
-	7,  // 6: nearside.replication.v1.Catalog.tables:type_name -> nearside.replication.v1.Catalog.Table
-	8,  // 7: nearside.replication.v1.Catalog.Table.key:type_name -> nearside.replication.v1.Catalog.KeyPart
-	9,  // 8: nearside.replication.v1.Catalog.Table.columns:type_name -> nearside.replication.v1.Catalog.Column
-	10, // 9: nearside.replication.v1.Catalog.Table.indexes:type_name -> nearside.replication.v1.Catalog.Index
-	11, // 10: nearside.replication.v1.Catalog.Column.fill:type_name -> nearside.data.v1.Value
-	8,  // 11: nearside.replication.v1.Catalog.Index.parts:type_name -> nearside.replication.v1.Catalog.KeyPart
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	6,  // 0: nearside.replication.v1.CommitRecord.catalog:type_name -> nearside.replication.v1.Catalog
+	2,  // 1: nearside.replication.v1.CommitRecord.tables:type_name -> nearside.replication.v1.TableChange
+	4,  // 2: nearside.replication.v1.CommitRecord.sequences:type_name -> nearside.replication.v1.Sequence
+	5,  // 3: nearside.replication.v1.CommitRecord.migration:type_name -> nearside.replication.v1.AppliedMigration
+	1,  // 4: nearside.replication.v1.CommitRecord.withheld:type_name -> nearside.replication.v1.Withheld
+	3,  // 5: nearside.replication.v1.TableChange.rows:type_name -> nearside.replication.v1.RowChange
+	8,  // 6: nearside.replication.v1.Catalog.objects:type_name -> nearside.replication.v1.Catalog.Object
+	9,  // 7: nearside.replication.v1.Catalog.tables:type_name -> nearside.replication.v1.Catalog.Table
+	7,  // 8: nearside.replication.v1.Catalog.schema:type_name -> nearside.replication.v1.Catalog.SchemaRow
+	8,  // 9: nearside.replication.v1.Catalog.SchemaRow.own:type_name -> nearside.replication.v1.Catalog.Object
+	10, // 10: nearside.replication.v1.Catalog.Table.key:type_name -> nearside.replication.v1.Catalog.KeyPart
+	11, // 11: nearside.replication.v1.Catalog.Table.columns:type_name -> nearside.replication.v1.Catalog.Column
+	12, // 12: nearside.replication.v1.Catalog.Table.indexes:type_name -> nearside.replication.v1.Catalog.Index
+	13, // 13: nearside.replication.v1.Catalog.Column.fill:type_name -> nearside.data.v1.Value
+	10, // 14: nearside.replication.v1.Catalog.Index.parts:type_name -> nearside.replication.v1.Catalog.KeyPart
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_nearside_replication_v1_record_proto_init() }
@@ -1115,15 +1299,15 @@ func file_nearside_replication_v1_record_proto_init() {
 	if File_nearside_replication_v1_record_proto != nil {
 		return
 	}
-	file_nearside_replication_v1_record_proto_msgTypes[2].OneofWrappers = []any{}
 	file_nearside_replication_v1_record_proto_msgTypes[3].OneofWrappers = []any{}
+	file_nearside_replication_v1_record_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_replication_v1_record_proto_rawDesc), len(file_nearside_replication_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -40,6 +40,8 @@ const (
 	// The log still reaches back that far, but it is so long that a snapshot is cheaper. Said only to sidecars with the
 	// capability "snapshot".
 	Refusal_REASON_FAR_BEHIND Refusal_Reason = 6
+	// The region may not hold the database, or the sidecar lacks the capability "placement" and may not hold all of it.
+	Refusal_REASON_NOT_PLACED Refusal_Reason = 7
 )
 
 // Enum value maps for Refusal_Reason.
@@ -52,6 +54,7 @@ var (
 		4: "REASON_TRIMMED",
 		5: "REASON_UNAVAILABLE",
 		6: "REASON_FAR_BEHIND",
+		7: "REASON_NOT_PLACED",
 	}
 	Refusal_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":    0,
@@ -61,6 +64,7 @@ var (
 		"REASON_TRIMMED":        4,
 		"REASON_UNAVAILABLE":    5,
 		"REASON_FAR_BEHIND":     6,
+		"REASON_NOT_PLACED":     7,
 	}
 )
 
@@ -88,7 +92,7 @@ func (x Refusal_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal_Reason.Descriptor instead.
 func (Refusal_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{9, 0}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // SubscribeRequest is a sidecar's message.
@@ -223,6 +227,7 @@ type SubscribeResponse struct {
 	//	*SubscribeResponse_Records
 	//	*SubscribeResponse_Heartbeat
 	//	*SubscribeResponse_Refusal
+	//	*SubscribeResponse_Placement
 	Message       isSubscribeResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -301,6 +306,15 @@ func (x *SubscribeResponse) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *SubscribeResponse) GetPlacement() *Placement {
+	if x != nil {
+		if x, ok := x.Message.(*SubscribeResponse_Placement); ok {
+			return x.Placement
+		}
+	}
+	return nil
+}
+
 type isSubscribeResponse_Message interface {
 	isSubscribeResponse_Message()
 }
@@ -325,6 +339,11 @@ type SubscribeResponse_Refusal struct {
 	Refusal *Refusal `protobuf:"bytes,4,opt,name=refusal,proto3,oneof"`
 }
 
+type SubscribeResponse_Placement struct {
+	// What the region may hold of a database has changed.
+	Placement *Placement `protobuf:"bytes,5,opt,name=placement,proto3,oneof"`
+}
+
 func (*SubscribeResponse_Welcome) isSubscribeResponse_Message() {}
 
 func (*SubscribeResponse_Records) isSubscribeResponse_Message() {}
@@ -332,6 +351,8 @@ func (*SubscribeResponse_Records) isSubscribeResponse_Message() {}
 func (*SubscribeResponse_Heartbeat) isSubscribeResponse_Message() {}
 
 func (*SubscribeResponse_Refusal) isSubscribeResponse_Message() {}
+
+func (*SubscribeResponse_Placement) isSubscribeResponse_Message() {}
 
 // Hello introduces a sidecar.
 type Hello struct {
@@ -498,7 +519,9 @@ type Follow struct {
 	// The version of that record; 0 for none.
 	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// The checksum of that record, 16 bytes; empty for none.
-	Checksum      []byte `protobuf:"bytes,4,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	Checksum []byte `protobuf:"bytes,4,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	// The names that the copy was last told are withheld from its region.
+	Withheld      []string `protobuf:"bytes,5,rep,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -561,6 +584,87 @@ func (x *Follow) GetChecksum() []byte {
 	return nil
 }
 
+func (x *Follow) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
+// Placement says which tables of a database the region may not hold. Sent between two records, to sidecars with the capability
+// "placement": what they have of such a table they delete, and what they may hold from here on they copy.
+type Placement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The database.
+	DatabaseId uint32 `protobuf:"varint,1,opt,name=database_id,json=databaseId,proto3" json:"database_id,omitempty"`
+	// The version of the record before.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The names that are withheld, in lower case, ascending. There need be no tables of these names yet.
+	Withheld []string `protobuf:"bytes,3,rep,name=withheld,proto3" json:"withheld,omitempty"`
+	// What the region may know of the schema at the version; absent where there is no schema yet.
+	Catalog       *Catalog `protobuf:"bytes,4,opt,name=catalog,proto3" json:"catalog,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Placement) GetDatabaseId() uint32 {
+	if x != nil {
+		return x.DatabaseId
+	}
+	return 0
+}
+
+func (x *Placement) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Placement) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
+func (x *Placement) GetCatalog() *Catalog {
+	if x != nil {
+		return x.Catalog
+	}
+	return nil
+}
+
 // Unfollow stops a database's records.
 type Unfollow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -572,7 +676,7 @@ type Unfollow struct {
 
 func (x *Unfollow) Reset() {
 	*x = Unfollow{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[5]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +688,7 @@ func (x *Unfollow) String() string {
 func (*Unfollow) ProtoMessage() {}
 
 func (x *Unfollow) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[5]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +701,7 @@ func (x *Unfollow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unfollow.ProtoReflect.Descriptor instead.
 func (*Unfollow) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{5}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Unfollow) GetDatabaseId() uint32 {
@@ -618,7 +722,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[6]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +734,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[6]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +747,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{6}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ping) GetSentNanos() int64 {
@@ -668,7 +772,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[7]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +784,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[7]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +797,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{7}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Records) GetDatabaseId() uint32 {
@@ -730,7 +834,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[8]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +846,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[8]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +859,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{8}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Heartbeat) GetEchoedNanos() int64 {
@@ -787,7 +891,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[9]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +903,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[9]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +916,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{9}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Refusal) GetDatabaseId() uint32 {
@@ -851,7 +955,7 @@ type LogPosition struct {
 
 func (x *LogPosition) Reset() {
 	*x = LogPosition{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +967,7 @@ func (x *LogPosition) String() string {
 func (*LogPosition) ProtoMessage() {}
 
 func (x *LogPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[10]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +980,7 @@ func (x *LogPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
 func (*LogPosition) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{10}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogPosition) GetEpoch() uint32 {
@@ -908,14 +1012,16 @@ type SnapshotRequest struct {
 	// The tables to send; none means all.
 	TableIds []uint32 `protobuf:"varint,2,rep,packed,name=table_ids,json=tableIds,proto3" json:"table_ids,omitempty"`
 	// Where an earlier call was cut; absent to begin anew.
-	Resume        *SnapshotRequest_Resume `protobuf:"bytes,3,opt,name=resume,proto3" json:"resume,omitempty"`
+	Resume *SnapshotRequest_Resume `protobuf:"bytes,3,opt,name=resume,proto3" json:"resume,omitempty"`
+	// The sidecar's region. What it may not hold is not sent; without a region, nothing that is limited to some.
+	Region        string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[11]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1033,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[11]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1046,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{11}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotRequest) GetDatabaseId() uint32 {
@@ -964,6 +1070,13 @@ func (x *SnapshotRequest) GetResume() *SnapshotRequest_Resume {
 	return nil
 }
 
+func (x *SnapshotRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
 // SnapshotResponse is a part of a snapshot.
 type SnapshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -983,7 +1096,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[12]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1108,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[12]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1121,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{12}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotResponse) GetMessage() isSnapshotResponse_Message {
@@ -1110,14 +1223,16 @@ type SnapshotBegin struct {
 	// The schema there.
 	Catalog *Catalog `protobuf:"bytes,2,opt,name=catalog,proto3" json:"catalog,omitempty"`
 	// How many rows will come, about.
-	RowCount      uint64 `protobuf:"varint,3,opt,name=row_count,json=rowCount,proto3" json:"row_count,omitempty"`
+	RowCount uint64 `protobuf:"varint,3,opt,name=row_count,json=rowCount,proto3" json:"row_count,omitempty"`
+	// The names that are withheld, in lower case, ascending.
+	Withheld      []string `protobuf:"bytes,4,rep,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotBegin) Reset() {
 	*x = SnapshotBegin{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[13]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1244,7 @@ func (x *SnapshotBegin) String() string {
 func (*SnapshotBegin) ProtoMessage() {}
 
 func (x *SnapshotBegin) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[13]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1257,7 @@ func (x *SnapshotBegin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotBegin.ProtoReflect.Descriptor instead.
 func (*SnapshotBegin) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{13}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotBegin) GetPosition() *LogPosition {
@@ -1166,6 +1281,13 @@ func (x *SnapshotBegin) GetRowCount() uint64 {
 	return 0
 }
 
+func (x *SnapshotBegin) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
 // SnapshotChunk is a run of rows of one table, read in one transaction. It has all rows of the table from the end of the
 // chunk before to its own last key, or to the table's end.
 type SnapshotChunk struct {
@@ -1184,7 +1306,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[14]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1318,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[14]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1331,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{14}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotChunk) GetTableId() uint32 {
@@ -1255,7 +1377,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[15]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1389,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[15]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1402,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{15}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotDone) GetPosition() *LogPosition {
@@ -1315,7 +1437,7 @@ type SnapshotRestart struct {
 
 func (x *SnapshotRestart) Reset() {
 	*x = SnapshotRestart{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[16]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1449,7 @@ func (x *SnapshotRestart) String() string {
 func (*SnapshotRestart) ProtoMessage() {}
 
 func (x *SnapshotRestart) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[16]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1462,7 @@ func (x *SnapshotRestart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRestart.ProtoReflect.Descriptor instead.
 func (*SnapshotRestart) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{16}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotRestart) GetMessage() string {
@@ -1365,7 +1487,7 @@ type Heartbeat_Published struct {
 
 func (x *Heartbeat_Published) Reset() {
 	*x = Heartbeat_Published{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[17]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1499,7 @@ func (x *Heartbeat_Published) String() string {
 func (*Heartbeat_Published) ProtoMessage() {}
 
 func (x *Heartbeat_Published) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[17]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1512,7 @@ func (x *Heartbeat_Published) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat_Published.ProtoReflect.Descriptor instead.
 func (*Heartbeat_Published) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{8, 0}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *Heartbeat_Published) GetDatabaseId() uint32 {
@@ -1426,14 +1548,16 @@ type SnapshotRequest_Resume struct {
 	// Whether that chunk was the last of its table.
 	TableDone bool `protobuf:"varint,4,opt,name=table_done,json=tableDone,proto3" json:"table_done,omitempty"`
 	// The last of the records that followed the rows; absent while rows come.
-	Records       *LogPosition `protobuf:"bytes,5,opt,name=records,proto3" json:"records,omitempty"`
+	Records *LogPosition `protobuf:"bytes,5,opt,name=records,proto3" json:"records,omitempty"`
+	// The names that its Begin said are withheld.
+	Withheld      []string `protobuf:"bytes,6,rep,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotRequest_Resume) Reset() {
 	*x = SnapshotRequest_Resume{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[18]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1569,7 @@ func (x *SnapshotRequest_Resume) String() string {
 func (*SnapshotRequest_Resume) ProtoMessage() {}
 
 func (x *SnapshotRequest_Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[18]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1582,7 @@ func (x *SnapshotRequest_Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest_Resume.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest_Resume) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{11, 0}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *SnapshotRequest_Resume) GetBegin() *LogPosition {
@@ -1496,6 +1620,13 @@ func (x *SnapshotRequest_Resume) GetRecords() *LogPosition {
 	return nil
 }
 
+func (x *SnapshotRequest_Resume) GetWithheld() []string {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
 // Row is one row.
 type SnapshotChunk_Row struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1511,7 +1642,7 @@ type SnapshotChunk_Row struct {
 
 func (x *SnapshotChunk_Row) Reset() {
 	*x = SnapshotChunk_Row{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[19]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1654,7 @@ func (x *SnapshotChunk_Row) String() string {
 func (*SnapshotChunk_Row) ProtoMessage() {}
 
 func (x *SnapshotChunk_Row) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[19]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1667,7 @@ func (x *SnapshotChunk_Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk_Row.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk_Row) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{14, 0}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *SnapshotChunk_Row) GetKey() []byte {
@@ -1575,7 +1706,7 @@ type SnapshotDone_TableSum struct {
 
 func (x *SnapshotDone_TableSum) Reset() {
 	*x = SnapshotDone_TableSum{}
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[20]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1718,7 @@ func (x *SnapshotDone_TableSum) String() string {
 func (*SnapshotDone_TableSum) ProtoMessage() {}
 
 func (x *SnapshotDone_TableSum) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[20]
+	mi := &file_nearside_replication_v1_replication_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1731,7 @@ func (x *SnapshotDone_TableSum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone_TableSum.ProtoReflect.Descriptor instead.
 func (*SnapshotDone_TableSum) Descriptor() ([]byte, []int) {
-	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{15, 0}
+	return file_nearside_replication_v1_replication_service_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *SnapshotDone_TableSum) GetTableId() uint32 {
@@ -1634,12 +1765,13 @@ const file_nearside_replication_v1_replication_service_proto_rawDesc = "" +
 	"\x06follow\x18\x02 \x01(\v2\x1f.nearside.replication.v1.FollowH\x00R\x06follow\x12?\n" +
 	"\bunfollow\x18\x03 \x01(\v2!.nearside.replication.v1.UnfollowH\x00R\bunfollow\x123\n" +
 	"\x04ping\x18\x04 \x01(\v2\x1d.nearside.replication.v1.PingH\x00R\x04pingB\t\n" +
-	"\amessage\"\x9c\x02\n" +
+	"\amessage\"\xe0\x02\n" +
 	"\x11SubscribeResponse\x12<\n" +
 	"\awelcome\x18\x01 \x01(\v2 .nearside.replication.v1.WelcomeH\x00R\awelcome\x12<\n" +
 	"\arecords\x18\x02 \x01(\v2 .nearside.replication.v1.RecordsH\x00R\arecords\x12B\n" +
 	"\theartbeat\x18\x03 \x01(\v2\".nearside.replication.v1.HeartbeatH\x00R\theartbeat\x12<\n" +
-	"\arefusal\x18\x04 \x01(\v2 .nearside.replication.v1.RefusalH\x00R\arefusalB\t\n" +
+	"\arefusal\x18\x04 \x01(\v2 .nearside.replication.v1.RefusalH\x00R\arefusal\x12B\n" +
+	"\tplacement\x18\x05 \x01(\v2\".nearside.replication.v1.PlacementH\x00R\tplacementB\t\n" +
 	"\amessage\"\x80\x01\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x10\n" +
@@ -1651,13 +1783,20 @@ const file_nearside_replication_v1_replication_service_proto_rawDesc = "" +
 	"\fcapabilities\x18\x02 \x03(\tR\fcapabilities\x12\x17\n" +
 	"\amesh_id\x18\x03 \x01(\fR\x06meshId\x12&\n" +
 	"\fbookmark_key\x18\x04 \x01(\fB\x03\x80\x01\x01R\vbookmarkKey\x12%\n" +
-	"\x0eprimary_region\x18\x05 \x01(\tR\rprimaryRegion\"u\n" +
+	"\x0eprimary_region\x18\x05 \x01(\tR\rprimaryRegion\"\x91\x01\n" +
 	"\x06Follow\x12\x1f\n" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
-	"\bchecksum\x18\x04 \x01(\fR\bchecksum\"+\n" +
+	"\bchecksum\x18\x04 \x01(\fR\bchecksum\x12\x1a\n" +
+	"\bwithheld\x18\x05 \x03(\tR\bwithheld\"\x9e\x01\n" +
+	"\tPlacement\x12\x1f\n" +
+	"\vdatabase_id\x18\x01 \x01(\rR\n" +
+	"databaseId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
+	"\bwithheld\x18\x03 \x03(\tR\bwithheld\x12:\n" +
+	"\acatalog\x18\x04 \x01(\v2 .nearside.replication.v1.CatalogR\acatalog\"+\n" +
 	"\bUnfollow\x12\x1f\n" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\"%\n" +
@@ -1676,12 +1815,12 @@ const file_nearside_replication_v1_replication_service_proto_rawDesc = "" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xad\x02\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xc4\x02\n" +
 	"\aRefusal\x12\x1f\n" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\x12?\n" +
 	"\x06reason\x18\x02 \x01(\x0e2'.nearside.replication.v1.Refusal.ReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xa5\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xbc\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REASON_NOT_FOUND\x10\x01\x12\x0f\n" +
@@ -1689,34 +1828,38 @@ const file_nearside_replication_v1_replication_service_proto_rawDesc = "" +
 	"\x15REASON_FOLLOWER_AHEAD\x10\x03\x12\x12\n" +
 	"\x0eREASON_TRIMMED\x10\x04\x12\x16\n" +
 	"\x12REASON_UNAVAILABLE\x10\x05\x12\x15\n" +
-	"\x11REASON_FAR_BEHIND\x10\x06\"Y\n" +
+	"\x11REASON_FAR_BEHIND\x10\x06\x12\x15\n" +
+	"\x11REASON_NOT_PLACED\x10\a\"Y\n" +
 	"\vLogPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
-	"\bchecksum\x18\x03 \x01(\fR\bchecksum\"\xf6\x02\n" +
+	"\bchecksum\x18\x03 \x01(\fR\bchecksum\"\xaa\x03\n" +
 	"\x0fSnapshotRequest\x12\x1f\n" +
 	"\vdatabase_id\x18\x01 \x01(\rR\n" +
 	"databaseId\x12\x1b\n" +
 	"\ttable_ids\x18\x02 \x03(\rR\btableIds\x12G\n" +
-	"\x06resume\x18\x03 \x01(\v2/.nearside.replication.v1.SnapshotRequest.ResumeR\x06resume\x1a\xdb\x01\n" +
+	"\x06resume\x18\x03 \x01(\v2/.nearside.replication.v1.SnapshotRequest.ResumeR\x06resume\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x1a\xf7\x01\n" +
 	"\x06Resume\x12:\n" +
 	"\x05begin\x18\x01 \x01(\v2$.nearside.replication.v1.LogPositionR\x05begin\x12\x19\n" +
 	"\btable_id\x18\x02 \x01(\rR\atableId\x12\x1b\n" +
 	"\tafter_key\x18\x03 \x01(\fR\bafterKey\x12\x1d\n" +
 	"\n" +
 	"table_done\x18\x04 \x01(\bR\ttableDone\x12>\n" +
-	"\arecords\x18\x05 \x01(\v2$.nearside.replication.v1.LogPositionR\arecords\"\xde\x02\n" +
+	"\arecords\x18\x05 \x01(\v2$.nearside.replication.v1.LogPositionR\arecords\x12\x1a\n" +
+	"\bwithheld\x18\x06 \x03(\tR\bwithheld\"\xde\x02\n" +
 	"\x10SnapshotResponse\x12>\n" +
 	"\x05begin\x18\x01 \x01(\v2&.nearside.replication.v1.SnapshotBeginH\x00R\x05begin\x12>\n" +
 	"\x05chunk\x18\x02 \x01(\v2&.nearside.replication.v1.SnapshotChunkH\x00R\x05chunk\x12<\n" +
 	"\arecords\x18\x03 \x01(\v2 .nearside.replication.v1.RecordsH\x00R\arecords\x12;\n" +
 	"\x04done\x18\x04 \x01(\v2%.nearside.replication.v1.SnapshotDoneH\x00R\x04done\x12D\n" +
 	"\arestart\x18\x05 \x01(\v2(.nearside.replication.v1.SnapshotRestartH\x00R\arestartB\t\n" +
-	"\amessage\"\xaa\x01\n" +
+	"\amessage\"\xc6\x01\n" +
 	"\rSnapshotBegin\x12@\n" +
 	"\bposition\x18\x01 \x01(\v2$.nearside.replication.v1.LogPositionR\bposition\x12:\n" +
 	"\acatalog\x18\x02 \x01(\v2 .nearside.replication.v1.CatalogR\acatalog\x12\x1b\n" +
-	"\trow_count\x18\x03 \x01(\x04R\browCount\"\x99\x02\n" +
+	"\trow_count\x18\x03 \x01(\x04R\browCount\x12\x1a\n" +
+	"\bwithheld\x18\x04 \x03(\tR\bwithheld\"\x99\x02\n" +
 	"\rSnapshotChunk\x12\x19\n" +
 	"\btable_id\x18\x01 \x01(\rR\atableId\x12@\n" +
 	"\bposition\x18\x02 \x01(\v2$.nearside.replication.v1.LogPositionR\bposition\x12>\n" +
@@ -1754,7 +1897,7 @@ func file_nearside_replication_v1_replication_service_proto_rawDescGZIP() []byte
 }
 
 var file_nearside_replication_v1_replication_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nearside_replication_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_nearside_replication_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_nearside_replication_v1_replication_service_proto_goTypes = []any{
 	(Refusal_Reason)(0),            // 0: nearside.replication.v1.Refusal.Reason
 	(*SubscribeRequest)(nil),       // 1: nearside.replication.v1.SubscribeRequest
@@ -1762,58 +1905,61 @@ var file_nearside_replication_v1_replication_service_proto_goTypes = []any{
 	(*Hello)(nil),                  // 3: nearside.replication.v1.Hello
 	(*Welcome)(nil),                // 4: nearside.replication.v1.Welcome
 	(*Follow)(nil),                 // 5: nearside.replication.v1.Follow
-	(*Unfollow)(nil),               // 6: nearside.replication.v1.Unfollow
-	(*Ping)(nil),                   // 7: nearside.replication.v1.Ping
-	(*Records)(nil),                // 8: nearside.replication.v1.Records
-	(*Heartbeat)(nil),              // 9: nearside.replication.v1.Heartbeat
-	(*Refusal)(nil),                // 10: nearside.replication.v1.Refusal
-	(*LogPosition)(nil),            // 11: nearside.replication.v1.LogPosition
-	(*SnapshotRequest)(nil),        // 12: nearside.replication.v1.SnapshotRequest
-	(*SnapshotResponse)(nil),       // 13: nearside.replication.v1.SnapshotResponse
-	(*SnapshotBegin)(nil),          // 14: nearside.replication.v1.SnapshotBegin
-	(*SnapshotChunk)(nil),          // 15: nearside.replication.v1.SnapshotChunk
-	(*SnapshotDone)(nil),           // 16: nearside.replication.v1.SnapshotDone
-	(*SnapshotRestart)(nil),        // 17: nearside.replication.v1.SnapshotRestart
-	(*Heartbeat_Published)(nil),    // 18: nearside.replication.v1.Heartbeat.Published
-	(*SnapshotRequest_Resume)(nil), // 19: nearside.replication.v1.SnapshotRequest.Resume
-	(*SnapshotChunk_Row)(nil),      // 20: nearside.replication.v1.SnapshotChunk.Row
-	(*SnapshotDone_TableSum)(nil),  // 21: nearside.replication.v1.SnapshotDone.TableSum
-	(*Catalog)(nil),                // 22: nearside.replication.v1.Catalog
+	(*Placement)(nil),              // 6: nearside.replication.v1.Placement
+	(*Unfollow)(nil),               // 7: nearside.replication.v1.Unfollow
+	(*Ping)(nil),                   // 8: nearside.replication.v1.Ping
+	(*Records)(nil),                // 9: nearside.replication.v1.Records
+	(*Heartbeat)(nil),              // 10: nearside.replication.v1.Heartbeat
+	(*Refusal)(nil),                // 11: nearside.replication.v1.Refusal
+	(*LogPosition)(nil),            // 12: nearside.replication.v1.LogPosition
+	(*SnapshotRequest)(nil),        // 13: nearside.replication.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),       // 14: nearside.replication.v1.SnapshotResponse
+	(*SnapshotBegin)(nil),          // 15: nearside.replication.v1.SnapshotBegin
+	(*SnapshotChunk)(nil),          // 16: nearside.replication.v1.SnapshotChunk
+	(*SnapshotDone)(nil),           // 17: nearside.replication.v1.SnapshotDone
+	(*SnapshotRestart)(nil),        // 18: nearside.replication.v1.SnapshotRestart
+	(*Heartbeat_Published)(nil),    // 19: nearside.replication.v1.Heartbeat.Published
+	(*SnapshotRequest_Resume)(nil), // 20: nearside.replication.v1.SnapshotRequest.Resume
+	(*SnapshotChunk_Row)(nil),      // 21: nearside.replication.v1.SnapshotChunk.Row
+	(*SnapshotDone_TableSum)(nil),  // 22: nearside.replication.v1.SnapshotDone.TableSum
+	(*Catalog)(nil),                // 23: nearside.replication.v1.Catalog
 }
 var file_nearside_replication_v1_replication_service_proto_depIdxs = []int32{
 	3,  // 0: nearside.replication.v1.SubscribeRequest.hello:type_name -> nearside.replication.v1.Hello
 	5,  // 1: nearside.replication.v1.SubscribeRequest.follow:type_name -> nearside.replication.v1.Follow
-	6,  // 2: nearside.replication.v1.SubscribeRequest.unfollow:type_name -> nearside.replication.v1.Unfollow
-	7,  // 3: nearside.replication.v1.SubscribeRequest.ping:type_name -> nearside.replication.v1.Ping
+	7,  // 2: nearside.replication.v1.SubscribeRequest.unfollow:type_name -> nearside.replication.v1.Unfollow
+	8,  // 3: nearside.replication.v1.SubscribeRequest.ping:type_name -> nearside.replication.v1.Ping
 	4,  // 4: nearside.replication.v1.SubscribeResponse.welcome:type_name -> nearside.replication.v1.Welcome
-	8,  // 5: nearside.replication.v1.SubscribeResponse.records:type_name -> nearside.replication.v1.Records
-	9,  // 6: nearside.replication.v1.SubscribeResponse.heartbeat:type_name -> nearside.replication.v1.Heartbeat
-	10, // 7: nearside.replication.v1.SubscribeResponse.refusal:type_name -> nearside.replication.v1.Refusal
-	18, // 8: nearside.replication.v1.Heartbeat.published:type_name -> nearside.replication.v1.Heartbeat.Published
-	0,  // 9: nearside.replication.v1.Refusal.reason:type_name -> nearside.replication.v1.Refusal.Reason
-	19, // 10: nearside.replication.v1.SnapshotRequest.resume:type_name -> nearside.replication.v1.SnapshotRequest.Resume
-	14, // 11: nearside.replication.v1.SnapshotResponse.begin:type_name -> nearside.replication.v1.SnapshotBegin
-	15, // 12: nearside.replication.v1.SnapshotResponse.chunk:type_name -> nearside.replication.v1.SnapshotChunk
-	8,  // 13: nearside.replication.v1.SnapshotResponse.records:type_name -> nearside.replication.v1.Records
-	16, // 14: nearside.replication.v1.SnapshotResponse.done:type_name -> nearside.replication.v1.SnapshotDone
-	17, // 15: nearside.replication.v1.SnapshotResponse.restart:type_name -> nearside.replication.v1.SnapshotRestart
-	11, // 16: nearside.replication.v1.SnapshotBegin.position:type_name -> nearside.replication.v1.LogPosition
-	22, // 17: nearside.replication.v1.SnapshotBegin.catalog:type_name -> nearside.replication.v1.Catalog
-	11, // 18: nearside.replication.v1.SnapshotChunk.position:type_name -> nearside.replication.v1.LogPosition
-	20, // 19: nearside.replication.v1.SnapshotChunk.rows:type_name -> nearside.replication.v1.SnapshotChunk.Row
-	11, // 20: nearside.replication.v1.SnapshotDone.position:type_name -> nearside.replication.v1.LogPosition
-	21, // 21: nearside.replication.v1.SnapshotDone.sums:type_name -> nearside.replication.v1.SnapshotDone.TableSum
-	11, // 22: nearside.replication.v1.SnapshotRequest.Resume.begin:type_name -> nearside.replication.v1.LogPosition
-	11, // 23: nearside.replication.v1.SnapshotRequest.Resume.records:type_name -> nearside.replication.v1.LogPosition
-	1,  // 24: nearside.replication.v1.ReplicationService.Subscribe:input_type -> nearside.replication.v1.SubscribeRequest
-	12, // 25: nearside.replication.v1.ReplicationService.Snapshot:input_type -> nearside.replication.v1.SnapshotRequest
-	2,  // 26: nearside.replication.v1.ReplicationService.Subscribe:output_type -> nearside.replication.v1.SubscribeResponse
-	13, // 27: nearside.replication.v1.ReplicationService.Snapshot:output_type -> nearside.replication.v1.SnapshotResponse
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	9,  // 5: nearside.replication.v1.SubscribeResponse.records:type_name -> nearside.replication.v1.Records
+	10, // 6: nearside.replication.v1.SubscribeResponse.heartbeat:type_name -> nearside.replication.v1.Heartbeat
+	11, // 7: nearside.replication.v1.SubscribeResponse.refusal:type_name -> nearside.replication.v1.Refusal
+	6,  // 8: nearside.replication.v1.SubscribeResponse.placement:type_name -> nearside.replication.v1.Placement
+	23, // 9: nearside.replication.v1.Placement.catalog:type_name -> nearside.replication.v1.Catalog
+	19, // 10: nearside.replication.v1.Heartbeat.published:type_name -> nearside.replication.v1.Heartbeat.Published
+	0,  // 11: nearside.replication.v1.Refusal.reason:type_name -> nearside.replication.v1.Refusal.Reason
+	20, // 12: nearside.replication.v1.SnapshotRequest.resume:type_name -> nearside.replication.v1.SnapshotRequest.Resume
+	15, // 13: nearside.replication.v1.SnapshotResponse.begin:type_name -> nearside.replication.v1.SnapshotBegin
+	16, // 14: nearside.replication.v1.SnapshotResponse.chunk:type_name -> nearside.replication.v1.SnapshotChunk
+	9,  // 15: nearside.replication.v1.SnapshotResponse.records:type_name -> nearside.replication.v1.Records
+	17, // 16: nearside.replication.v1.SnapshotResponse.done:type_name -> nearside.replication.v1.SnapshotDone
+	18, // 17: nearside.replication.v1.SnapshotResponse.restart:type_name -> nearside.replication.v1.SnapshotRestart
+	12, // 18: nearside.replication.v1.SnapshotBegin.position:type_name -> nearside.replication.v1.LogPosition
+	23, // 19: nearside.replication.v1.SnapshotBegin.catalog:type_name -> nearside.replication.v1.Catalog
+	12, // 20: nearside.replication.v1.SnapshotChunk.position:type_name -> nearside.replication.v1.LogPosition
+	21, // 21: nearside.replication.v1.SnapshotChunk.rows:type_name -> nearside.replication.v1.SnapshotChunk.Row
+	12, // 22: nearside.replication.v1.SnapshotDone.position:type_name -> nearside.replication.v1.LogPosition
+	22, // 23: nearside.replication.v1.SnapshotDone.sums:type_name -> nearside.replication.v1.SnapshotDone.TableSum
+	12, // 24: nearside.replication.v1.SnapshotRequest.Resume.begin:type_name -> nearside.replication.v1.LogPosition
+	12, // 25: nearside.replication.v1.SnapshotRequest.Resume.records:type_name -> nearside.replication.v1.LogPosition
+	1,  // 26: nearside.replication.v1.ReplicationService.Subscribe:input_type -> nearside.replication.v1.SubscribeRequest
+	13, // 27: nearside.replication.v1.ReplicationService.Snapshot:input_type -> nearside.replication.v1.SnapshotRequest
+	2,  // 28: nearside.replication.v1.ReplicationService.Subscribe:output_type -> nearside.replication.v1.SubscribeResponse
+	14, // 29: nearside.replication.v1.ReplicationService.Snapshot:output_type -> nearside.replication.v1.SnapshotResponse
+	28, // [28:30] is the sub-list for method output_type
+	26, // [26:28] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_nearside_replication_v1_replication_service_proto_init() }
@@ -1833,8 +1979,9 @@ func file_nearside_replication_v1_replication_service_proto_init() {
 		(*SubscribeResponse_Records)(nil),
 		(*SubscribeResponse_Heartbeat)(nil),
 		(*SubscribeResponse_Refusal)(nil),
+		(*SubscribeResponse_Placement)(nil),
 	}
-	file_nearside_replication_v1_replication_service_proto_msgTypes[12].OneofWrappers = []any{
+	file_nearside_replication_v1_replication_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*SnapshotResponse_Begin)(nil),
 		(*SnapshotResponse_Chunk)(nil),
 		(*SnapshotResponse_Records)(nil),
@@ -1847,7 +1994,7 @@ func file_nearside_replication_v1_replication_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_replication_v1_replication_service_proto_rawDesc), len(file_nearside_replication_v1_replication_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

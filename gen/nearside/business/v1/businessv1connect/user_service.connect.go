@@ -37,10 +37,15 @@ const (
 	UserServiceCreateUserProcedure = "/nearside.business.v1.UserService/CreateUser"
 	// UserServiceGetUserProcedure is the fully-qualified name of the UserService's GetUser RPC.
 	UserServiceGetUserProcedure = "/nearside.business.v1.UserService/GetUser"
+	// UserServiceBatchGetUsersProcedure is the fully-qualified name of the UserService's BatchGetUsers
+	// RPC.
+	UserServiceBatchGetUsersProcedure = "/nearside.business.v1.UserService/BatchGetUsers"
 	// UserServiceListUsersProcedure is the fully-qualified name of the UserService's ListUsers RPC.
 	UserServiceListUsersProcedure = "/nearside.business.v1.UserService/ListUsers"
 	// UserServiceUpdateUserProcedure is the fully-qualified name of the UserService's UpdateUser RPC.
 	UserServiceUpdateUserProcedure = "/nearside.business.v1.UserService/UpdateUser"
+	// UserServiceReplaceUserProcedure is the fully-qualified name of the UserService's ReplaceUser RPC.
+	UserServiceReplaceUserProcedure = "/nearside.business.v1.UserService/ReplaceUser"
 	// UserServiceDeleteUserProcedure is the fully-qualified name of the UserService's DeleteUser RPC.
 	UserServiceDeleteUserProcedure = "/nearside.business.v1.UserService/DeleteUser"
 )
@@ -52,10 +57,14 @@ type UserServiceClient interface {
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	// GetUser returns a user or not_found.
 	GetUser(context.Context, *connect.Request[v1.GetUserRequest]) (*connect.Response[v1.GetUserResponse], error)
+	// BatchGetUsers returns several users at once, in the order of their ids in the request; those that are not there are left out.
+	BatchGetUsers(context.Context, *connect.Request[v1.BatchGetUsersRequest]) (*connect.Response[v1.BatchGetUsersResponse], error)
 	// ListUsers lists users by id, a page at a time.
 	ListUsers(context.Context, *connect.Request[v1.ListUsersRequest]) (*connect.Response[v1.ListUsersResponse], error)
 	// UpdateUser changes the given fields of a user.
 	UpdateUser(context.Context, *connect.Request[v1.UpdateUserRequest]) (*connect.Response[v1.UpdateUserResponse], error)
+	// ReplaceUser gives all fields of a user that a caller may set their values.
+	ReplaceUser(context.Context, *connect.Request[v1.ReplaceUserRequest]) (*connect.Response[v1.ReplaceUserResponse], error)
 	// DeleteUser deletes a user. One who has orders is refused with RULE_VIOLATED, rule "user_has_orders".
 	DeleteUser(context.Context, *connect.Request[v1.DeleteUserRequest]) (*connect.Response[v1.DeleteUserResponse], error)
 }
@@ -84,6 +93,13 @@ func NewUserServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		batchGetUsers: connect.NewClient[v1.BatchGetUsersRequest, v1.BatchGetUsersResponse](
+			httpClient,
+			baseURL+UserServiceBatchGetUsersProcedure,
+			connect.WithSchema(userServiceMethods.ByName("BatchGetUsers")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		listUsers: connect.NewClient[v1.ListUsersRequest, v1.ListUsersResponse](
 			httpClient,
 			baseURL+UserServiceListUsersProcedure,
@@ -97,6 +113,12 @@ func NewUserServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(userServiceMethods.ByName("UpdateUser")),
 			connect.WithClientOptions(opts...),
 		),
+		replaceUser: connect.NewClient[v1.ReplaceUserRequest, v1.ReplaceUserResponse](
+			httpClient,
+			baseURL+UserServiceReplaceUserProcedure,
+			connect.WithSchema(userServiceMethods.ByName("ReplaceUser")),
+			connect.WithClientOptions(opts...),
+		),
 		deleteUser: connect.NewClient[v1.DeleteUserRequest, v1.DeleteUserResponse](
 			httpClient,
 			baseURL+UserServiceDeleteUserProcedure,
@@ -108,11 +130,13 @@ func NewUserServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // userServiceClient implements UserServiceClient.
 type userServiceClient struct {
-	createUser *connect.Client[v1.CreateUserRequest, v1.CreateUserResponse]
-	getUser    *connect.Client[v1.GetUserRequest, v1.GetUserResponse]
-	listUsers  *connect.Client[v1.ListUsersRequest, v1.ListUsersResponse]
-	updateUser *connect.Client[v1.UpdateUserRequest, v1.UpdateUserResponse]
-	deleteUser *connect.Client[v1.DeleteUserRequest, v1.DeleteUserResponse]
+	createUser    *connect.Client[v1.CreateUserRequest, v1.CreateUserResponse]
+	getUser       *connect.Client[v1.GetUserRequest, v1.GetUserResponse]
+	batchGetUsers *connect.Client[v1.BatchGetUsersRequest, v1.BatchGetUsersResponse]
+	listUsers     *connect.Client[v1.ListUsersRequest, v1.ListUsersResponse]
+	updateUser    *connect.Client[v1.UpdateUserRequest, v1.UpdateUserResponse]
+	replaceUser   *connect.Client[v1.ReplaceUserRequest, v1.ReplaceUserResponse]
+	deleteUser    *connect.Client[v1.DeleteUserRequest, v1.DeleteUserResponse]
 }
 
 // CreateUser calls nearside.business.v1.UserService.CreateUser.
@@ -125,6 +149,11 @@ func (c *userServiceClient) GetUser(ctx context.Context, req *connect.Request[v1
 	return c.getUser.CallUnary(ctx, req)
 }
 
+// BatchGetUsers calls nearside.business.v1.UserService.BatchGetUsers.
+func (c *userServiceClient) BatchGetUsers(ctx context.Context, req *connect.Request[v1.BatchGetUsersRequest]) (*connect.Response[v1.BatchGetUsersResponse], error) {
+	return c.batchGetUsers.CallUnary(ctx, req)
+}
+
 // ListUsers calls nearside.business.v1.UserService.ListUsers.
 func (c *userServiceClient) ListUsers(ctx context.Context, req *connect.Request[v1.ListUsersRequest]) (*connect.Response[v1.ListUsersResponse], error) {
 	return c.listUsers.CallUnary(ctx, req)
@@ -133,6 +162,11 @@ func (c *userServiceClient) ListUsers(ctx context.Context, req *connect.Request[
 // UpdateUser calls nearside.business.v1.UserService.UpdateUser.
 func (c *userServiceClient) UpdateUser(ctx context.Context, req *connect.Request[v1.UpdateUserRequest]) (*connect.Response[v1.UpdateUserResponse], error) {
 	return c.updateUser.CallUnary(ctx, req)
+}
+
+// ReplaceUser calls nearside.business.v1.UserService.ReplaceUser.
+func (c *userServiceClient) ReplaceUser(ctx context.Context, req *connect.Request[v1.ReplaceUserRequest]) (*connect.Response[v1.ReplaceUserResponse], error) {
+	return c.replaceUser.CallUnary(ctx, req)
 }
 
 // DeleteUser calls nearside.business.v1.UserService.DeleteUser.
@@ -147,10 +181,14 @@ type UserServiceHandler interface {
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	// GetUser returns a user or not_found.
 	GetUser(context.Context, *connect.Request[v1.GetUserRequest]) (*connect.Response[v1.GetUserResponse], error)
+	// BatchGetUsers returns several users at once, in the order of their ids in the request; those that are not there are left out.
+	BatchGetUsers(context.Context, *connect.Request[v1.BatchGetUsersRequest]) (*connect.Response[v1.BatchGetUsersResponse], error)
 	// ListUsers lists users by id, a page at a time.
 	ListUsers(context.Context, *connect.Request[v1.ListUsersRequest]) (*connect.Response[v1.ListUsersResponse], error)
 	// UpdateUser changes the given fields of a user.
 	UpdateUser(context.Context, *connect.Request[v1.UpdateUserRequest]) (*connect.Response[v1.UpdateUserResponse], error)
+	// ReplaceUser gives all fields of a user that a caller may set their values.
+	ReplaceUser(context.Context, *connect.Request[v1.ReplaceUserRequest]) (*connect.Response[v1.ReplaceUserResponse], error)
 	// DeleteUser deletes a user. One who has orders is refused with RULE_VIOLATED, rule "user_has_orders".
 	DeleteUser(context.Context, *connect.Request[v1.DeleteUserRequest]) (*connect.Response[v1.DeleteUserResponse], error)
 }
@@ -175,6 +213,13 @@ func NewUserServiceHandler(svc UserServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	userServiceBatchGetUsersHandler := connect.NewUnaryHandler(
+		UserServiceBatchGetUsersProcedure,
+		svc.BatchGetUsers,
+		connect.WithSchema(userServiceMethods.ByName("BatchGetUsers")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	userServiceListUsersHandler := connect.NewUnaryHandler(
 		UserServiceListUsersProcedure,
 		svc.ListUsers,
@@ -186,6 +231,12 @@ func NewUserServiceHandler(svc UserServiceHandler, opts ...connect.HandlerOption
 		UserServiceUpdateUserProcedure,
 		svc.UpdateUser,
 		connect.WithSchema(userServiceMethods.ByName("UpdateUser")),
+		connect.WithHandlerOptions(opts...),
+	)
+	userServiceReplaceUserHandler := connect.NewUnaryHandler(
+		UserServiceReplaceUserProcedure,
+		svc.ReplaceUser,
+		connect.WithSchema(userServiceMethods.ByName("ReplaceUser")),
 		connect.WithHandlerOptions(opts...),
 	)
 	userServiceDeleteUserHandler := connect.NewUnaryHandler(
@@ -200,10 +251,14 @@ func NewUserServiceHandler(svc UserServiceHandler, opts ...connect.HandlerOption
 			userServiceCreateUserHandler.ServeHTTP(w, r)
 		case UserServiceGetUserProcedure:
 			userServiceGetUserHandler.ServeHTTP(w, r)
+		case UserServiceBatchGetUsersProcedure:
+			userServiceBatchGetUsersHandler.ServeHTTP(w, r)
 		case UserServiceListUsersProcedure:
 			userServiceListUsersHandler.ServeHTTP(w, r)
 		case UserServiceUpdateUserProcedure:
 			userServiceUpdateUserHandler.ServeHTTP(w, r)
+		case UserServiceReplaceUserProcedure:
+			userServiceReplaceUserHandler.ServeHTTP(w, r)
 		case UserServiceDeleteUserProcedure:
 			userServiceDeleteUserHandler.ServeHTTP(w, r)
 		default:
@@ -223,12 +278,20 @@ func (UnimplementedUserServiceHandler) GetUser(context.Context, *connect.Request
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.business.v1.UserService.GetUser is not implemented"))
 }
 
+func (UnimplementedUserServiceHandler) BatchGetUsers(context.Context, *connect.Request[v1.BatchGetUsersRequest]) (*connect.Response[v1.BatchGetUsersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.business.v1.UserService.BatchGetUsers is not implemented"))
+}
+
 func (UnimplementedUserServiceHandler) ListUsers(context.Context, *connect.Request[v1.ListUsersRequest]) (*connect.Response[v1.ListUsersResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.business.v1.UserService.ListUsers is not implemented"))
 }
 
 func (UnimplementedUserServiceHandler) UpdateUser(context.Context, *connect.Request[v1.UpdateUserRequest]) (*connect.Response[v1.UpdateUserResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.business.v1.UserService.UpdateUser is not implemented"))
+}
+
+func (UnimplementedUserServiceHandler) ReplaceUser(context.Context, *connect.Request[v1.ReplaceUserRequest]) (*connect.Response[v1.ReplaceUserResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.business.v1.UserService.ReplaceUser is not implemented"))
 }
 
 func (UnimplementedUserServiceHandler) DeleteUser(context.Context, *connect.Request[v1.DeleteUserRequest]) (*connect.Response[v1.DeleteUserResponse], error) {

@@ -44,6 +44,9 @@ const (
 	// DataServiceDeleteDatabaseProcedure is the fully-qualified name of the DataService's
 	// DeleteDatabase RPC.
 	DataServiceDeleteDatabaseProcedure = "/nearside.data.v1.DataService/DeleteDatabase"
+	// DataServiceSetPlacementProcedure is the fully-qualified name of the DataService's SetPlacement
+	// RPC.
+	DataServiceSetPlacementProcedure = "/nearside.data.v1.DataService/SetPlacement"
 	// DataServiceExecuteProcedure is the fully-qualified name of the DataService's Execute RPC.
 	DataServiceExecuteProcedure = "/nearside.data.v1.DataService/Execute"
 	// DataServiceQueryProcedure is the fully-qualified name of the DataService's Query RPC.
@@ -83,6 +86,12 @@ type DataServiceClient interface {
 	GetDatabase(context.Context, *connect.Request[v1.GetDatabaseRequest]) (*connect.Response[v1.GetDatabaseResponse], error)
 	// DeleteDatabase deletes a database and its data everywhere.
 	DeleteDatabase(context.Context, *connect.Request[v1.DeleteDatabaseRequest]) (*connect.Response[v1.DeleteDatabaseResponse], error)
+	// SetPlacement says which regions may hold a database, or one table of it. Regions that may not any more delete what they have
+	// as soon as they hear of it; from when the call returns they are sent nothing of it. The primary always holds all.
+	//
+	// A table is meant by its name, in any case, whatever is under that name now or later. A table cannot be renamed to or from a
+	// name with another placement.
+	SetPlacement(context.Context, *connect.Request[v1.SetPlacementRequest]) (*connect.Response[v1.SetPlacementResponse], error)
 	// Execute runs one statement, which may write. A statement that only reads is answered like Query.
 	Execute(context.Context, *connect.Request[v1.ExecuteRequest]) (*connect.Response[v1.ExecuteResponse], error)
 	// Query runs one statement that only reads; any other is refused with STATEMENT_WRITES. The whole answer is at most
@@ -122,8 +131,17 @@ type DataServiceClient interface {
 	// The stream ends with WATCH_INTERRUPTED where the caller is to go on from its last bookmark, and with BOOKMARK_TOO_OLD,
 	// BOOKMARK_LOST or SCHEMA_CHANGED where it is to read the rows again and to watch from that read's bookmark.
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
-	// WatchQuery streams a query's answer again whenever a commit touched what it reads. Not there yet: it answers
+	// WatchQuery streams what a SELECT answers: at once, and again whenever a commit touched a table that it reads and the answer
+	// is another one, until the caller ends it. A region's gateway answers it from its own copy; a primary's listener answers
 	// unimplemented.
+	//
+	// Each message is the whole answer at one version, with its bookmark; versions grow. Answers that follow each other closely
+	// come as one, and a caller who reads slowly is told the newest, not all: who wants to see each change has Watch.
+	//
+	// The stream ends with WATCH_INTERRUPTED where the caller is to begin again with its last bookmark, and with SCHEMA_CHANGED where
+	// a table that the query reads, or the answer's columns, are others now. A statement that the region cannot answer by itself, or
+	// that may answer something else without a commit, is STATEMENT_NOT_WATCHABLE; an answer that is too large, at the beginning or
+	// later, is RESULT_TOO_LARGE.
 	WatchQuery(context.Context, *connect.Request[v1.WatchQueryRequest]) (*connect.ServerStreamForClient[v1.WatchQueryResponse], error)
 }
 
@@ -162,6 +180,12 @@ func NewDataServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			httpClient,
 			baseURL+DataServiceDeleteDatabaseProcedure,
 			connect.WithSchema(dataServiceMethods.ByName("DeleteDatabase")),
+			connect.WithClientOptions(opts...),
+		),
+		setPlacement: connect.NewClient[v1.SetPlacementRequest, v1.SetPlacementResponse](
+			httpClient,
+			baseURL+DataServiceSetPlacementProcedure,
+			connect.WithSchema(dataServiceMethods.ByName("SetPlacement")),
 			connect.WithClientOptions(opts...),
 		),
 		execute: connect.NewClient[v1.ExecuteRequest, v1.ExecuteResponse](
@@ -260,6 +284,7 @@ type dataServiceClient struct {
 	listDatabases  *connect.Client[v1.ListDatabasesRequest, v1.ListDatabasesResponse]
 	getDatabase    *connect.Client[v1.GetDatabaseRequest, v1.GetDatabaseResponse]
 	deleteDatabase *connect.Client[v1.DeleteDatabaseRequest, v1.DeleteDatabaseResponse]
+	setPlacement   *connect.Client[v1.SetPlacementRequest, v1.SetPlacementResponse]
 	execute        *connect.Client[v1.ExecuteRequest, v1.ExecuteResponse]
 	query          *connect.Client[v1.QueryRequest, v1.QueryResponse]
 	queryStream    *connect.Client[v1.QueryStreamRequest, v1.QueryStreamResponse]
@@ -293,6 +318,11 @@ func (c *dataServiceClient) GetDatabase(ctx context.Context, req *connect.Reques
 // DeleteDatabase calls nearside.data.v1.DataService.DeleteDatabase.
 func (c *dataServiceClient) DeleteDatabase(ctx context.Context, req *connect.Request[v1.DeleteDatabaseRequest]) (*connect.Response[v1.DeleteDatabaseResponse], error) {
 	return c.deleteDatabase.CallUnary(ctx, req)
+}
+
+// SetPlacement calls nearside.data.v1.DataService.SetPlacement.
+func (c *dataServiceClient) SetPlacement(ctx context.Context, req *connect.Request[v1.SetPlacementRequest]) (*connect.Response[v1.SetPlacementResponse], error) {
+	return c.setPlacement.CallUnary(ctx, req)
 }
 
 // Execute calls nearside.data.v1.DataService.Execute.
@@ -370,6 +400,12 @@ type DataServiceHandler interface {
 	GetDatabase(context.Context, *connect.Request[v1.GetDatabaseRequest]) (*connect.Response[v1.GetDatabaseResponse], error)
 	// DeleteDatabase deletes a database and its data everywhere.
 	DeleteDatabase(context.Context, *connect.Request[v1.DeleteDatabaseRequest]) (*connect.Response[v1.DeleteDatabaseResponse], error)
+	// SetPlacement says which regions may hold a database, or one table of it. Regions that may not any more delete what they have
+	// as soon as they hear of it; from when the call returns they are sent nothing of it. The primary always holds all.
+	//
+	// A table is meant by its name, in any case, whatever is under that name now or later. A table cannot be renamed to or from a
+	// name with another placement.
+	SetPlacement(context.Context, *connect.Request[v1.SetPlacementRequest]) (*connect.Response[v1.SetPlacementResponse], error)
 	// Execute runs one statement, which may write. A statement that only reads is answered like Query.
 	Execute(context.Context, *connect.Request[v1.ExecuteRequest]) (*connect.Response[v1.ExecuteResponse], error)
 	// Query runs one statement that only reads; any other is refused with STATEMENT_WRITES. The whole answer is at most
@@ -409,8 +445,17 @@ type DataServiceHandler interface {
 	// The stream ends with WATCH_INTERRUPTED where the caller is to go on from its last bookmark, and with BOOKMARK_TOO_OLD,
 	// BOOKMARK_LOST or SCHEMA_CHANGED where it is to read the rows again and to watch from that read's bookmark.
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
-	// WatchQuery streams a query's answer again whenever a commit touched what it reads. Not there yet: it answers
+	// WatchQuery streams what a SELECT answers: at once, and again whenever a commit touched a table that it reads and the answer
+	// is another one, until the caller ends it. A region's gateway answers it from its own copy; a primary's listener answers
 	// unimplemented.
+	//
+	// Each message is the whole answer at one version, with its bookmark; versions grow. Answers that follow each other closely
+	// come as one, and a caller who reads slowly is told the newest, not all: who wants to see each change has Watch.
+	//
+	// The stream ends with WATCH_INTERRUPTED where the caller is to begin again with its last bookmark, and with SCHEMA_CHANGED where
+	// a table that the query reads, or the answer's columns, are others now. A statement that the region cannot answer by itself, or
+	// that may answer something else without a commit, is STATEMENT_NOT_WATCHABLE; an answer that is too large, at the beginning or
+	// later, is RESULT_TOO_LARGE.
 	WatchQuery(context.Context, *connect.Request[v1.WatchQueryRequest], *connect.ServerStream[v1.WatchQueryResponse]) error
 }
 
@@ -445,6 +490,12 @@ func NewDataServiceHandler(svc DataServiceHandler, opts ...connect.HandlerOption
 		DataServiceDeleteDatabaseProcedure,
 		svc.DeleteDatabase,
 		connect.WithSchema(dataServiceMethods.ByName("DeleteDatabase")),
+		connect.WithHandlerOptions(opts...),
+	)
+	dataServiceSetPlacementHandler := connect.NewUnaryHandler(
+		DataServiceSetPlacementProcedure,
+		svc.SetPlacement,
+		connect.WithSchema(dataServiceMethods.ByName("SetPlacement")),
 		connect.WithHandlerOptions(opts...),
 	)
 	dataServiceExecuteHandler := connect.NewUnaryHandler(
@@ -544,6 +595,8 @@ func NewDataServiceHandler(svc DataServiceHandler, opts ...connect.HandlerOption
 			dataServiceGetDatabaseHandler.ServeHTTP(w, r)
 		case DataServiceDeleteDatabaseProcedure:
 			dataServiceDeleteDatabaseHandler.ServeHTTP(w, r)
+		case DataServiceSetPlacementProcedure:
+			dataServiceSetPlacementHandler.ServeHTTP(w, r)
 		case DataServiceExecuteProcedure:
 			dataServiceExecuteHandler.ServeHTTP(w, r)
 		case DataServiceQueryProcedure:
@@ -593,6 +646,10 @@ func (UnimplementedDataServiceHandler) GetDatabase(context.Context, *connect.Req
 
 func (UnimplementedDataServiceHandler) DeleteDatabase(context.Context, *connect.Request[v1.DeleteDatabaseRequest]) (*connect.Response[v1.DeleteDatabaseResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.data.v1.DataService.DeleteDatabase is not implemented"))
+}
+
+func (UnimplementedDataServiceHandler) SetPlacement(context.Context, *connect.Request[v1.SetPlacementRequest]) (*connect.Response[v1.SetPlacementResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.data.v1.DataService.SetPlacement is not implemented"))
 }
 
 func (UnimplementedDataServiceHandler) Execute(context.Context, *connect.Request[v1.ExecuteRequest]) (*connect.Response[v1.ExecuteResponse], error) {
