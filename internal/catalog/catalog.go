@@ -56,6 +56,17 @@ type Catalog struct {
 	NextID  uint32 // the next table, column or index id to give
 	Objects []Object
 	Tables  []*Table // by Name's bytes
+	Partial bool     // objects and tables are left out that the region may not hold (internal/placement)
+	// Schema are all rows of the primary's sqlite_schema, by their rowids. It is empty where nobody told it.
+	Schema []SchemaRow
+}
+
+// SchemaRow is a row of sqlite_schema as the primary's file has it, internal tables included.
+type SchemaRow struct {
+	Object
+
+	Rowid    int64
+	RootPage int64 // 0 for views and triggers
 }
 
 // Object is a row of sqlite_schema, in its order of creation, internal tables left out.
@@ -78,6 +89,8 @@ type Table struct {
 	Key           []KeyPart // with IdentityDeclared: the key; else nil
 	Columns       []Column  // in the order of SELECT *
 	Indexes       []Index   // those a replica can keep: no partial, no expression index
+	// ColumnsDropped says that rows from before may hold values of columns that are gone (rowcodec.CanonicalRow).
+	ColumnsDropped bool
 }
 
 // KeyPart is a column of a key or an index.

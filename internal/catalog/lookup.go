@@ -1,6 +1,9 @@
 package catalog
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // TableByName finds a table by its name, ignoring ASCII case as SQLite does, or returns nil.
 func (c *Catalog) TableByName(name string) *Table {
@@ -36,6 +39,59 @@ func (t *Table) ColumnByName(name string) int {
 		}
 	}
 	return -1
+}
+
+// ColumnByID returns the index of a column, or -1.
+func (t *Table) ColumnByID(id uint32) int {
+	for i := range t.Columns {
+		if t.Columns[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// SameParts reports whether parts of t name the same columns, by their ids and in the same way, as others name of o.
+func (t *Table) SameParts(parts []KeyPart, o *Table, others []KeyPart) bool {
+	return slices.EqualFunc(parts, others, func(a, b KeyPart) bool {
+		if a.Collation != b.Collation || a.Desc != b.Desc || (a.Column < 0) != (b.Column < 0) {
+			return false
+		}
+		return a.Column < 0 || t.Columns[a.Column].ID == o.Columns[b.Column].ID
+	})
+}
+
+// WithoutColumn returns a copy of t that lacks the column at an index. It returns nil where a key or an index has the column.
+func (t *Table) WithoutColumn(column int) *Table {
+	c := *t
+	c.Columns = slices.Delete(slices.Clone(t.Columns), column, column+1)
+	c.ColumnsDropped = t.ColumnsDropped || t.Columns[column].Generated != GeneratedVirtual
+	if c.IntegerKey == column {
+		return nil
+	}
+	if c.IntegerKey > column {
+		c.IntegerKey--
+	}
+	ok := true
+	shift := func(parts []KeyPart) []KeyPart {
+		parts = slices.Clone(parts)
+		for i := range parts {
+			ok = ok && parts[i].Column != column
+			if parts[i].Column > column {
+				parts[i].Column--
+			}
+		}
+		return parts
+	}
+	c.Key = shift(t.Key)
+	c.Indexes = slices.Clone(t.Indexes)
+	for i := range c.Indexes {
+		c.Indexes[i].Parts = shift(c.Indexes[i].Parts)
+	}
+	if !ok {
+		return nil
+	}
+	return &c
 }
 
 // IndexByName finds an index by name, ignoring ASCII case, or returns nil.
@@ -98,3 +154,6 @@ func asciiLower(s string) string {
 		return r
 	}, s)
 }
+
+// IsPartial reports whether something is left out of the schema that the region may not hold.
+func (c *Catalog) IsPartial() bool { return c != nil && c.Partial }

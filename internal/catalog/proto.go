@@ -14,20 +14,57 @@ var ErrInvalid = errors.New("invalid catalog")
 
 // ToProto returns the wire form.
 func (c *Catalog) ToProto() *replicationv1.Catalog {
-	p := &replicationv1.Catalog{Version: c.Version, NextId: c.NextID}
+	p := &replicationv1.Catalog{Version: c.Version, NextId: c.NextID, Partial: c.Partial}
 	for _, o := range c.Objects {
 		p.Objects = append(p.Objects, &replicationv1.Catalog_Object{Type: o.Type, Name: o.Name, Table: o.Table, Sql: o.SQL})
 	}
 	for _, t := range c.Tables {
 		p.Tables = append(p.Tables, t.toProto())
 	}
+	p.Schema = c.schemaToProto()
 	return p
+}
+
+// schemaToProto names what is in Objects too by its place there: the text of a schema is long.
+func (c *Catalog) schemaToProto() []*replicationv1.Catalog_SchemaRow {
+	if len(c.Schema) == 0 {
+		return nil
+	}
+	places := make(map[Object]uint32, len(c.Objects))
+	for i, o := range c.Objects {
+		places[o] = uint32(i + 1)
+	}
+	rows := make([]*replicationv1.Catalog_SchemaRow, len(c.Schema))
+	for i, r := range c.Schema {
+		rows[i] = &replicationv1.Catalog_SchemaRow{Rowid: r.Rowid, RootPage: r.RootPage, Object: places[r.Object]}
+		if rows[i].Object == 0 {
+			rows[i].Own = &replicationv1.Catalog_Object{Type: r.Type, Name: r.Name, Table: r.Table, Sql: r.SQL}
+		}
+	}
+	return rows
+}
+
+func (c *Catalog) schemaFromProto(rows []*replicationv1.Catalog_SchemaRow) error {
+	for _, p := range rows {
+		r := SchemaRow{Rowid: p.GetRowid(), RootPage: p.GetRootPage()}
+		switch place := p.GetObject(); {
+		case place == 0:
+			o := p.GetOwn()
+			r.Object = Object{Type: o.GetType(), Name: o.GetName(), Table: o.GetTable(), SQL: o.GetSql()}
+		case int64(place) > int64(len(c.Objects)):
+			return fmt.Errorf("%w: object %d of %d", ErrInvalid, place, len(c.Objects))
+		default:
+			r.Object = c.Objects[place-1]
+		}
+		c.Schema = append(c.Schema, r)
+	}
+	return nil
 }
 
 func (t *Table) toProto() *replicationv1.Catalog_Table {
 	p := &replicationv1.Catalog_Table{
 		Id: t.ID, Name: t.Name, WithoutRowid: t.WithoutRowid, Strict: t.Strict, Autoincrement: t.Autoincrement,
-		Identity: uint32(t.Identity), IntegerKey: uint32(t.IntegerKey + 1), Key: partsToProto(t.Key),
+		Identity: uint32(t.Identity), IntegerKey: uint32(t.IntegerKey + 1), Key: partsToProto(t.Key), ColumnsDropped: t.ColumnsDropped,
 	}
 	for i := range t.Columns {
 		c := &t.Columns[i]
@@ -60,7 +97,7 @@ func partsToProto(parts []KeyPart) []*replicationv1.Catalog_KeyPart {
 
 // FromProto reads a wire form. It checks every index and enum, so that code using the catalog need not.
 func FromProto(p *replicationv1.Catalog) (*Catalog, error) {
-	c := &Catalog{Version: p.GetVersion(), NextID: p.GetNextId()}
+	c := &Catalog{Version: p.GetVersion(), NextID: p.GetNextId(), Partial: p.GetPartial()}
 	for _, o := range p.GetObjects() {
 		c.Objects = append(c.Objects, Object{Type: o.GetType(), Name: o.GetName(), Table: o.GetTable(), SQL: o.GetSql()})
 	}
@@ -71,13 +108,16 @@ func FromProto(p *replicationv1.Catalog) (*Catalog, error) {
 		}
 		c.Tables = append(c.Tables, t)
 	}
+	if err := c.schemaFromProto(p.GetSchema()); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
 func tableFromProto(p *replicationv1.Catalog_Table) (*Table, error) {
 	t := &Table{
 		ID: p.GetId(), Name: p.GetName(), WithoutRowid: p.GetWithoutRowid(), Strict: p.GetStrict(),
-		Autoincrement: p.GetAutoincrement(), Identity: Identity(p.GetIdentity()), IntegerKey: int(p.GetIntegerKey()) - 1,
+		Autoincrement: p.GetAutoincrement(), Identity: Identity(p.GetIdentity()), IntegerKey: int(p.GetIntegerKey()) - 1, ColumnsDropped: p.GetColumnsDropped(),
 	}
 	columns := len(p.GetColumns())
 	if p.GetIdentity() > uint32(IdentityDeclared) {

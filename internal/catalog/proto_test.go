@@ -24,6 +24,10 @@ func whole() *catalog.Catalog {
 			{Type: "index", Name: "sqlite_autoindex_b_1", Table: "b"},
 			{Type: "view", Name: `odd "name"`, Table: `odd "name"`, SQL: "CREATE VIEW \"odd \"\"name\"\"\" AS SELECT '\u00e9'"},
 		},
+		Schema: []catalog.SchemaRow{
+			{Object: catalog.Object{Type: "table", Name: "_nearside_meta", Table: "_nearside_meta", SQL: "CREATE TABLE _nearside_meta (x)"}, Rowid: 1, RootPage: 2},
+			{Object: catalog.Object{Type: "view", Name: `odd "name"`, Table: `odd "name"`, SQL: "CREATE VIEW \"odd \"\"name\"\"\" AS SELECT '\u00e9'"}, Rowid: math.MaxInt64},
+		},
 		Tables: []*catalog.Table{
 			{
 				ID: 1, Name: "a", Autoincrement: true, Identity: catalog.IdentityIntegerKey, IntegerKey: 0,
@@ -41,7 +45,7 @@ func whole() *catalog.Catalog {
 				Columns: []catalog.Column{{ID: 6, Name: "x", NotNull: true}, {ID: 7, Name: "y", Generated: catalog.GeneratedStored, Fill: value.Integer(math.MinInt64)}},
 			},
 			{
-				ID: 10, Name: "c", Identity: catalog.IdentityRowid, IntegerKey: -1,
+				ID: 10, Name: "c", Identity: catalog.IdentityRowid, IntegerKey: -1, ColumnsDropped: true,
 				Columns: []catalog.Column{{ID: 11, Name: "x"}},
 				Indexes: []catalog.Index{{ID: 12, Name: "p", Primary: true, Parts: []catalog.KeyPart{{Column: 0}}}},
 			},

@@ -163,7 +163,7 @@ func (b *benchRun) transport() *http.Transport {
 func (b *benchRun) client(transport *http.Transport) datav1connect.DataServiceClient {
 	options := []connect.ClientOption{
 		connect.WithReadMaxBytes(maxAnswerBytes), connect.WithAcceptCompression("gzip", nil, nil),
-		connect.WithInterceptors(callInterceptor(b.target.Token, b.target.Timeout)),
+		connect.WithInterceptors(&credentials{token: b.target.Token, timeout: b.target.Timeout}),
 	}
 	switch b.protocol {
 	case "grpc":

@@ -147,7 +147,7 @@ func (app *App) cacheInvalidateCommand(to *target) *cobra.Command {
 		Use:   "invalidate",
 		Short: "Make a region's memory forget",
 		Long: `Make a region's memory forget: one value by its key, the values with a tag, those that name
-a table and the pages of its rows, or all of a database. Without --db it is the values of
+a table with the pages of its rows and results that read it, or all of a database. Without --db it is the values of
 no database. Rows need none of it: what memory answers of them is never old.`,
 		Example: "  nearside cache invalidate --db shop --tag prices",
 		Args:    cobra.NoArgs,
@@ -178,7 +178,7 @@ no database. Rows need none of it: what memory answers of them is never old.`,
 	f.StringVar(&what.database, "db", "", "the database; none for values of no database")
 	f.StringVar(&what.key, "key", "", "forget the value of this key")
 	f.StringVar(&what.tag, "tag", "", "forget the values with this tag")
-	f.StringVar(&what.table, "table", "", "forget the values that name this table, and the pages of its rows")
+	f.StringVar(&what.table, "table", "", "forget the values that name this table, the pages of its rows and the results that read it")
 	f.BoolVar(&what.all, "all", false, "forget everything of the database")
 	return cmd
 }

@@ -145,6 +145,8 @@ flag's name), else they have their default.`,
 	root.AddCommand(
 		app.sqlCommand(), app.dbCommand(), app.importCommand(), app.exportCommand(), app.migrateCommand(), app.statusCommand(),
 		app.verifyCommand(), app.cacheCommand(), app.benchCommand(), app.versionCommand(), app.completionCommand(), app.watchCommand(),
+		app.tokenCommand(), app.userCommand(), app.loginCommand(), app.limitCommand(), app.nodeCommand(), app.serviceCommand(),
+		app.corsCommand(), app.auditCommand(), app.policyCommand(),
 	)
 	return root
 }

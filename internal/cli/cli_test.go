@@ -51,7 +51,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "bench: zipf", args: "bench|--zipf|1", code: 2, stderr: "--zipf 1"},
 		{name: "bench: protocol", args: "bench|--protocol|soap", code: 2, stderr: "--protocol"},
 		{name: "bench: numbers", args: "bench|--connections|0", code: 2, stderr: "--connections 0"},
-		{name: "later: token", args: "token|create", code: 2, stderr: `unknown command "token"`},
+		{name: "later: backup", args: "backup|create", code: 2, stderr: `unknown command "backup"`},
 		{name: "later: backup help", args: "backup|--help", code: 2, stderr: `unknown command "backup"`},
 		{name: "later: db fork", args: "db|fork", code: 2, stderr: `unknown command "fork" for "nearside db"`},
 		{name: "half a command", args: "db", code: 2, stderr: "nearside db"},
@@ -214,8 +214,8 @@ func TestDefaultsMatchFlags(t *testing.T) {
 		}
 	}
 	visit((&App{}).root())
-	if clients != 10 {
-		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status, verify, cache and watch", clients)
+	if clients != 19 {
+		t.Errorf("%d commands with --url, want sql, db, import, export, bench, migrate, status, verify, cache, watch, token, user, login, limit, node, service, cors, policy and audit", clients)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestStatusTables(t *testing.T) {
 		{Name: "a", Ready: true, Primary: true, Connected: true, Breaker: "closed"},
 		{Name: "b", Reason: "no copy", Breaker: "open", Databases: []*controlv1.GetStatusResponse_Database{
 			{Name: "shop", Version: 7, Lag: 3, StalenessMs: 61_500, Problem: "diverged"}, {Name: "ok", Version: 1, StalenessMs: 40},
-			{Name: "old", Version: 1, StalenessMs: 1500},
+			{Name: "old", Version: 1, StalenessMs: 1500}, {Name: "never", StalenessMs: 1<<32 - 1},
 		}},
 	}
 	show := func(app *App) string {
@@ -242,7 +242,7 @@ func TestStatusTables(t *testing.T) {
 	if !strings.HasPrefix(plain, want) {
 		t.Errorf("got\n%s", plain)
 	}
-	for _, part := range []string{"1 min 1 s", "1.5 s", "40 ms"} {
+	for _, part := range []string{"1 min 1 s", "1.5 s", "40 ms", "unknown"} {
 		if !strings.Contains(plain, part) {
 			t.Errorf("%q lacks %q", plain, part)
 		}
@@ -259,6 +259,20 @@ func TestStatusTables(t *testing.T) {
 	}
 	if none := show(&App{System: System{StdoutTerminal: true, Environ: []string{"NO_COLOR=1"}}}); none != plain {
 		t.Errorf("NO_COLOR: %q", none)
+	}
+}
+
+func TestStatusJSONOfAnUnknownAge(t *testing.T) {
+	b, err := json.Marshal(regionsJSON([]*controlv1.GetStatusResponse_Region{{Databases: []*controlv1.GetStatusResponse_Database{
+		{Name: "never", StalenessMs: 1<<32 - 1}, {Name: "new"},
+	}}}, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{`{"name":"never","version":0,"lag":0,"stalenessMs":null}`, `{"name":"new","version":0,"lag":0,"stalenessMs":0}`} {
+		if !strings.Contains(string(b), part) {
+			t.Errorf("%s lacks %s", b, part)
+		}
 	}
 }
 

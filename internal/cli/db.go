@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"strconv"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -16,11 +15,11 @@ func (app *App) dbCommand() *cobra.Command {
 	var to target
 	cmd := &cobra.Command{
 		Use:   "db",
-		Short: "Create, list and delete databases",
+		Short: "Create, list, place and delete databases",
 		RunE:  missingCommand,
 	}
 	to.register(cmd)
-	cmd.AddCommand(app.dbCreateCommand(&to), app.dbListCommand(&to), app.dbDeleteCommand(&to))
+	cmd.AddCommand(app.dbCreateCommand(&to), app.dbListCommand(&to), app.dbPlaceCommand(&to), app.dbDeleteCommand(&to))
 	return cmd
 }
 
@@ -31,11 +30,24 @@ type databaseJSON struct {
 	Version   uint64   `json:"version"`
 	Regions   []string `json:"regions"`   // empty: all
 	CreatedAt string   `json:"createdAt"` // RFC 3339
+
+	Tables []tablePlacementJSON `json:"tablePlacements,omitempty"`
+}
+
+// tablePlacementJSON is a table that fewer regions may hold.
+type tablePlacementJSON struct {
+	Table   string   `json:"table"`
+	Regions []string `json:"regions"`
 }
 
 func databaseJSONOf(d *datav1.Database) databaseJSON {
+	var tables []tablePlacementJSON
+	for _, t := range d.GetTablePlacements() {
+		tables = append(tables, tablePlacementJSON{Table: t.GetTable(), Regions: t.GetRegions()})
+	}
 	return databaseJSON{
-		Name: d.GetName(), ID: d.GetId(), Version: d.GetVersion(),
+		Tables: tables,
+		Name:   d.GetName(), ID: d.GetId(), Version: d.GetVersion(),
 		Regions:   append([]string{}, d.GetRegions()...),
 		CreatedAt: d.GetCreateTime().AsTime().Format(time.RFC3339Nano),
 	}
@@ -69,7 +81,8 @@ func (app *App) dbCreateCommand(to *target) *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().StringSliceVar(&regions, "region", nil, "a region that may hold it; repeat for more (default all)")
+	cmd.Flags().StringSliceVar(&regions, "regions", nil, "the regions that may hold it, separated by commas (default all)")
+	cmd.Flags().StringSliceVar(&regions, "region", nil, "the same")
 	cmd.Flags().BoolVar(&ifNotExists, "if-not-exists", false, "leave a database of this name as it is")
 	return cmd
 }
@@ -100,10 +113,7 @@ func (app *App) dbListCommand(to *target) *cobra.Command {
 			}
 			rows := make([][]string, len(list))
 			for i, d := range list {
-				regions := strings.Join(d.GetRegions(), ", ")
-				if regions == "" {
-					regions = "all"
-				}
+				regions := placementText(d)
 				created := d.GetCreateTime().AsTime().Local().Format(time.DateTime)
 				rows[i] = []string{d.GetName(), strconv.FormatUint(d.GetVersion(), 10), regions, created}
 			}

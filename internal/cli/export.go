@@ -101,12 +101,8 @@ func (e *exportRun) check() error {
 func (e *exportRun) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // or closing the stream would read what is left of it
-	request := connect.NewRequest(&e.request)
-	if e.target.Token != "" {
-		request.Header().Set("Authorization", "Bearer "+e.target.Token)
-	}
 	begun := time.Now()
-	in, err := e.target.data.Export(ctx, request)
+	in, err := e.target.data.Export(ctx, connect.NewRequest(&e.request))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/cli/importer"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
@@ -54,6 +55,9 @@ func (app *App) report(err error, failed bool) {
 		app.showFailure(failureOf(err)) //nolint:errcheck // the message below is all that is left to do
 	}
 	app.printf(app.Stderr, "nearside: %v\n", err)
+	if failureOf(err).Reason == datav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED.String()[len("ERROR_REASON_"):] {
+		app.printf(app.Stderr, "Say who you are with --dir DIR, the folder of the mesh or its primary, or with --token or NEARSIDE_TOKEN.\n")
+	}
 }
 
 // showFailure writes a failure as a line of JSON.

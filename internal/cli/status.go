@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"strconv"
@@ -28,18 +29,30 @@ type regionJSON struct {
 	Connected bool          `json:"connected"`
 	Breaker   string        `json:"breaker,omitempty"`
 	Databases []replicaJSON `json:"databases"`
+
+	Fallbacks *[]fallbackJSON `json:"fallbacks,omitempty"` // with --fallbacks
+}
+
+// fallbackJSON is a reason for which a region left statements to the primary.
+type fallbackJSON struct {
+	Database  string    `json:"database"`
+	Reason    string    `json:"reason"`
+	Count     uint64    `json:"count"`
+	Last      time.Time `json:"last"`
+	Statement string    `json:"statement"`
 }
 
 // replicaJSON is a region's copy of a database.
 type replicaJSON struct {
-	Name        string `json:"name"`
-	Version     uint64 `json:"version"`
-	Lag         uint64 `json:"lag"`
-	StalenessMs uint32 `json:"stalenessMs"`
-	Problem     string `json:"problem,omitempty"`
+	Name        string  `json:"name"`
+	Version     uint64  `json:"version"`
+	Lag         uint64  `json:"lag"`
+	StalenessMs *uint32 `json:"stalenessMs"` // null where it is not known: the copy never was complete
+	Problem     string  `json:"problem,omitempty"`
 
 	Snapshot       *snapshotJSON `json:"snapshot,omitempty"`
 	DivergedTables []string      `json:"divergedTables,omitempty"`
+	WithheldTables []string      `json:"withheldTables,omitempty"`
 }
 
 // snapshotJSON is how far a snapshot is.
@@ -90,11 +103,16 @@ func problemText(d *controlv1.GetStatusResponse_Database) string {
 func (app *App) statusCommand() *cobra.Command {
 	var to target
 	var watch time.Duration
+	var fallbacks bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the regions, their databases and how far behind they are",
 		Long: `Show the regions, their databases and how far behind they are. With --watch it shows
-them again and again, until Ctrl-C; with --json each time is a line.`,
+them again and again, until Ctrl-C; with --json each time is a line.
+
+With --fallbacks it shows the statements that each region left to the primary since it
+started: for each database and reason how many, when the last one was, and the text of
+one, with ? for every literal.`,
 		Args: cobra.NoArgs,
 		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
 			if watch != 0 && watch < minWatch {
@@ -104,13 +122,14 @@ them again and again, until Ctrl-C; with --json each time is a line.`,
 				return err
 			}
 			if watch > 0 {
-				return app.watchStatus(cmd.Context(), &to, watch)
+				return app.watchStatus(cmd.Context(), &to, watch, fallbacks)
 			}
-			return app.status(cmd.Context(), &to, app.Stdout)
+			return app.status(cmd.Context(), &to, app.Stdout, fallbacks)
 		}),
 	}
 	to.register(cmd)
 	cmd.Flags().DurationVar(&watch, "watch", 0, "show it again and again, in this interval")
+	cmd.Flags().BoolVar(&fallbacks, "fallbacks", false, "show the statements that regions left to the primary")
 	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	return cmd
 }
@@ -119,20 +138,23 @@ them again and again, until Ctrl-C; with --json each time is a line.`,
 const minWatch = 100 * time.Millisecond
 
 // status asks once and writes the answer.
-func (app *App) status(ctx context.Context, to *target, w io.Writer) error {
-	response, err := to.status.GetStatus(ctx, connect.NewRequest(&controlv1.GetStatusRequest{}))
+func (app *App) status(ctx context.Context, to *target, w io.Writer, fallbacks bool) error {
+	response, err := to.status.GetStatus(ctx, connect.NewRequest(&controlv1.GetStatusRequest{Fallbacks: fallbacks}))
 	if err != nil {
 		return err
 	}
 	if app.JSON {
-		return app.WriteJSON(map[string][]regionJSON{"regions": regionsJSON(response.Msg.GetRegions())})
+		return app.WriteJSON(map[string][]regionJSON{"regions": regionsJSON(response.Msg.GetRegions(), fallbacks)})
+	}
+	if fallbacks {
+		return showFallbacks(w, response.Msg.GetRegions())
 	}
 	return app.showStatus(w, response.Msg.GetRegions())
 }
 
 // watchStatus asks until Ctrl-C. That nobody answers is shown, and asked again. A terminal's screen is written over in one
 // piece, so that it does not flicker.
-func (app *App) watchStatus(ctx context.Context, to *target, interval time.Duration) error {
+func (app *App) watchStatus(ctx context.Context, to *target, interval time.Duration, fallbacks bool) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
 	ticker := time.NewTicker(interval)
@@ -145,7 +167,7 @@ func (app *App) watchStatus(ctx context.Context, to *target, interval time.Durat
 		if !app.JSON {
 			fmt.Fprintf(&screen, "%s  %s\n\n", to.URL, time.Now().Format(time.TimeOnly))
 		}
-		err := app.status(ctx, to, &screen)
+		err := app.status(ctx, to, &screen, fallbacks)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -169,7 +191,7 @@ func (app *App) watchStatus(ctx context.Context, to *target, interval time.Durat
 	}
 }
 
-func regionsJSON(regions []*controlv1.GetStatusResponse_Region) []regionJSON {
+func regionsJSON(regions []*controlv1.GetStatusResponse_Region, fallbacks bool) []regionJSON {
 	list := make([]regionJSON, len(regions))
 	for i, r := range regions {
 		list[i] = regionJSON{
@@ -177,10 +199,14 @@ func regionsJSON(regions []*controlv1.GetStatusResponse_Region) []regionJSON {
 			Connected: r.GetConnected(), Breaker: r.GetBreaker(),
 			Databases: make([]replicaJSON, len(r.GetDatabases())),
 		}
+		if fallbacks {
+			list[i].Fallbacks = fallbacksJSON(r.GetFallbacks())
+		}
 		for j, d := range r.GetDatabases() {
 			list[i].Databases[j] = replicaJSON{
-				Name: d.GetName(), Version: d.GetVersion(), Lag: d.GetLag(), StalenessMs: d.GetStalenessMs(),
+				Name: d.GetName(), Version: d.GetVersion(), Lag: d.GetLag(), StalenessMs: stalenessOf(d),
 				Problem: d.GetProblem(), Snapshot: snapshotOf(d), DivergedTables: d.GetDivergedTables(),
+				WithheldTables: d.GetWithheldTables(),
 			}
 		}
 	}
@@ -209,7 +235,7 @@ func (app *App) showStatus(w io.Writer, regions []*controlv1.GetStatusResponse_R
 		for _, d := range r.GetDatabases() {
 			databaseRows = append(databaseRows, []string{
 				r.GetName(), d.GetName(), strconv.FormatUint(d.GetVersion(), 10), strconv.FormatUint(d.GetLag(), 10),
-				ageText(d.GetStalenessMs()), snapshotText(d), problemText(d),
+				ageText(d.GetStalenessMs()), snapshotText(d), problemText(d), strings.Join(d.GetWithheldTables(), ", "),
 			})
 		}
 	}
@@ -221,7 +247,7 @@ func (app *App) showStatus(w io.Writer, regions []*controlv1.GetStatusResponse_R
 	if _, err := io.WriteString(w, "\n"); err != nil {
 		return err
 	}
-	return render.Painted(w, []string{"region", "database", "version", "lag", "staleness", "snapshot", "problem"}, databaseRows,
+	return render.Painted(w, []string{"region", "database", "version", "lag", "staleness", "snapshot", "problem", "withheld"}, databaseRows,
 		[]bool{false, false, true, true, true}, app.painter(databaseRows, databaseColor))
 }
 
@@ -264,8 +290,22 @@ func databaseColor(column int, cell string) render.Color {
 	}
 }
 
+// unknownAge is what a region says of a copy that never was complete.
+const unknownAge = math.MaxUint32
+
+func stalenessOf(d *controlv1.GetStatusResponse_Database) *uint32 {
+	ms := d.GetStalenessMs()
+	if ms == unknownAge {
+		return nil
+	}
+	return &ms
+}
+
 // ageText writes milliseconds in a unit that is easy to read.
 func ageText(ms uint32) string {
+	if ms == unknownAge {
+		return "unknown"
+	}
 	switch d := time.Duration(ms) * time.Millisecond; {
 	case d < time.Second:
 		return fmt.Sprintf("%d ms", ms)

@@ -1,22 +1,20 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"github.com/nearside-dev/nearside/client"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
-	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/cli/render"
 )
 
@@ -24,28 +22,52 @@ func (app *App) watchCommand() *cobra.Command {
 	var to target
 	var db *string
 	var keys, where []string
-	var from, schema string
+	var from, schema, query, format string
 	var progress bool
 	cmd := &cobra.Command{
-		Use:   "watch TABLE",
-		Short: "Show what changes in a table, as it changes",
+		Use:   "watch TABLE | watch --query SELECT",
+		Short: "Show what changes in a table, or what a query answers, as it changes",
 		Long: `Show each change of a table's rows, one line each, as it reaches the region: "put" with
 the row's new value, "delete" with the key of a deleted row, "left" with that of a
 row that no longer fits --where. The watch goes on over restarts of the region,
 until Ctrl-C.
 
 With --json the last change of each commit has a bookmark. Given to --from, with
-the schema that --progress shows, the watch goes on after that commit.`,
+the schema that --progress shows, the watch goes on after that commit.
+
+With --query show what a SELECT answers, and again whenever a commit makes it answer
+something else, in the forms of nearside sql. Answers that follow each other closely
+come as one.`,
 		Example: `  nearside watch greetings
   nearside watch orders --db shop --where user_id=u_1 --json
-  nearside watch orders --db shop --key 2026`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
+  nearside watch orders --db shop --key 2026
+  nearside watch --db shop --query "SELECT status, count(*) FROM orders GROUP BY status"`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch asked := cmd.Flags().Changed("query"); {
+			case asked && len(args) > 0:
+				return errors.New("watch takes a table or --query, not both")
+			case !asked && len(args) != 1:
 				return errors.New("watch takes one argument: the table")
 			}
 			return nil
 		},
 		RunE: app.Run(func(cmd *cobra.Command, args []string) error {
+			if err := app.chooseFormat(cmd, &format, resultFormats); err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("query") {
+				if err := to.connect(cmd); err != nil {
+					return err
+				}
+				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+				defer stop()
+				return app.watchQuery(ctx, &to, format, &datav1.WatchQueryRequest{
+					Database: *db, Statement: &datav1.Statement{Sql: query}, Consistency: &datav1.Consistency{Bookmark: from},
+				})
+			}
+			if format != formatTable && format != formatJSON {
+				return usagef("--format %s is for --query", format)
+			}
 			request := &datav1.WatchRequest{Database: *db, Table: args[0], Bookmark: from, Schema: schema}
 			for _, key := range keys {
 				request.Prefix = append(request.Prefix, textValue(key))
@@ -69,16 +91,45 @@ the schema that --progress shows, the watch goes on after that commit.`,
 	flags.StringArrayVar(&where, "where", nil, "only rows that fit COLUMN=TEXT, or COLUMN:=JSON for a number or null; again for more")
 	flags.StringVar(&from, "from", "", "begin after this bookmark (default now)")
 	flags.StringVar(&schema, "schema", "", "with --from: the schema of that watch")
+	flags.StringVar(&query, "query", "", "watch what this SELECT answers instead")
+	flags.StringVar(&format, "format", formatTable, "with --query: how answers are written: "+strings.Join(resultFormats, ", "))
+	completeValues(cmd, "format", resultFormats)
 	flags.BoolVar(&progress, "progress", false, "show where the watch is when nothing changes, too")
+	for _, name := range []string{"key", "where", "schema", "progress"} {
+		cmd.MarkFlagsMutuallyExclusive("query", name)
+	}
 	return cmd
+}
+
+// watchQuery shows what a query answers until ctx ends, which is no failure.
+func (app *App) watchQuery(ctx context.Context, to *target, format string, request *datav1.WatchQueryRequest) error {
+	for r, err := range client.WatchQuery(ctx, to.data, request) {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var b bytes.Buffer
+		if format == formatJSON {
+			b.Write(append(render.AppendResult(nil, r.Result, r.Answer), '\n'))
+		} else if err := resultWriters[format](&b, r.Result); err != nil {
+			return err
+		}
+		if format != formatJSON {
+			b.WriteByte('\n') // what divides it from the next one
+		}
+		if _, err := app.Stdout.Write(b.Bytes()); err != nil {
+			return fmt.Errorf("show answer: %w", err)
+		}
+	}
+	return nil
 }
 
 // watch shows changes until ctx ends, which is no failure.
 func (app *App) watch(ctx context.Context, to *target, request *datav1.WatchRequest, progress bool) error {
-	data := datav1connect.NewDataServiceClient(&http.Client{Transport: http.DefaultTransport}, to.URL,
-		connect.WithReadMaxBytes(maxAnswerBytes), connect.WithInterceptors(streamToken(to.Token)))
 	var b []byte
-	for event, err := range client.Watch(ctx, data, request) {
+	for event, err := range client.Watch(ctx, to.data, request) {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -164,28 +215,4 @@ func jsonValue(text string) (*datav1.Value, error) {
 	default:
 		return nil, errors.New("want a number, a string in double quotes or null")
 	}
-}
-
-// streamToken gives streams their token.
-type streamToken string
-
-var _ connect.Interceptor = streamToken("")
-
-// WrapUnary implements connect.Interceptor. It does nothing.
-func (streamToken) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
-
-// WrapStreamingClient implements connect.Interceptor.
-func (s streamToken) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		conn := next(ctx, spec)
-		if s != "" {
-			conn.RequestHeader().Set("Authorization", "Bearer "+string(s))
-		}
-		return conn
-	}
-}
-
-// WrapStreamingHandler implements connect.Interceptor. It does nothing.
-func (streamToken) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return next
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -69,6 +70,7 @@ func (c *Log) Validate() error {
 type Client struct {
 	URL     string        // of a gateway or a primary; default http://127.0.0.1:8080
 	Token   string        // sent as bearer token; default none
+	CA      string        // PEM file with the certificates to trust for an https URL; default the system's
 	Dir     string        // folder whose admin.json has URL and token; default none
 	Timeout time.Duration // of one call; default 1m, 0 means none
 }
@@ -82,6 +84,7 @@ func DefaultClient() Client {
 func (c *Client) Register(s Set) {
 	s.String(&c.URL, "url", "gateway or primary to talk to")
 	s.String(&c.Token, tokenName, "token to send")
+	s.String(&c.CA, "ca", "PEM file with the certificates to trust for an https URL (default the system's)")
 	s.String(&c.Dir, "dir", "folder with an admin.json to take URL and token from")
 	s.Duration(&c.Timeout, "timeout", "how long one call may take; 0 means any time")
 }
@@ -101,6 +104,31 @@ func (c *Client) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Security is how a role's listeners tell who calls.
+type Security struct {
+	TLSCert, TLSKey string // PEM files of a certificate for callers; default none
+}
+
+func (c *Security) register(s Set) {
+	s.String(&c.TLSCert, "tls-cert", "PEM file with a certificate for callers, read again when it changes; with it, plaintext is refused")
+	s.String(&c.TLSKey, "tls-key", "PEM file with the key of --tls-cert")
+}
+
+func (c *Security) validate() error {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key: want both or neither")
+	}
+	return nil
+}
+
+const (
+	requireNodesName  = "require-node-certificates"
+	requireNodesUsage = "refuse sidecars that have no certificate of the mesh; not where every caller may do everything"
+	// nodeCertificate is where, in its folder, a sidecar keeps its certificate.
+	nodeCertificate = "node/node.pem"
+	primaryURL      = "http://127.0.0.1:7070"
+)
+
 // Up is a mesh in one process.
 type Up struct {
 	Dir            string   // default .nearside
@@ -111,18 +139,27 @@ type Up struct {
 	MaxOpen        int      // databases whose files the primary has open at once; default 256
 	SQLiteMiB      int      // memory that SQLite may have; default 1024 MiB
 	Cache          Cache    // of each region
+	// RequireNodes has the regions be nodes with certificates, and others be refused, unless NoAuth is set; default true.
+	RequireNodes bool
 
+	Security
 	LogKeep
 	Watching
+	GraphQL GraphQL
+	Auth
+	Audit
 }
+
+// NodesOnly is as Primary has it.
+func (c *Up) NodesOnly() bool { return c.RequireNodes && !c.NoAuth }
 
 // DefaultUp returns the defaults.
 func DefaultUp() Up {
 	return Up{
 		Dir: ".nearside", ListenHost: "127.0.0.1", Port: 8080,
-		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, MaxOpen: defaultMaxOpen, SQLiteMiB: defaultSQLiteMiB,
+		Regions: []string{"us-east-1", "eu-west-1", "ap-southeast-1"}, RequireNodes: true, MaxOpen: defaultMaxOpen, SQLiteMiB: defaultSQLiteMiB,
 		Cache:   defaultCache(),
-		LogKeep: defaultLogKeep(), Watching: defaultWatching(),
+		LogKeep: defaultLogKeep(), Watching: defaultWatching(), GraphQL: defaultGraphQL(), Auth: defaultAuth(), Audit: defaultAudit(),
 	}
 }
 
@@ -134,14 +171,22 @@ func (c *Up) Register(s Set) {
 	s.String(&c.ListenHost, "listen-host", "address to listen on")
 	c.LogKeep.register(s)
 	c.Watching.register(s)
+	c.GraphQL.register(s)
+	c.Security.register(s)
+	s.Bool(&c.RequireNodes, requireNodesName, requireNodesUsage)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
 	c.Cache.register(s)
+	c.registerNoAuth(s)
+	c.registerLifetime(s)
+	c.registerGrace(s)
+	c.registerLogins(s)
+	c.Audit.register(s)
 }
 
 const (
-	insecureUsage = "allow to listen beyond this machine, without authentication"
+	insecureUsage = "take requests from other machines without TLS"
 
 	maxOpenName    = "max-open-databases"
 	maxOpenUsage   = "how many databases the primary has open at once; others are opened when they are used"
@@ -178,10 +223,11 @@ func (c *Up) Validate() error {
 		errs = append(errs, invalid("port", strconv.Itoa(c.Port), rule))
 	}
 	errs = append(errs, validRegions(c.Regions)...)
-	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen); err != nil {
+	if err := validHost("listen-host", c.ListenHost, c.ListenHost, c.InsecureListen || c.TLSCert != ""); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.LogKeep.validate(), c.Watching.validate(), validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB), c.Cache.validate())
+	errs = append(errs, c.Audit.validate(), c.Auth.validate(), c.onlyHere(c.ListenHost), c.Security.validate())
+	errs = append(errs, c.LogKeep.validate(), c.Watching.validate(), c.GraphQL.validate(), validMaxOpen(c.MaxOpen), validSQLiteMiB(c.SQLiteMiB), c.Cache.validate())
 	return errors.Join(errs...)
 }
 
@@ -211,16 +257,23 @@ type Primary struct {
 	Region         string // default us-east-1
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxOpen        int    // databases whose files are open at once; default 256
+	RequireNodes   bool   // refuse sidecars without certificates of the mesh, unless NoAuth is set; default true
 	SQLiteMiB      int    // memory that SQLite may have; default 1024 MiB
 
+	Security
 	LogKeep
+	Auth
+	Audit
 }
+
+// NodesOnly reports whether sidecars need certificates: where callers need no credential, neither do they.
+func (c *Primary) NodesOnly() bool { return c.RequireNodes && !c.NoAuth }
 
 // DefaultPrimary returns the defaults.
 func DefaultPrimary() Primary {
 	return Primary{
-		Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", MaxOpen: defaultMaxOpen,
-		SQLiteMiB: defaultSQLiteMiB, LogKeep: defaultLogKeep(),
+		Listen: "127.0.0.1:7070", Dir: ".nearside/primary", Region: "us-east-1", RequireNodes: true, MaxOpen: defaultMaxOpen,
+		SQLiteMiB: defaultSQLiteMiB, LogKeep: defaultLogKeep(), Auth: defaultAuth(), Audit: defaultAudit(),
 	}
 }
 
@@ -230,17 +283,26 @@ func (c *Primary) Register(s Set) {
 	s.String(&c.Dir, "dir", "folder for the data")
 	s.String(&c.Region, "region", "the region this primary is in")
 	c.LogKeep.register(s)
+	c.Security.register(s)
+	s.Bool(&c.RequireNodes, requireNodesName, requireNodesUsage)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
 	s.Int(&c.MaxOpen, maxOpenName, maxOpenUsage)
 	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
+	c.registerNoAuth(s)
+	c.registerLifetime(s)
+	c.Audit.register(s)
 }
 
 // Validate returns all that is wrong, joined.
 func (c *Primary) Validate() error {
 	return errors.Join(
+		c.Audit.validate(),
+		c.Auth.validate(),
+		c.onlyHere(hostOf(c.Listen)),
 		notEmpty("dir", c.Dir),
-		validListen(c.Listen, c.InsecureListen),
+		validListen(c.Listen, c.InsecureListen || c.NodesOnly() || c.TLSCert != ""),
 		validRegion("region", c.Region),
+		c.Security.validate(),
 		c.LogKeep.validate(),
 		validMaxOpen(c.MaxOpen),
 		validSQLiteMiB(c.SQLiteMiB),
@@ -280,38 +342,69 @@ func positive(name, value string, ok bool) error {
 // Sidecar is one region's sidecar.
 type Sidecar struct {
 	Region         string // required
-	Primary        string // URL of the primary; default http://127.0.0.1:7070
+	Primary        string // URL of the primary; default the join token's, without any http://127.0.0.1:7070
+	Join           string // file with a join token; default none
 	Listen         string // default 127.0.0.1:8080; the admin listener is 1000 ports higher
 	Dir            string // default .nearside/REGION
 	AdvertiseURL   string // where others reach the gateway; default from Listen
 	InsecureListen bool   // allow a Listen that other machines reach; default false
 	MaxCalls       int    // to the primary at a time; default 1024
+	MaxServices    int    // calls to registered services at a time; default 4096
 	SQLiteMiB      int    // memory that SQLite may have; default 1024 MiB
+	Business       bool   // serve users and orders; default false
 	Cache          Cache
 
+	Security
 	Watching
+	GraphQL GraphQL
+	Auth
 }
 
 // DefaultSidecar returns the defaults.
 func DefaultSidecar() Sidecar {
 	return Sidecar{
-		Primary: "http://127.0.0.1:7070", Listen: "127.0.0.1:8080", MaxCalls: 1024, SQLiteMiB: defaultSQLiteMiB,
-		Cache: defaultCache(), Watching: defaultWatching(),
+		Listen: "127.0.0.1:8080", MaxCalls: 1024, MaxServices: 4096, SQLiteMiB: defaultSQLiteMiB,
+		Cache: defaultCache(), Watching: defaultWatching(), GraphQL: defaultGraphQL(), Auth: defaultAuth(),
 	}
 }
 
 // Register registers the settings, with the present values as defaults.
 func (c *Sidecar) Register(s Set) {
 	s.String(&c.Region, "region", "the region this sidecar serves (required)")
-	s.String(&c.Primary, "primary", "URL of the primary")
+	s.String(&c.Primary, "primary", "URL of the primary (default the join token's, without one "+primaryURL+")")
+	s.String(&c.Join, "join", "file with a join token, to become a node of the mesh with; a restart needs none")
+	c.Security.register(s)
 	s.String(&c.Listen, "listen", "address to listen on; the admin listener is 1000 ports higher")
 	s.String(&c.Dir, "dir", "folder for the replica (default .nearside/REGION)")
 	s.String(&c.AdvertiseURL, "advertise-url", "where others reach this gateway (default from --listen)")
 	c.Cache.register(s)
 	c.Watching.register(s)
+	c.GraphQL.register(s)
 	s.Bool(&c.InsecureListen, "insecure-listen", insecureUsage)
+	c.registerNoAuth(s)
+	c.registerGrace(s)
+	c.registerLogins(s)
 	s.Int(&c.MaxCalls, "max-primary-calls", "how many calls to the primary there may be at a time; more are refused")
+	s.Int(&c.MaxServices, "max-service-calls", "how many calls to registered services there may be at a time; more are refused")
 	s.Int(&c.SQLiteMiB, sqliteMiBName, sqliteMiBUsage)
+	s.Bool(&c.Business, "business", "serve users and orders too, from the database business, which somebody has made")
+}
+
+// PrimaryURL returns the URL of the primary, or "" where the sidecar has it from its join.
+func (c *Sidecar) PrimaryURL() string {
+	if c.Primary == "" && !c.IsNode() {
+		return primaryURL
+	}
+	return c.Primary
+}
+
+// IsNode reports whether the sidecar has a certificate of the mesh, or is to get one.
+func (c *Sidecar) IsNode() bool {
+	if c.Join != "" {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(c.Folder(), nodeCertificate))
+	return err == nil
 }
 
 // Folder returns the folder for the replica.
@@ -319,17 +412,25 @@ func (c *Sidecar) Folder() string { return cmp.Or(c.Dir, filepath.Join(".nearsid
 
 // Validate returns all that is wrong, joined.
 func (c *Sidecar) Validate() error {
-	var advertise error
+	var primary, advertise error
+	if c.Primary != "" {
+		primary = validURL("primary", c.Primary)
+	}
 	if c.AdvertiseURL != "" {
 		advertise = validURL("advertise-url", c.AdvertiseURL)
 	}
 	return errors.Join(
+		c.Auth.validate(),
+		c.onlyHere(hostOf(c.Listen)),
 		validRegion("region", c.Region),
-		validURL("primary", c.Primary),
-		validListen(c.Listen, c.InsecureListen),
+		primary,
+		validListen(c.Listen, c.InsecureListen || c.TLSCert != "" || c.IsNode()),
+		c.Security.validate(),
 		advertise,
 		c.Watching.validate(),
+		c.GraphQL.validate(),
 		positive("max-primary-calls", strconv.Itoa(c.MaxCalls), c.MaxCalls > 0),
+		positive("max-service-calls", strconv.Itoa(c.MaxServices), c.MaxServices > 0),
 		validSQLiteMiB(c.SQLiteMiB),
 		c.Cache.validate(),
 	)
@@ -390,12 +491,18 @@ func validListen(address string, insecure bool) error {
 	return validHost("listen", address, host, insecure)
 }
 
-// validHost refuses what other machines could reach: nothing authenticates callers yet.
+// hostOf returns the host of an address, or "".
+func hostOf(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	return host
+}
+
+// validHost refuses what other machines could reach, where that is not allowed.
 func validHost(name, value, host string, insecure bool) error {
 	ip := net.ParseIP(host)
 	if insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return invalid(name, value, "other machines could reach it, and callers are not authenticated yet: "+
-		"listen on 127.0.0.1, or allow it with --insecure-listen")
+	return invalid(name, value, "other machines could reach it, and nothing is encrypted: "+
+		"listen on 127.0.0.1, give a certificate with --tls-cert and --tls-key, or allow it with --insecure-listen")
 }

@@ -12,7 +12,8 @@ import (
 type example struct {
 	line   int // of the file, from 1: where the commands begin
 	script string
-	fails  bool // a command in it is to fail
+	fails  bool   // a command in it is to fail
+	tool   string // that it needs; it is left out where that is missing
 	want   string
 	check  bool // want is to be compared
 }
@@ -20,6 +21,7 @@ type example struct {
 const (
 	markTest  = "<!-- test -->"
 	markFails = "<!-- test fails -->"
+	markWith  = "<!-- test with " // and the name of a tool that not everybody has
 	fence     = "```"
 	ellipsis  = "…"
 )
@@ -65,6 +67,8 @@ func parse(text string) ([]example, error) {
 			marked.line = n + 1
 		case trimmed == markTest || trimmed == markFails:
 			marked, mayWant = &example{fails: trimmed == markFails}, false
+		case strings.HasPrefix(trimmed, markWith):
+			marked, mayWant = &example{tool: strings.TrimSuffix(strings.TrimPrefix(trimmed, markWith), " -->")}, false
 		case trimmed != "":
 			if marked != nil {
 				return nil, fmt.Errorf("line %d: text between the mark of an example and its block", n)
@@ -131,7 +135,7 @@ func TestParse(t *testing.T) {
 		"```sh\nnot marked\n```\n" +
 		"<!-- test -->\n\n```sh\none\ntwo\n```\n\n```text\nout\n```\n" +
 		"<!-- test fails -->\n```sh\nthree\n```\nwords\n```text\nnot compared\n```\n" +
-		"<!-- test -->\n```sh\nfour\n```\n```json\n{}\n```\n```text\nnot compared\n```\n"
+		"<!-- test with curl -->\n```sh\nfour\n```\n```json\n{}\n```\n```text\nnot compared\n```\n"
 	got, err := parse(guide)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +143,7 @@ func TestParse(t *testing.T) {
 	want := []example{
 		{line: 8, script: "one\ntwo\n", want: "out\n", check: true},
 		{line: 17, script: "three\n", fails: true},
-		{line: 25, script: "four\n"},
+		{line: 25, script: "four\n", tool: "curl"},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d examples, want %d: %+v", len(got), len(want), got)

@@ -67,14 +67,17 @@ func allFree(port int) bool {
 	return true
 }
 
-// build builds the program into a folder of its own and returns that folder.
+// build builds the program, and services for it to reach, into a folder of its own and returns that folder.
 func build(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "nearside"),
-		"github.com/nearside-dev/nearside/cmd/nearside")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build nearside: %v\n%s", err, out)
+	for name, folder := range map[string]string{
+		"nearside": "cmd/nearside", "echo-service": "examples/echo", "shipping-service": "examples/shipping",
+	} {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, name), "github.com/nearside-dev/nearside/"+folder)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", name, err, out)
+		}
 	}
 	return bin
 }

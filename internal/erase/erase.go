@@ -1,8 +1,8 @@
 // Package erase makes the bytes of deleted ranges leave the disk.
 //
 // Pebble answers the deletion of a range with a tombstone and keeps the bytes until a compaction happens to meet it, and in
-// log files that it keeps to use again. An Eraser compacts such ranges in the background, one at a time, and sees to the log
-// files. What is still to be erased is noted in the store itself, in the batch that deletes it, so a crash forgets nothing.
+// log files that it keeps to use again; and its list of files, the MANIFEST, names the first and last key of each file there was. An
+// Eraser compacts such ranges in the background, one at a time, and sees to the log files and the list. What is still to be erased is noted in the store itself, in the batch that deletes it, so a crash forgets nothing.
 package erase
 
 import (
@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -24,10 +25,27 @@ type FS struct {
 	vfs.FS
 
 	empty atomic.Bool
+	lists atomic.Int64 // how many lists of files were begun
+	turns bool         // the store begins new ones while it runs
 }
 
 // NewFS returns a file system over another.
 func NewFS(fs vfs.FS) *FS { return &FS{FS: fs} }
+
+// Configure has a store begin its list of files anew whenever as many files have come and gone as there are, and not only when the
+// list has 128 MB: an Eraser can have old ones go then.
+func (f *FS) Configure(o *pebble.Options) {
+	o.MaxManifestFileSize = 1
+	f.turns = true
+}
+
+// Create implements vfs.FS.
+func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(f.PathBase(name), "MANIFEST-") {
+		f.lists.Add(1)
+	}
+	return f.FS.Create(name, category)
+}
 
 // ReuseForWrite implements vfs.FS. Its contract allows for a new file in the place of the old one.
 func (f *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
@@ -49,6 +67,7 @@ type Eraser struct {
 	fs     *FS
 	prefix []byte
 	logger *slog.Logger
+	await  func(context.Context)
 
 	next   atomic.Uint64
 	wake   chan struct{} // of capacity 1
@@ -60,11 +79,23 @@ type Eraser struct {
 	quiet chan struct{} // closed when there is nothing left to erase; nil while nobody waits
 }
 
+// Option configures an Eraser.
+type Option func(*Eraser)
+
+// After has the Eraser call await after it has read what is to be erased: what Pebble's snapshots can see no compaction removes, so
+// await returns when those that are open are closed.
+func After(await func(context.Context)) Option { return func(e *Eraser) { e.await = await } }
+
 // New starts the eraser of a store whose files are in fs. It keeps its notes under keys that begin with prefix, which nothing
 // else uses. Close it before the store.
-func New(db *pebble.DB, fs *FS, prefix []byte, logger *slog.Logger) (*Eraser, error) {
+func New(db *pebble.DB, fs *FS, prefix []byte, logger *slog.Logger, options ...Option) (*Eraser, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &Eraser{db: db, fs: fs, prefix: prefix, logger: logger, wake: make(chan struct{}, 1), cancel: cancel}
+	e := &Eraser{
+		db: db, fs: fs, prefix: prefix, logger: logger, await: func(context.Context) {}, wake: make(chan struct{}, 1), cancel: cancel,
+	}
+	for _, option := range options {
+		option(e)
+	}
 	notes, err := e.notes()
 	if err != nil {
 		cancel()
@@ -81,10 +112,15 @@ func New(db *pebble.DB, fs *FS, prefix []byte, logger *slog.Logger) (*Eraser, er
 // DeleteRange deletes the keys from lower up to upper in a batch, and notes that they are to be erased. Call Wake when the
 // batch is committed.
 func (e *Eraser) DeleteRange(b *pebble.Batch, lower, upper []byte) error {
+	return errors.Join(b.DeleteRange(lower, upper, nil), e.Erase(b, lower, upper))
+}
+
+// Erase notes in a batch that what it deletes, and what was deleted or written over before, of the keys from lower up to upper is to
+// be erased. Call Wake when the batch is committed.
+func (e *Eraser) Erase(b *pebble.Batch, lower, upper []byte) error {
 	key := binary.BigEndian.AppendUint64(append([]byte(nil), e.prefix...), e.next.Add(1)-1)
 	value := binary.AppendUvarint(nil, uint64(len(lower)))
-	value = append(append(value, lower...), upper...)
-	return errors.Join(b.DeleteRange(lower, upper, nil), b.Set(key, value, nil))
+	return b.Set(key, append(append(value, lower...), upper...), nil)
 }
 
 // Wake has the eraser look for what is to be done.
@@ -183,13 +219,18 @@ func (e *Eraser) eraseAll(ctx context.Context) error {
 		if err != nil || len(notes) == 0 {
 			return err
 		}
+		e.await(ctx)
 		for _, n := range notes {
-			// One compaction at a time: commits and reads have the other cores, and the disk.
-			if err := e.db.Compact(ctx, n.lower, n.upper, false); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			// One compaction at a time: commits and reads have the other cores, and the disk. It runs to its end: Pebble panics
+			// where it picks one whose context has ended meanwhile (v2.1.7, runPickedCompaction).
+			if err := e.db.Compact(context.WithoutCancel(ctx), n.lower, n.upper, false); err != nil {
 				return fmt.Errorf("compact a deleted range: %w", err)
 			}
 		}
-		if err := e.emptyLogs(ctx); err != nil {
+		if err := errors.Join(e.emptyLogs(ctx), e.turnLists(ctx, notes[0])); err != nil {
 			return err
 		}
 		b := e.db.NewBatch()
@@ -205,6 +246,42 @@ func (e *Eraser) eraseAll(ctx context.Context) error {
 	}
 }
 
+// maxTurns is how many files are written at most so that the list of files is begun anew. In a larger store old lists go when that
+// has changed as many files as it has, twice.
+const maxTurns = 4096
+
+// turnLists has Pebble begin its list of files anew, twice: it keeps the one before. That takes a change of as many files as there
+// are, so a note is written again and flushed until it is done.
+func (e *Eraser) turnLists(ctx context.Context, n note) error {
+	if !e.fs.turns {
+		return nil
+	}
+	value := append(append(binary.AppendUvarint(nil, uint64(len(n.lower))), n.lower...), n.upper...)
+	until := e.fs.lists.Load() + 2
+	for turn := 0; e.fs.lists.Load() < until && turn < maxTurns; turn++ {
+		if err := e.db.Set(n.key, value, pebble.NoSync); err != nil {
+			return fmt.Errorf("write a note again: %w", err)
+		}
+		if err := e.flush(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Eraser) flush(ctx context.Context) error {
+	flushed, err := e.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-ctx.Done(): // a store that failed may never end its flush
+		return ctx.Err()
+	}
+}
+
 // rotations is how often the log is turned over so that Pebble has used again each file that it keeps for that: three by
 // default, and the one it writes; two more, because it takes in what it may use again a little after a flush.
 const rotations = 6
@@ -214,14 +291,8 @@ func (e *Eraser) emptyLogs(ctx context.Context) error {
 	e.fs.empty.Store(true)
 	defer e.fs.empty.Store(false)
 	for range rotations {
-		flushed, err := e.db.AsyncFlush()
-		if err != nil {
-			return fmt.Errorf("flush: %w", err)
-		}
-		select {
-		case <-flushed:
-		case <-ctx.Done(): // a store that failed may never end its flush
-			return ctx.Err()
+		if err := e.flush(ctx); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +31,8 @@ type fixture struct {
 	dir string
 	fs  *FS
 	db  *pebble.DB
+
+	listener *pebble.EventListener
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -42,8 +46,12 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) open() {
 	f.t.Helper()
 	f.fs = NewFS(vfs.Default)
+	options := &pebble.Options{
+		FS: f.fs, Logger: discard{}, MemTableSize: 1 << 20, EventListener: f.listener, DisableAutomaticCompactions: f.listener != nil,
+	}
+	f.fs.Configure(options)
 	var err error
-	f.db, err = pebble.Open(f.dir, &pebble.Options{FS: f.fs, Logger: discard{}, MemTableSize: 1 << 20})
+	f.db, err = pebble.Open(f.dir, options)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -221,4 +229,90 @@ func (discard) Infof(string, ...any)  {}
 func (discard) Errorf(string, ...any) {}
 func (discard) Fatalf(f string, args ...any) {
 	panic(fmt.Sprintf(f, args...))
+}
+
+// TestCloseInTheMiddle closes an eraser while Pebble compacts for it: the compaction ends before Close does, and the next eraser does
+// what is left.
+func TestCloseInTheMiddle(t *testing.T) {
+	f := &fixture{t: t, dir: t.TempDir()}
+	var (
+		e     *Eraser
+		begun = make(chan struct{})
+		once  sync.Once
+		runs  atomic.Int32
+	)
+	f.listener = &pebble.EventListener{
+		CompactionBegin: func(pebble.CompactionInfo) { // no compaction but the eraser's
+			runs.Add(1)
+			once.Do(func() {
+				e.cancel() // as Close begins
+				close(begun)
+			})
+		},
+		CompactionEnd: func(info pebble.CompactionInfo) {
+			if info.Err != nil {
+				t.Errorf("compaction: %v", info.Err)
+			}
+			runs.Add(-1)
+		},
+	}
+	f.open()
+	t.Cleanup(f.close)
+	f.fill("a", marker)
+	f.fill("b", kept)
+	e = f.eraser()
+	f.delete(e, "a")
+	e.Wake()
+	<-begun
+	e.Close()
+	if n := runs.Load(); n != 0 {
+		t.Errorf("%d compactions go on", n)
+	}
+	e = f.eraser()
+	defer e.Close()
+	if err := e.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.gone()
+}
+
+// TestEraseKeys erases keys that hold the marker, in a store of many files: its list of files names them too.
+func TestEraseKeys(t *testing.T) {
+	f := &fixture{t: t, dir: t.TempDir(), listener: &pebble.EventListener{}} // without compactions of its own
+	f.open()
+	t.Cleanup(f.close)
+	e := f.eraser()
+	defer e.Close()
+	put := func(format string, n int) {
+		for i := range n {
+			if err := f.db.Set(fmt.Appendf(nil, format, i), bytes.Repeat([]byte{byte(i)}, 1000), pebble.Sync); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put("b"+marker+"%d", 3)
+	put("d%03d", 40)
+	named := func() (names []string) {
+		for _, name := range f.holders(marker) {
+			if strings.HasPrefix(name, "MANIFEST-") {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	if len(named()) == 0 {
+		t.Fatal("no list of files names the keys")
+	}
+	f.delete(e, "b")
+	e.Wake()
+	if err := e.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if notes, err := e.notes(); err != nil || len(notes) != 0 {
+		t.Errorf("%d notes left, %v", len(notes), err)
+	}
+	f.gone()
 }

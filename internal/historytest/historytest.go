@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,7 +71,9 @@ func (h *History) Next(schema *catalog.Catalog) []string {
 				tx = append(tx, h.quiet())
 			}
 		}
-	case 4, 5, 6, 7, 8, 9:
+	case 4, 5: // columns go in the middle of changes of rows
+		tx = h.drops()
+	case 6, 7, 8, 9:
 		tx = []string{h.change()}
 	default:
 		for range 1 + h.r.IntN(3) {
@@ -111,6 +114,58 @@ func (h *History) column(t *catalog.Table) string {
 		return quote(t.Columns[h.r.IntN(n)].Name)
 	}
 	return h.newColumn()
+}
+
+// droppable draws a column that SQLite will drop, most likely: no key and no index has it. "" where there is none.
+func (h *History) droppable(t *catalog.Table) string {
+	var names []string
+	for i := range t.Columns {
+		in := func(parts []catalog.KeyPart) bool {
+			return slices.ContainsFunc(parts, func(p catalog.KeyPart) bool { return p.Column == i })
+		}
+		indexed := slices.ContainsFunc(t.Indexes, func(ix catalog.Index) bool { return in(ix.Parts) })
+		if i != t.IntegerKey && !in(t.Key) && !indexed {
+			names = append(names, quote(t.Columns[i].Name))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return names[h.r.IntN(len(names))]
+}
+
+// drops is a migration that drops a column, with changes of the table's rows around it, and maybe another column of its name.
+func (h *History) drops() []string {
+	t := h.table()
+	column := h.droppable(t)
+	if column == "" {
+		return []string{h.addColumn(quote(t.Name))}
+	}
+	left := *t
+	left.Columns = slices.DeleteFunc(slices.Clone(t.Columns), func(c catalog.Column) bool { return quote(c.Name) == column })
+	var tx []string
+	for range h.r.IntN(3) {
+		tx = append(tx, h.insert(t, h.pick("REPLACE", "IGNORE")))
+	}
+	if h.r.IntN(3) == 0 {
+		tx = append(tx, fmt.Sprintf("UPDATE OR IGNORE %s SET %s = %s", quote(t.Name), column, h.value()))
+	}
+	tx = append(tx, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s", quote(t.Name), column))
+	for range h.r.IntN(3) {
+		tx = append(tx, h.insert(&left, h.pick("REPLACE", "IGNORE")))
+	}
+	switch h.r.IntN(6) {
+	case 0:
+		tx = append(tx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s DEFAULT %s", quote(t.Name), column, h.value()))
+		tx = append(tx, h.insert(t, "IGNORE"))
+	case 1:
+		if another := h.droppable(&left); another != "" {
+			tx = append(tx, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s", quote(t.Name), another))
+		}
+	case 2:
+		tx = append(tx, fmt.Sprintf("ALTER TABLE %s RENAME TO %s", quote(t.Name), h.newTable()))
+	}
+	return tx
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

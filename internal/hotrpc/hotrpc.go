@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
@@ -34,8 +35,8 @@ const (
 
 // Method answers a message if that can be done at once: without waiting, and without an error. It appends the encoded answer to
 // a.Message, sets a's other fields and reports true; or it reports false, and the general handler answers. It must not change
-// or keep msg.
-type Method func(request http.Header, msg []byte, a *Answer) bool
+// or keep msg. The principal is who calls; whether they may is for the method to find out.
+type Method func(p *identity.Principal, request http.Header, msg []byte, a *Answer) bool
 
 // Answer is an answer and what its headers say. The values may be shared: nobody changes them.
 type Answer struct {
@@ -67,9 +68,10 @@ type Options struct {
 }
 
 // NewHandler returns a handler of one procedure.
-func NewHandler(o Options) http.Handler { return &handler{o} }
+func NewHandler(o Options) *Handler { return &Handler{o} }
 
-type handler struct{ Options }
+// Handler answers one procedure.
+type Handler struct{ options Options }
 
 // call is the memory of one call.
 type call struct {
@@ -109,24 +111,38 @@ var (
 )
 
 // ServeHTTP implements http.Handler.
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.ServePrincipal(w, r, identity.From(r.Context()))
+}
+
+// ServePrincipal answers a request of p, whom its context need not know.
+func (h *Handler) ServePrincipal(w http.ResponseWriter, r *http.Request, p *identity.Principal) {
 	timeout, ok := hot(r)
-	if !ok || h.Large && takesCompressed(r) {
-		h.General.ServeHTTP(w, r)
+	if !ok || h.options.Large && takesCompressed(r) {
+		h.options.General.ServeHTTP(w, of(r, p))
 		return
 	}
-	h.Metrics.Begin()
+	h.options.Metrics.Begin()
 	begin := time.Now()
 	c := calls.Get().(*call)
 	defer c.release()
 	c.in = slices.Grow(c.in[:0], int(r.ContentLength))[:r.ContentLength]
 	n, err := io.ReadFull(r.Body, c.in)
-	if err == nil && (timeout == 0 || time.Since(begin) < timeout) && h.answer(c, r, w) {
-		h.Metrics.Answered(time.Since(begin))
+	if err == nil && (timeout == 0 || time.Since(begin) < timeout) && h.answer(&c.out, r, p, c.in) {
+		c.out.write(w)
+		h.options.Metrics.Answered(time.Since(begin))
 		return
 	}
-	h.Metrics.Passed()
-	pass(h.General, w, r, c.in[:n], begin, timeout)
+	h.options.Metrics.Passed()
+	pass(h.options.General, w, of(r, p), c.in[:n], begin, timeout)
+}
+
+// of returns a request as one of p.
+func of(r *http.Request, p *identity.Principal) *http.Request {
+	if identity.From(r.Context()) == p {
+		return r
+	}
+	return r.WithContext(identity.With(r.Context(), p))
 }
 
 // pass has the general handler answer a call of which the beginning was read.
@@ -167,19 +183,19 @@ func hot(r *http.Request) (timeout time.Duration, ok bool) {
 
 // takesCompressed reports whether the caller may take a compressed answer. There are few ways to refuse that, and this knows
 // the common one.
-func takesCompressed(r *http.Request) bool {
-	v := r.Header["Accept-Encoding"]
+func takesCompressed(r *http.Request) bool { return takes(r.Header) }
+
+// Passes reports whether an answer of some bytes goes to the general handler in any case, because it may compress it.
+func Passes(request http.Header, size int) bool { return size >= compressMinBytes && takes(request) }
+
+func takes(request http.Header) bool {
+	v := request["Accept-Encoding"]
 	return len(v) > 1 || len(v) == 1 && v[0] != "" && v[0] != "identity"
 }
 
-// answer reports whether it has answered the call.
-func (h *handler) answer(c *call, r *http.Request, w http.ResponseWriter) bool {
-	a := &c.out
-	if !h.method(c, r) || len(a.Message) >= compressMinBytes && takesCompressed(r) {
-		return false
-	}
-	a.write(w)
-	return true
+// answer reports whether a is the call's answer.
+func (h *Handler) answer(a *Answer, r *http.Request, p *identity.Principal, msg []byte) bool {
+	return h.method(a, r, p, msg) && (len(a.Message) < compressMinBytes || !takesCompressed(r))
 }
 
 // write writes the whole answer.
@@ -188,27 +204,30 @@ func (a *Answer) write(w http.ResponseWriter) {
 	header["Content-Type"] = protoType
 	header["Accept-Encoding"] = encodings
 	header[bookmarkHeader], header[regionHeader], header[sourceHeader] = a.Bookmark, a.Region, a.Source
-	if a.StalenessMs < uint32(len(staleness)) {
-		header[stalenessHeader] = staleness[a.StalenessMs]
-	} else {
-		header[stalenessHeader] = []string{strconv.FormatUint(uint64(a.StalenessMs), 10)}
-	}
+	header[stalenessHeader] = a.staleness()
 	if len(a.Message) >= headerThreshold {
 		header["Content-Length"] = []string{strconv.Itoa(len(a.Message))}
 	}
 	_, _ = w.Write(a.Message) // whoever asked has gone if this fails
 }
 
+func (a *Answer) staleness() []string {
+	if a.StalenessMs < uint32(len(staleness)) {
+		return staleness[a.StalenessMs]
+	}
+	return []string{strconv.FormatUint(uint64(a.StalenessMs), 10)}
+}
+
 // method calls the method. A panic is no answer: the general handler meets it again and says what is to be said.
-func (h *handler) method(c *call, r *http.Request) (ok bool) {
+func (h *Handler) method(a *Answer, r *http.Request, p *identity.Principal, msg []byte) (ok bool) {
 	defer func() {
-		if p := recover(); p != nil {
-			h.Logger.ErrorContext(r.Context(), "panic in a hot method",
-				slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		if cause := recover(); cause != nil {
+			h.options.Logger.ErrorContext(r.Context(), "panic in a hot method",
+				slog.String("path", r.URL.Path), slog.Any("panic", cause), slog.String("stack", string(debug.Stack())))
 			ok = false
 		}
 	}()
-	return h.Method(r.Header, c.in, &c.out)
+	return h.options.Method(p, r.Header, msg, a)
 }
 
 // replayed is a body of which the beginning was read.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nearside-dev/nearside/internal/identity"
 )
 
 // observer counts as the real one does.
@@ -25,7 +27,7 @@ func (o *observer) Passed()                { o.passed++ }
 // general handler says what it read.
 func newHandler(o *observer, logs io.Writer) http.Handler {
 	return NewHandler(Options{
-		Method: func(_ http.Header, msg []byte, a *Answer) bool {
+		Method: func(_ *identity.Principal, _ http.Header, msg []byte, a *Answer) bool {
 			a.Message = append(a.Message, "half an answer"...)
 			if string(msg) == "panic" {
 				panic("a secret")
@@ -145,7 +147,7 @@ func (f *failing) Read([]byte) (int, error) { return 0, f.err }
 func BenchmarkHandler(b *testing.B) {
 	text := []string{"text"}
 	h := NewHandler(Options{
-		Method: func(_ http.Header, msg []byte, a *Answer) bool {
+		Method: func(_ *identity.Principal, _ http.Header, msg []byte, a *Answer) bool {
 			a.Message = append(a.Message, msg...)
 			a.Bookmark, a.Region, a.Source, a.StalenessMs = text, text, text, 100
 			return true

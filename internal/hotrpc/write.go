@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -44,52 +45,62 @@ type WriteOptions struct {
 }
 
 // NewWriteHandler returns a handler of one procedure that changes something.
-func NewWriteHandler(o WriteOptions) http.Handler {
-	return &writeHandler{WriteOptions: o, writer: connect.NewErrorWriter()}
+func NewWriteHandler(o WriteOptions) *WriteHandler {
+	return &WriteHandler{options: o, writer: connect.NewErrorWriter()}
 }
 
-type writeHandler struct {
-	WriteOptions
-
-	writer *connect.ErrorWriter
+// WriteHandler answers one procedure that changes something.
+type WriteHandler struct {
+	options WriteOptions
+	writer  *connect.ErrorWriter
 }
 
 // ServeHTTP implements http.Handler.
-func (h *writeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *WriteHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.ServePrincipal(w, r, identity.From(r.Context()))
+}
+
+// ServePrincipal answers a request of p, whom its context need not know.
+func (h *WriteHandler) ServePrincipal(w http.ResponseWriter, r *http.Request, p *identity.Principal) {
 	timeout, ok := hot(r)
 	if !ok {
-		h.General.ServeHTTP(w, r)
+		h.options.General.ServeHTTP(w, of(r, p))
 		return
 	}
-	h.Metrics.Begin()
+	h.options.Metrics.Begin()
 	begin := time.Now()
 	c := calls.Get().(*call)
 	defer c.release()
 	c.in = slices.Grow(c.in[:0], int(r.ContentLength))[:r.ContentLength]
 	n, err := io.ReadFull(r.Body, c.in)
 	if err == nil {
-		err = h.method(c, r, begin, timeout)
+		ctx := r.Context()
+		if identity.From(ctx) != p {
+			ctx = identity.With(ctx, p)
+		}
+		err = h.method(ctx, r.Header, c.in, &c.out, begin, timeout)
 	} else {
 		err = ErrPass
 	}
 	switch {
 	case err == nil:
 		c.out.write(w)
-		h.Metrics.Answered(time.Since(begin))
+		h.options.Metrics.Answered(time.Since(begin))
 	case errors.Is(err, ErrPass):
-		h.Metrics.Passed()
-		pass(h.General, w, r, c.in[:n], begin, timeout)
+		h.options.Metrics.Passed()
+		pass(h.options.General, w, of(r, p), c.in[:n], begin, timeout)
 	default:
-		wire := h.Errors.Wire(r.Context(), h.Procedure, err)
+		wire := h.options.Errors.Wire(r.Context(), h.options.Procedure, err)
 		w.Header()["Accept-Encoding"] = encodings
 		_ = h.writer.Write(w, r, wire) // whoever asked has gone if this fails
-		h.Metrics.Failed(wire.Code(), time.Since(begin))
+		h.options.Metrics.Failed(wire.Code(), time.Since(begin))
 	}
 }
 
 // method calls the method. What panics may have done something: it is the error that it is in the general handler.
-func (h *writeHandler) method(c *call, r *http.Request, begin time.Time, timeout time.Duration) (err error) {
-	ctx := r.Context()
+func (h *WriteHandler) method(
+	ctx context.Context, header http.Header, msg []byte, a *Answer, begin time.Time, timeout time.Duration,
+) (err error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, begin.Add(timeout))
@@ -99,9 +110,9 @@ func (h *writeHandler) method(c *call, r *http.Request, begin time.Time, timeout
 		return ErrPass
 	}
 	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	return h.Method(ctx, r.Header, c.in, &c.out)
+	return h.options.Method(ctx, header, msg, a)
 }

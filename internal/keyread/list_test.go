@@ -247,7 +247,7 @@ func TestPageEndsBeforeItIsTooLarge(t *testing.T) {
 
 func TestBatchIsBounded(t *testing.T) {
 	shape := NewShape(testCatalog().TableByName("notes"))
-	batch := NewBatch(shape, 3)
+	batch := NewBatch(t.Context(), shape, 3)
 	row := rowcodec.Row{Values: []value.Value{value.Blob(make([]byte, 30<<20))}}
 	batch.AddMissing()
 	for range 2 {

@@ -1,10 +1,12 @@
 package keyread
 
 import (
+	"context"
 	"strconv"
 	"unicode/utf8"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -53,19 +55,23 @@ func (s *Shape) size(row rowcodec.Row) int {
 type Batch struct {
 	shape   *Shape
 	results []*datav1.BatchGetResponse_Result
-	bytes   int
+	meter   budget.Meter
 }
 
-// NewBatch returns an empty batch with room for n rows of the shape.
-func NewBatch(shape *Shape, n int) *Batch {
-	return &Batch{shape: shape, results: make([]*datav1.BatchGetResponse_Result, 0, n)}
+// NewBatch returns an empty batch with room for n rows of the shape, which answers the call of ctx.
+func NewBatch(ctx context.Context, shape *Shape, n int) *Batch {
+	return &Batch{shape: shape, meter: budget.NewMeter(ctx), results: make([]*datav1.BatchGetResponse_Result, 0, n)}
 }
 
-// Add adds the next key's row. The error is RESULT_TOO_LARGE.
+// Add adds the next key's row. The error is RESULT_TOO_LARGE, or OVERLOADED.
 func (b *Batch) Add(row rowcodec.Row, version uint64) error {
-	if b.bytes += b.shape.size(row); b.bytes > MaxResponseBytes {
+	size := b.shape.size(row)
+	if b.meter.Size()+size > MaxResponseBytes {
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE, "the rows exceed %d bytes", MaxResponseBytes).
 			With("limit", strconv.Itoa(MaxResponseBytes))
+	}
+	if err := b.meter.Add(size); err != nil {
+		return err
 	}
 	b.results = append(b.results, &datav1.BatchGetResponse_Result{Row: b.shape.Row(row, version)})
 	return nil

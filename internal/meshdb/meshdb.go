@@ -48,13 +48,24 @@ CREATE TABLE regions (
   registered_at INTEGER NOT NULL -- nanoseconds since 1970
 ) STRICT;
 `,
-}}
+}, {
+	Name: "0002_table_placements",
+	SQL: `
+CREATE TABLE table_placements (
+  database_id INTEGER NOT NULL REFERENCES databases (id) ON DELETE CASCADE,
+  table_name TEXT NOT NULL COLLATE NOCASE, -- there need be no such table yet
+  region TEXT NOT NULL,
+  PRIMARY KEY (database_id, table_name, region)
+) STRICT, WITHOUT ROWID;
+`,
+}, authMigration, nodesMigration, servicesMigration, corsMigration, policiesMigration, cacheRulesMigration, protocolsMigration}
 
 // The tables.
 const (
-	TableDatabases  = "databases"
-	TablePlacements = "placements"
-	TableRegions    = "regions"
+	TableDatabases       = "databases"
+	TablePlacements      = "placements"
+	TableTablePlacements = "table_placements"
+	TableRegions         = "regions"
 )
 
 // Database is a row of databases.
@@ -94,6 +105,15 @@ func PlacementFromRow(t *catalog.Table, values []value.Value) (database uint32, 
 		return 0, "", fmt.Errorf("%w: %s", ErrRow, t.Name)
 	}
 	return uint32(values[id].Integer()), values[name].Text(), nil
+}
+
+// TablePlacementFromRow reads a row of the table table_placements.
+func TablePlacementFromRow(t *catalog.Table, values []value.Value) (database uint32, table, region string, err error) {
+	id, name, where := t.ColumnByName("database_id"), t.ColumnByName("table_name"), t.ColumnByName("region")
+	if id < 0 || name < 0 || where < 0 || len(values) < len(t.Columns) {
+		return 0, "", "", fmt.Errorf("%w: %s", ErrRow, t.Name)
+	}
+	return uint32(values[id].Integer()), values[name].Text(), values[where].Text(), nil
 }
 
 // RegionFromRow reads a row of the table regions.

@@ -183,6 +183,50 @@ func decodeValue(row *Row, t *catalog.Table, val []byte) (err error) {
 	return nil
 }
 
+// CanonicalRow returns a stored value without the columns that t no longer has: val itself where it has none of them, else
+// bytes in buf's memory, which it may replace by more. A value that cannot be read is ErrCorrupt.
+func CanonicalRow(buf *[]byte, t *catalog.Table, val []byte) ([]byte, error) {
+	if !t.ColumnsDropped {
+		return val, nil
+	}
+	if len(val) == 0 || val[0] != rowFormat {
+		return nil, fmt.Errorf("row of table %s: %w", t.Name, corrupt("value of %d bytes", len(val)))
+	}
+	r := reader{val[1:]}
+	if carriesRowid(t) {
+		if _, err := r.varint(); err != nil {
+			return nil, fmt.Errorf("row of table %s: %w", t.Name, err)
+		}
+	}
+	out, kept := (*buf)[:0], 0 // what is to stay of val up to kept is in out
+	next := 0
+	for len(r.b) > 0 {
+		begin := len(val) - len(r.b)
+		id, err := r.columnID()
+		if err == nil {
+			err = r.skip()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("row of table %s: %w", t.Name, err)
+		}
+		// Nearly always the columns stand in the order of their ids.
+		for next < len(t.Columns) && t.Columns[next].ID < id {
+			next++
+		}
+		if next < len(t.Columns) && t.Columns[next].ID == id || t.ColumnByID(id) >= 0 {
+			continue
+		}
+		out = append(out, val[kept:begin]...)
+		kept = len(val) - len(r.b)
+	}
+	if kept == 0 {
+		return val, nil
+	}
+	out = append(out, val[kept:]...)
+	*buf = out
+	return out, nil
+}
+
 // reader reads the parts of a row value off its front.
 type reader struct{ b []byte }
 
@@ -225,6 +269,12 @@ func (r *reader) value() (value.Value, error) {
 	default:
 		return value.Null(), corrupt("value has kind %d", kind)
 	}
+}
+
+// skip reads over a value.
+func (r *reader) skip() error {
+	_, err := r.value()
+	return err
 }
 
 func (r *reader) bytes() ([]byte, error) {

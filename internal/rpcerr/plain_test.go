@@ -1,6 +1,7 @@
 package rpcerr
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 )
 
 // limits are requests that go as far as plain lets them.
@@ -54,6 +56,7 @@ func limits() []proto.Message {
 			{Operation: &datav1.Operation_Update{Update: &datav1.Update{Table: "t", Key: key, Set: named(2000)}}},
 			{Operation: &datav1.Operation_Delete{Delete: &datav1.Delete{Table: "t", Key: key}}},
 		}},
+		&replicationv1.SubscribeRequest{Message: &replicationv1.SubscribeRequest_Ping{Ping: &replicationv1.Ping{SentNanos: math.MinInt64}}},
 	}
 }
 
@@ -100,8 +103,8 @@ func FuzzPlain(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		m := []proto.Message{
 			&datav1.GetRequest{}, &datav1.BatchGetRequest{}, &datav1.ListRequest{}, &datav1.QueryRequest{}, &datav1.ExecuteRequest{},
-			&datav1.TransactRequest{},
-		}[kind%6]
+			&datav1.TransactRequest{}, &datav1.TransactRequest{}, &replicationv1.SubscribeRequest{},
+		}[kind%8]
 		if proto.Unmarshal(b, m) != nil || !plain(m) {
 			return
 		}

@@ -70,6 +70,17 @@ var codes = map[Reason]connect.Code{
 	datav1.ErrorReason_ERROR_REASON_BOOKMARK_TOO_OLD:        connect.CodeOutOfRange,
 	datav1.ErrorReason_ERROR_REASON_SCHEMA_CHANGED:          connect.CodeFailedPrecondition,
 	datav1.ErrorReason_ERROR_REASON_WATCH_INTERRUPTED:       connect.CodeUnavailable,
+	datav1.ErrorReason_ERROR_REASON_STATEMENT_NOT_WATCHABLE: connect.CodeUnimplemented,
+	datav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:         connect.CodeUnauthenticated,
+	datav1.ErrorReason_ERROR_REASON_TOKEN_EXPIRED:           connect.CodeUnauthenticated,
+	datav1.ErrorReason_ERROR_REASON_TOKEN_INVALID:           connect.CodeUnauthenticated,
+	datav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:       connect.CodePermissionDenied,
+	datav1.ErrorReason_ERROR_REASON_RATE_LIMITED:            connect.CodeResourceExhausted,
+	datav1.ErrorReason_ERROR_REASON_ACCOUNT_LOCKED:          connect.CodePermissionDenied,
+	datav1.ErrorReason_ERROR_REASON_PLACEMENT_DIFFERS:       connect.CodeFailedPrecondition,
+	datav1.ErrorReason_ERROR_REASON_NODE_ONLY:               connect.CodePermissionDenied,
+	datav1.ErrorReason_ERROR_REASON_JOIN_TOKEN_INVALID:      connect.CodeUnauthenticated,
+	datav1.ErrorReason_ERROR_REASON_ENDPOINT_UNAVAILABLE:    connect.CodeUnavailable,
 }
 
 // Field is one broken rule of one request field.

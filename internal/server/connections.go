@@ -2,11 +2,15 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/nearside-dev/nearside/internal/identity"
 )
 
 const (
@@ -14,6 +18,8 @@ const (
 	refusals = 64
 	// refusalTime is how long such a connection has.
 	refusalTime = 5 * time.Second
+	// farewellTime is how long the end of TLS may take to be said.
+	farewellTime = 200 * time.Millisecond
 	// pieceBytes is how much is sent within one Config.StallTimeout at least, if it is taken in at all.
 	pieceBytes = 64 << 10
 )
@@ -29,6 +35,11 @@ type client struct {
 // to be refused. Where there are too many of these too, further ones wait in the kernel's queue.
 type connections struct {
 	net.Listener
+	tlsCounters
+
+	security Security
+	nodes    nodes
+	logger   *slog.Logger
 
 	limit, perClient int
 	stall            time.Duration
@@ -43,7 +54,7 @@ type connections struct {
 
 func newConnections(ln net.Listener, c Config) *connections {
 	return &connections{
-		Listener: ln, limit: c.MaxConnections, perClient: c.MaxConnectionsPerClient, stall: c.StallTimeout,
+		Listener: ln, security: c.Security, logger: c.Logger, limit: c.MaxConnections, perClient: c.MaxConnectionsPerClient, stall: c.StallTimeout,
 		places: make(chan struct{}, c.MaxConnections+refusals),
 		closed: make(chan struct{}), clients: make(map[netip.Addr]*client),
 	}
@@ -69,16 +80,19 @@ func (l *connections) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	addr, _ := netip.ParseAddrPort(raw.RemoteAddr().String()) // the zero one is a client too
-	c := &conn{Conn: raw, stall: l.stall}
-	c.client, c.refused = l.enter(addr.Addr().Unmap())
+	c := &conn{Conn: raw, listener: l, stall: l.stall}
+	var refused limitName
+	c.client, refused = l.enter(addr.Addr().Unmap())
 	var timer *time.Timer
-	if c.refused != "" {
+	if refused != "" {
+		c.refused.Store(&refused)
 		timer = time.AfterFunc(refusalTime, func() { _ = raw.Close() })
 	}
 	c.leave = sync.OnceFunc(func() {
 		if timer != nil {
 			timer.Stop()
 		}
+		l.nodes.forget(c)
 		l.leave(c.client)
 		<-l.places
 	})
@@ -124,16 +138,30 @@ func (l *connections) Close() error {
 type conn struct {
 	net.Conn
 
-	client  *client
-	stall   time.Duration
-	refused limitName // its requests are to be refused for this, or ""
-	leave   func()
+	listener *connections
+	client   *client
+	stall    time.Duration
+	refused  atomic.Pointer[limitName] // its requests are to be refused for this, or nil
+	leave    func()
+	peer     identity.Peer
+
+	once    sync.Once // guards what open finds out
+	opened  error
+	secured atomic.Pointer[tls.Conn] // nil for plaintext
+	first   [1]byte
+	pending bool // first was not read yet; for the reader alone
+	closing atomic.Bool
+	begin   []byte // was received already, and is read first
 }
 
-// Write implements net.Conn.
-func (c *conn) Write(b []byte) (n int, err error) {
+// writeWire writes to the network.
+func (c *conn) writeWire(b []byte) (n int, err error) {
+	stall := c.stall
+	if c.closing.Load() {
+		stall = farewellTime
+	}
 	for {
-		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+		if err := c.SetWriteDeadline(time.Now().Add(stall)); err != nil {
 			return n, err
 		}
 		m, err := c.Conn.Write(b[n:min(len(b), n+pieceBytes)])
@@ -143,16 +171,13 @@ func (c *conn) Write(b []byte) (n int, err error) {
 	}
 }
 
-// Close implements net.Conn.
-func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.leave()
-	return err
-}
-
 type connKey struct{}
 
 // withConn lets handlers find the connection that a request came over.
 func withConn(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
+	ctx = context.WithValue(ctx, connKey{}, c)
+	if c, ok := c.(*conn); ok {
+		ctx = identity.WithPeer(ctx, &c.peer)
+	}
+	return ctx
 }

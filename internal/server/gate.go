@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -25,6 +26,9 @@ const (
 	limitBodyTime          limitName = "body_time"
 )
 
+// limitPlaintext is of those who should have spoken TLS.
+var limitPlaintext limitName = "plaintext"
+
 // refusedRetryAfter is when those may try again who were too many.
 const refusedRetryAfter = time.Second
 
@@ -33,6 +37,7 @@ const refusedRetryAfter = time.Second
 type gate struct {
 	next        http.Handler
 	maxBody     int64
+	answers     *budget.Budget
 	maxRequests int64 // of one client
 	bodyTime    time.Duration
 	stall       time.Duration
@@ -42,7 +47,7 @@ type gate struct {
 
 func newGate(next http.Handler, c Config) *gate {
 	return &gate{
-		next: next, maxBody: c.MaxBodyBytes, maxRequests: int64(c.MaxRequestsPerClient), bodyTime: c.BodyTimeout, stall: c.StallTimeout,
+		next: next, maxBody: c.MaxBodyBytes, answers: budget.New(c.MaxAnswerBytes), maxRequests: int64(c.MaxRequestsPerClient), bodyTime: c.BodyTimeout, stall: c.StallTimeout,
 		errors: connect.NewErrorWriter(),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name:        "nearside_server_refused_total",
@@ -55,9 +60,14 @@ func newGate(next http.Handler, c Config) *gate {
 // ServeHTTP implements http.Handler.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
-		if c.refused != "" {
+		if refused := c.refused.Load(); refused != nil {
 			w.Header().Set("Connection", "close") // over HTTP/2 too
-			g.refuse(w, r, c.refused, tooMany("connections"))
+			if *refused == limitPlaintext {
+				g.count(limitPlaintext)
+				http.Error(w, "this listener speaks TLS: use https:// in place of http://", http.StatusBadRequest)
+				return
+			}
+			g.refuse(w, r, *refused, tooMany("connections"))
 			return
 		}
 		defer c.client.requests.Add(-1)
@@ -82,6 +92,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		r.Body = newBody(g, w, r.Body, limit)
 	}
+	r, done := g.answers.Open(r)
+	defer done()
 	g.next.ServeHTTP(w, r)
 }
 

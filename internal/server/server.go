@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nearside-dev/nearside/internal/budget"
 )
 
 // Defaults of Config.
@@ -46,6 +48,14 @@ type Config struct {
 	// StallTimeout is how long a caller may take in nothing of an answer; default DefaultStallTimeout.
 	StallTimeout time.Duration
 
+	// MaxAnswerBytes is what answers above a megabyte may take at a time, all together; default budget.DefaultBytes.
+	MaxAnswerBytes int64
+
+	// Security is how it tells who calls; the zero value is plaintext from everybody.
+	Security Security
+	// Express has those paths answered without net/http for which the handler has an Express.
+	Express bool
+
 	Logger     *slog.Logger          // required
 	Registerer prometheus.Registerer // optional
 }
@@ -55,6 +65,7 @@ func (c Config) withDefaults() Config {
 	c.MaxConnectionsPerClient = cmp.Or(c.MaxConnectionsPerClient, DefaultMaxConnectionsPerClient)
 	c.MaxRequestsPerClient = cmp.Or(c.MaxRequestsPerClient, DefaultMaxRequestsPerClient)
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, DefaultMaxBodyBytes)
+	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, budget.DefaultBytes)
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, DefaultBodyTimeout)
 	c.StallTimeout = cmp.Or(c.StallTimeout, DefaultStallTimeout)
 	return c
@@ -63,6 +74,7 @@ func (c Config) withDefaults() Config {
 // Server serves one listener from Start to Close.
 type Server struct {
 	http       *http.Server
+	limited    *connections
 	name       string
 	collectors []prometheus.Collector
 	register   prometheus.Registerer
@@ -72,6 +84,7 @@ type Server struct {
 
 	closing atomic.Bool
 	fresh   freshConns
+	express *express // nil without
 	done    chan struct{}
 	failed  chan error
 }
@@ -82,13 +95,18 @@ func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error
 	limited := newConnections(ln, config)
 	logger := config.Logger.With(slog.String("listener", config.Name))
 	gate := newGate(recoverPanics(handler, logger), config)
-	s := &Server{name: config.Name, register: config.Registerer, done: make(chan struct{}), failed: make(chan error, 1)}
+	s := &Server{limited: limited, name: config.Name, register: config.Registerer, done: make(chan struct{}), failed: make(chan error, 1)}
 	if config.Registerer != nil {
 		s.collectors = []prometheus.Collector{gate.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "nearside_server_connections",
 			Help:        "Open connections of a listener.",
 			ConstLabels: prometheus.Labels{"listener": config.Name},
-		}, func() float64 { return float64(limited.count()) })}
+		}, func() float64 { return float64(limited.count()) }), prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "nearside_server_handshakes_failed_total",
+			Help:        "TLS handshakes that failed, those of revoked nodes among them.",
+			ConstLabels: prometheus.Labels{"listener": config.Name},
+		}, func() float64 { return float64(limited.failures.Load()) })}
+		s.collectors = append(s.collectors, gate.answers.Collectors(config.Name)...)
 		for _, c := range s.collectors {
 			if err := config.Registerer.Register(c); err != nil {
 				return nil, errors.Join(fmt.Errorf("register metrics of listener %s: %w", config.Name, err), ln.Close())
@@ -117,9 +135,22 @@ func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error
 		ConnState:   s.fresh.note,
 		ErrorLog:    slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
+	var accepted net.Listener = limited
+	if paths := ExpresserOf(handler); paths != nil && config.Express {
+		s.express = newExpress(base, limited, paths, logger, config)
+		accepted = s.express
+		if config.Registerer != nil {
+			counter := s.express.counter(config.Name)
+			if err := config.Registerer.Register(counter); err != nil {
+				abort()
+				return nil, errors.Join(fmt.Errorf("register metrics of listener %s: %w", config.Name, err), s.express.Close())
+			}
+			s.collectors = append(s.collectors, counter)
+		}
+	}
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(limited); !s.closing.Load() {
+		if err := s.http.Serve(accepted); !s.closing.Load() {
 			s.failed <- fmt.Errorf("listener %s: %w", config.Name, err)
 		}
 	}()
@@ -135,12 +166,22 @@ func (s *Server) Close(ctx context.Context) error {
 	s.closing.Store(true)
 	s.drain()
 	grace := time.AfterFunc(freshGrace, s.fresh.close)
+	if s.express != nil {
+		s.express.drain()
+		defer time.AfterFunc(freshGrace, s.express.endFresh).Stop()
+	}
 	err := s.http.Shutdown(ctx)
+	if s.express != nil {
+		err = cmp.Or(err, s.express.wait(ctx))
+	}
 	grace.Stop()
 	s.abort()
 	if err != nil {
 		err = fmt.Errorf("close listener %s: requests cut off: %w", s.name, err)
 		err = errors.Join(err, s.http.Close())
+		if s.express != nil {
+			s.express.cut()
+		}
 	}
 	<-s.done
 	if s.register != nil {

@@ -71,6 +71,9 @@ func (x *IndexInfo) OrderBy(i int) OrderBy {
 // Used reports whether the statement may read a column. The rowid and another name of it are not told of.
 func (x *IndexInfo) Used(column int) bool { return x.raw.FcolUsed&(1<<min(column, 63)) != 0 }
 
+// ColumnsUsed returns Used of all columns as bits; the last one is of all columns from 63 on.
+func (x *IndexInfo) ColumnsUsed() uint64 { return x.raw.FcolUsed }
+
 // NothingUsed reports whether the statement reads no column but the rowid.
 func (x *IndexInfo) NothingUsed() bool { return x.raw.FcolUsed == 0 }
 

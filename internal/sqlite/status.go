@@ -1,6 +1,10 @@
 package sqlite
 
-import sqlite3 "modernc.org/sqlite/lib"
+import (
+	"unsafe"
+
+	sqlite3 "modernc.org/sqlite/lib"
+)
 
 // Autocommit reports whether no transaction is open. It turns true not only after COMMIT and ROLLBACK but also when an
 // interrupt, RAISE(ROLLBACK) or a grave error has rolled the transaction back. It is true of a closed connection.
@@ -14,6 +18,15 @@ func (c *Conn) Changes() int64 {
 		return 0
 	}
 	return sqlite3.Xsqlite3_changes64(c.tls, c.db)
+}
+
+// ForgetChanges has changes() give 0, as on a new connection, and last_insert_rowid() too.
+func (c *Conn) ForgetChanges() {
+	if c.db != 0 {
+		sqlite3.Xsqlite3_set_last_insert_rowid(c.tls, c.db, 0)
+		// SQLite has no function for it; the statement that sets it, an UPDATE of no row, costs as much as many another.
+		store[int64](c.db+unsafe.Offsetof(sqlite3.Tsqlite3{}.FnChange), 0)
+	}
 }
 
 // TotalChanges returns the rows changed since Open, triggers and cascades included.

@@ -23,13 +23,15 @@ type Module interface {
 
 // Declaration says what a virtual table looks like.
 type Declaration struct {
-	// SQL is a CREATE TABLE statement; its constraints say nothing but what the key of a WITHOUT ROWID table is. No declared
-	// type may have the word HIDDEN in it.
+	// SQL is a CREATE TABLE statement; its constraints say nothing but what the key of a WITHOUT ROWID table is. A column whose
+	// declared type has the word HIDDEN in it is one that SELECT * leaves out, and loses the word.
 	SQL string
 	// IntegerKey is the place of the column that is another name of the rowid, or -1.
 	IntegerKey int
 	// Columns is how many columns SQL declares: to be sure of it.
 	Columns int
+	// NotInViews is set where views and triggers may not read it, as they may not read SQLite's own functions of this kind.
+	NotInViews bool
 }
 
 // VirtualTable is a table of a connection.
@@ -106,13 +108,19 @@ func (p *places[T]) drop(at int) {
 	p.free = append(p.free, at)
 }
 
-// moduleTable is the one sqlite3_module of the process, made when the first module is registered.
-var moduleTable = sync.OnceValue(func() uintptr {
+// moduleTable is the sqlite3_module of all modules of the process, made when the first one is registered. functionTable is that
+// of those which are tables themselves: they have no xCreate.
+var (
+	moduleTable   = sync.OnceValue(func() uintptr { return newModuleTable(cFunc(onCreate)) })
+	functionTable = sync.OnceValue(func() uintptr { return newModuleTable(0) })
+)
+
+func newModuleTable(create uintptr) uintptr {
 	tls := libc.NewTLS()
 	defer tls.Close()
 	m := sqlite3.Tsqlite3_module{
 		FiVersion: 3,
-		FxCreate:  cFunc(onCreate), FxConnect: cFunc(onConnect), FxBestIndex: cFunc(onBestIndex),
+		FxCreate:  create, FxConnect: cFunc(onConnect), FxBestIndex: cFunc(onBestIndex),
 		FxDisconnect: cFunc(onDisconnect), FxDestroy: cFunc(onDestroy),
 		FxOpen: cFunc(onOpen), FxClose: cFunc(onClose), FxFilter: cFunc(onFilter), FxNext: cFunc(onNext), FxEof: cFunc(onEOF),
 		FxColumn: cFunc(onColumn), FxRowid: cFunc(onRowid),
@@ -122,14 +130,23 @@ var moduleTable = sync.OnceValue(func() uintptr {
 		store(p, m)
 	}
 	return p
-})
+}
 
 // CreateModule registers a module under a name. It stays until Close.
 func (c *Conn) CreateModule(name string, m Module) error {
+	return c.createModule(name, m, moduleTable())
+}
+
+// CreateTableFunction registers a module that is one table, of the module's name: its HIDDEN columns are the arguments of a
+// function in a FROM clause. Connect is called without arguments. It hides SQLite's own table of that name.
+func (c *Conn) CreateTableFunction(name string, m Module) error {
+	return c.createModule(name, m, functionTable())
+}
+
+func (c *Conn) createModule(name string, m Module, module uintptr) error {
 	if c.db == 0 {
 		return errConnClosed
 	}
-	module := moduleTable()
 	if module == 0 || len(c.modules) == maxModules || strings.IndexByte(name, 0) >= 0 {
 		return newError(CodeError, fmt.Sprintf("cannot register module %q", name), -1)
 	}
@@ -227,10 +244,18 @@ func (c *Conn) declare(d Declaration) (uintptr, error) {
 	if err := c.check(sqlite3.Xsqlite3_declare_vtab(c.tls, c.db, sql)); err != nil {
 		return 0, err
 	}
+	if d.NotInViews {
+		return c.described(d)
+	}
 	// Views may read it though the schema is not trusted.
 	if err := c.check(sqlite3.Xsqlite3_vtab_config(c.tls, c.db, sqlite3.SQLITE_VTAB_INNOCUOUS, 0)); err != nil {
 		return 0, err
 	}
+	return c.described(d)
+}
+
+// described returns SQLite's description of the table that has been declared, and completes it.
+func (c *Conn) described(d Declaration) (uintptr, error) {
 	ctx := (*sqlite3.TVtabCtx)(ptr((*sqlite3.Tsqlite3)(ptr(c.db)).FpVtabCtx))
 	table := (*sqlite3.TTable)(ptr(ctx.FpTab))
 	if int(table.FnCol) != d.Columns || d.IntegerKey >= d.Columns {

@@ -27,6 +27,7 @@ type Report struct {
 	Passed, Failed, Skipped int
 	Queries                 int      // of the records
 	Fallbacks               int      // queries that the region passed on
+	Reasons                 string   // why, where the caller found out: schema 2, indexed 1
 	Failures                []string // the first ones
 }
 

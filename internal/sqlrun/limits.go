@@ -21,6 +21,9 @@ const (
 	// MaxPattern bounds patterns of LIKE and GLOB, in bytes. One comparison takes as long as pattern times text, and nothing
 	// stops it.
 	MaxPattern = 100
+	// MaxSteps is how many steps of SQLite's machine a statement that reads may take, give or take ProgressOps: it bounds what a
+	// statement costs where the time limits do not, on a fast machine and in a long stream.
+	MaxSteps = 20_000_000_000
 
 	// maxInstructions bounds a compiled statement: 5 million take some 120 MB.
 	maxInstructions = 5_000_000
@@ -69,6 +72,12 @@ func NoMemory(err error) error {
 func MemoryError() *rpcerr.Error {
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_MEMORY_LIMIT,
 		"the statement needs more memory than is left for SQLite, nothing was done").WithRetryAfter(memoryRetryAfter)
+}
+
+// StepsError is the error of a statement that takes more steps than it may.
+func StepsError(limit int64) *rpcerr.Error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
+		"the statement takes more than %d steps, nothing was done", limit).With("limit", strconv.FormatInt(limit, 10))
 }
 
 // memoryRetryAfter is when others may have given memory back.

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -39,7 +40,7 @@ type Sink interface {
 // Collector is a Sink that gathers an answer which is not streamed. The zero value is ready.
 type Collector struct {
 	Result datav1.ResultSet
-	size   int
+	Meter  budget.Meter // of the call that is answered
 }
 
 var _ Sink = (*Collector)(nil)
@@ -50,13 +51,21 @@ func (c *Collector) Columns(columns []*datav1.Column) error {
 	return nil
 }
 
-// Row implements Sink. More than MaxResultBytes is RESULT_TOO_LARGE.
+// Row implements Sink. More than MaxResultBytes is RESULT_TOO_LARGE, more than there is for all calls OVERLOADED.
 func (c *Collector) Row(row *datav1.Row, size int) error {
-	if c.size += size; c.size > MaxResultBytes {
-		return ResultTooLarge()
+	if err := Measure(&c.Meter, size); err != nil {
+		return err
 	}
 	c.Result.Rows = append(c.Result.Rows, row)
 	return nil
+}
+
+// Measure adds a row to an answer. More than MaxResultBytes is RESULT_TOO_LARGE, more than there is for all calls OVERLOADED.
+func Measure(m *budget.Meter, size int) error {
+	if m.Size()+size > MaxResultBytes {
+		return ResultTooLarge()
+	}
+	return m.Add(size)
 }
 
 // ResultTooLarge is the error of an answer above MaxResultBytes.
@@ -96,12 +105,15 @@ func Bind(p *sqlite.Stmt, st *datav1.Statement) error {
 	count := p.ParamCount()
 	used := 0
 	for i := 1; i <= count; i++ {
-		name := p.ParamName(i)
+		name := ""
+		if len(named) > 0 {
+			name = p.ParamName(i)
+		}
 		v, ok := lookupNamed(named, name)
 		switch {
 		case ok:
 			used++
-		case name == "" || name[0] == '?' || len(named) == 0:
+		case name == "" || name[0] == '?':
 			if i > len(positional) {
 				return rpcerr.InvalidField("statement.parameters",
 					"the statement has %d parameters, %d were given", count, len(positional))

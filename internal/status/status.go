@@ -14,6 +14,7 @@ import (
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 )
 
@@ -26,9 +27,10 @@ const (
 
 // Gather asks the regions for their own state and returns all of them, the primary's first, then by name. own is the
 // answering node's region, which is not asked; nil where it is none. A region that does not answer is listed with the
-// reason.
+// reason. req is what was asked of this node.
 func Gather(
 	ctx context.Context, client *http.Client, regions []meshdb.Region, own *controlv1.GetStatusResponse_Region,
+	req *controlv1.GetStatusRequest,
 ) *controlv1.GetStatusResponse {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -46,7 +48,7 @@ func Gather(
 		slots <- struct{}{}
 		asked.Go(func() {
 			defer func() { <-slots }()
-			answer := ask(ctx, client, r)
+			answer := ask(ctx, client, r, req)
 			mu.Lock()
 			defer mu.Unlock()
 			answers = append(answers, answer)
@@ -62,9 +64,12 @@ func Gather(
 	return &controlv1.GetStatusResponse{Regions: answers}
 }
 
-func ask(ctx context.Context, client *http.Client, r meshdb.Region) *controlv1.GetStatusResponse_Region {
-	res, err := controlv1connect.NewStatusServiceClient(client, r.URL).
-		GetStatus(ctx, connect.NewRequest(&controlv1.GetStatusRequest{LocalOnly: true}))
+func ask(
+	ctx context.Context, client *http.Client, r meshdb.Region, req *controlv1.GetStatusRequest,
+) *controlv1.GetStatusResponse_Region {
+	own := connect.NewRequest(&controlv1.GetStatusRequest{LocalOnly: true, Fallbacks: req.GetFallbacks()})
+	access.PassOn(ctx, own.Header())
+	res, err := controlv1connect.NewStatusServiceClient(client, r.URL).GetStatus(ctx, own)
 	if err == nil && len(res.Msg.GetRegions()) != 1 {
 		err = errors.New("answered with no region")
 	}

@@ -93,6 +93,12 @@ func (v Value) Real() float64 {
 	return math.Float64frombits(v.num)
 }
 
+// Bits returns an INTEGER's or REAL's 64 bits, 0 of other kinds.
+func (v Value) Bits() uint64 { return v.num }
+
+// FromBits returns the NULL, INTEGER or REAL whose Kind and Bits are given.
+func FromBits(kind Kind, num uint64) Value { return Value{kind: kind, num: num} }
+
 // Bytes returns the bytes of a TEXT or BLOB, or nil. The caller must not change them.
 func (v Value) Bytes() []byte { return v.bytes }
 

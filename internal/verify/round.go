@@ -9,6 +9,7 @@ import (
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
@@ -18,9 +19,9 @@ import (
 func Ask(
 	ctx context.Context, client *http.Client, url, region string, primary bool, req *controlv1.VerifyRequest,
 ) []*controlv1.VerifyResult {
-	res, err := controlv1connect.NewVerifyServiceClient(client, url).Verify(ctx, connect.NewRequest(&controlv1.VerifyRequest{
-		Database: req.GetDatabase(), Deep: req.GetDeep(), LocalOnly: true,
-	}))
+	ask := connect.NewRequest(&controlv1.VerifyRequest{Database: req.GetDatabase(), Deep: req.GetDeep(), LocalOnly: true})
+	access.PassOn(ctx, ask.Header())
+	res, err := controlv1connect.NewVerifyServiceClient(client, url).Verify(ctx, ask)
 	if err != nil {
 		return []*controlv1.VerifyResult{{Region: region, Primary: primary, Error: "does not answer: " + err.Error()}}
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -98,7 +99,7 @@ func (w *Workload) Prepare(ctx context.Context, c datav1connect.DataServiceClien
 	if err != nil || present == int64(w.Keys) {
 		return err
 	}
-	text := strings.Repeat("x", payload)
+	text, bookmark := strings.Repeat("x", payload), ""
 	for from := 0; from < w.Keys; from += insertRows {
 		req := &datav1.BatchInsertRequest{
 			Database: w.Database, Table: table, Columns: []string{"id", "n", "text"},
@@ -107,11 +108,42 @@ func (w *Workload) Prepare(ctx context.Context, c datav1connect.DataServiceClien
 		for id := from; id < min(from+insertRows, w.Keys); id++ {
 			req.Rows = append(req.Rows, &datav1.Row{Values: []*datav1.Value{integer(int64(id)), integer(0), textValue(text)}})
 		}
-		if _, err := c.BatchInsert(ctx, connect.NewRequest(req)); err != nil {
+		res, err := c.BatchInsert(ctx, connect.NewRequest(req))
+		if err != nil {
 			return fmt.Errorf("fill %s: %w", table, err)
 		}
+		bookmark = res.Msg.GetAnswer().GetBookmark()
 		if progress != nil {
 			progress(from + len(req.Rows))
+		}
+	}
+	return w.await(ctx, c, bookmark)
+}
+
+// A region is asked awaitTries times for the rows that it was just given, awaitPause apart: what has no copy never has them itself.
+const (
+	awaitTries = 100
+	awaitPause = 20 * time.Millisecond
+)
+
+// await returns when the region itself answers as fresh as a bookmark, so that no read after it misses a row. A primary's listener,
+// and a region that may not hold the database, always answer from the primary: they are given up.
+func (w *Workload) await(ctx context.Context, c datav1connect.DataServiceClient, bookmark string) error {
+	for range awaitTries {
+		res, err := c.Get(ctx, connect.NewRequest(&datav1.GetRequest{
+			Database: w.Database, Table: table, Key: keyOf(0),
+			Consistency: &datav1.Consistency{Level: datav1.Consistency_LEVEL_AT_LEAST, Bookmark: bookmark},
+		}))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", table, err)
+		}
+		if res.Msg.GetAnswer().GetSource() != datav1.Source_SOURCE_PRIMARY {
+			return nil
+		}
+		select {
+		case <-time.After(awaitPause):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil

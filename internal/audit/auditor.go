@@ -1,0 +1,96 @@
+package audit
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+
+	"github.com/nearside-dev/nearside/internal/access"
+	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/server"
+)
+
+var canonicalOrigin = http.CanonicalHeaderKey(rpcheader.Origin)
+
+// WhereFrom returns where a call is from: the caller's address, and the region whose gateway has passed it on, or "". A header says
+// so, which is believed of nodes of the mesh alone.
+func WhereFrom(ctx context.Context, h http.Header) (address, region string) {
+	address, node := server.Remote(ctx)
+	if node == nil {
+		return address, ""
+	}
+	if lines := h[canonicalOrigin]; len(lines) == 1 {
+		if a, err := netip.ParseAddr(lines[0]); err == nil {
+			address = a.String()
+		}
+	}
+	return address, node.Region
+}
+
+// Auditor records what a listener's chain decides.
+type Auditor struct{ *Recorder }
+
+var _ access.Auditor = Auditor{}
+
+// procedure returns how an entry names a path: what is no method of the mesh is told by nobody, as callers can write what they
+// like.
+func procedure(path string) string {
+	if access.Known(path) {
+		return Action(path)
+	}
+	return "other"
+}
+
+func (a Auditor) fill(ctx context.Context, h http.Header, e *Entry) {
+	e.Address, e.Region = WhereFrom(ctx, h)
+	e.TraceID = TraceID(h)
+}
+
+// Refused implements access.Auditor.
+func (a Auditor) Refused(r *http.Request, err error) {
+	e := Entry{Action: ActionCredential, Target: "method=" + procedure(r.URL.Path), Decision: Refused, Reason: Reason(err)}
+	a.fill(r.Context(), r.Header, &e)
+	a.Record(e)
+}
+
+// Seen implements access.Auditor.
+func (a Auditor) Seen(r *http.Request, p *identity.Principal) {
+	e := Entry{Action: ActionCredential, Target: "method=" + procedure(r.URL.Path), Decision: Allowed}
+	e.By(p)
+	a.fill(r.Context(), r.Header, &e)
+	if e.Address == "" {
+		e.Address = Address(r.RemoteAddr) // a connection that net/http has not seen
+	}
+	a.Record(e)
+}
+
+// Decided implements access.Auditor.
+func (a Auditor) Decided(ctx context.Context, h http.Header, p *identity.Principal, q access.Question, d access.Decision) {
+	e := Entry{Action: procedure(q.Action), Decision: Allowed, Policy: d.Policy}
+	if !d.Allowed {
+		e.Decision, e.Reason = Denied, "PERMISSION_DENIED"
+	}
+	if q.Database != "" {
+		e.Target = "database=" + q.Database
+	}
+	if q.Table != "" {
+		e.Target += " table=" + q.Table
+	}
+	e.By(p)
+	a.fill(ctx, h, &e)
+	a.Record(e)
+}
+
+// NodeDenied records that a procedure of nodes was refused to a caller, or one of operators to a node.
+func (a Auditor) NodeDenied(r *http.Request, err error) {
+	e := Entry{Action: procedure(r.URL.Path), Decision: Denied, Reason: Reason(err)}
+	e.By(identity.From(r.Context()))
+	a.fill(r.Context(), r.Header, &e)
+	a.Record(e)
+}
+
+// NodeRefused records that a connection was refused for the certificate of the other end.
+func (a Auditor) NodeRefused(address string, _ error) {
+	a.Record(Entry{Action: ActionCredential, Target: "node certificate", Decision: Refused, Reason: "NODE_ONLY", Address: address})
+}
