@@ -25,6 +25,10 @@ var Names = []string{businessv1connect.UserServiceName, businessv1connect.OrderS
 // connections to it end when it closes them. opts are the listener's; rpcerr's interceptor must be among them, because it
 // checks requests and writes errors.
 func Mount(mux *http.ServeMux, gatewayURL string, opts ...connect.HandlerOption) error {
+	return mount(mux, gatewayURL, nil, opts)
+}
+
+func mount(mux *http.ServeMux, gatewayURL string, keeper *Keeper, opts []connect.HandlerOption) error {
 	u, err := url.Parse(gatewayURL)
 	if err != nil {
 		return fmt.Errorf("gateway URL: %w", err)
@@ -33,7 +37,11 @@ func Mount(mux *http.ServeMux, gatewayURL string, opts ...connect.HandlerOption)
 		return fmt.Errorf("gateway URL %q: want http://HOST:PORT", gatewayURL)
 	}
 	// The gateway repeats what is safe to repeat, and the caller may; a third layer would multiply the load of a bad hour.
-	s := &service{data: client.New(gatewayURL, client.WithHTTPClient(httpclient.NewUnary()), client.WithoutRetry())}
+	calls := httpclient.NewUnary()
+	s := &service{
+		data: client.New(gatewayURL, client.WithHTTPClient(calls), client.WithoutRetry()), keeper: keeper,
+		shipping: newShippingClient(calls, gatewayURL),
+	}
 	opts = append(slices.Clip(opts), connect.WithInterceptors(client.Propagate()))
 	mux.Handle(businessv1connect.NewUserServiceHandler(users{s}, opts...))
 	mux.Handle(businessv1connect.NewOrderServiceHandler(orders{s}, opts...))
@@ -42,7 +50,9 @@ func Mount(mux *http.ServeMux, gatewayURL string, opts ...connect.HandlerOption)
 
 // service is what both have in common.
 type service struct {
-	data datav1connect.DataServiceClient
+	data     datav1connect.DataServiceClient
+	shipping *shippingClient
+	keeper   *Keeper // nil where nobody makes the database again
 }
 
 // maxKeyBytes is how long an idempotency key may be: as long as the data API takes it.

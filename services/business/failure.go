@@ -3,6 +3,7 @@ package business
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -43,6 +44,20 @@ func notFound(resource, id string) error {
 		With("resource", resource).With("id", id)
 }
 
+// failed is what the caller is told of an inner call's failure. Where the database or a table of it is gone, the keeper hears of it.
+func (s *service) failed(op string, err error) error {
+	err = callerError(op, err)
+	if e, ok := errors.AsType[*rpcerr.Error](err); ok && e.Metadata("missing") != "" {
+		s.keeper.missing()
+	}
+	return err
+}
+
+func notSetUp() error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_NOT_READY, "database %s is not set up yet", Database).
+		With("missing", Database).WithRetryAfter(keepEvery)
+}
+
 // callerError is what the caller is told of err. Errors of this service stay as they are. Of an inner call's failure, what
 // the caller can act on passes with its reason; what only this service can be blamed for becomes an unknown error.
 func callerError(op string, err error) error {
@@ -64,9 +79,12 @@ func callerError(op string, err error) error {
 			return fmt.Errorf("%s: %v", op, err) //nolint:errorlint // its code must not reach the caller
 		}
 	}
+	if strings.HasPrefix(e.Error(), "no such table:") { // SQLite says so of statements, and those here are of known tables
+		return notSetUp()
+	}
 	switch e.Reason() {
 	case datav1.ErrorReason_ERROR_REASON_DATABASE_NOT_FOUND, datav1.ErrorReason_ERROR_REASON_TABLE_NOT_FOUND:
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_NOT_READY, "database %s is not set up yet", Database)
+		return notSetUp()
 	case datav1.ErrorReason_ERROR_REASON_BOOKMARK_MALFORMED,
 		datav1.ErrorReason_ERROR_REASON_BOOKMARK_FORGED,
 		datav1.ErrorReason_ERROR_REASON_BOOKMARK_WRONG_DATABASE,
@@ -81,7 +99,13 @@ func callerError(op string, err error) error {
 		datav1.ErrorReason_ERROR_REASON_STORE_FAILED,
 		datav1.ErrorReason_ERROR_REASON_DISK_RESERVE,
 		datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
-		datav1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN:
+		datav1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
+		// The inner call shows the caller's own credential.
+		datav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED,
+		datav1.ErrorReason_ERROR_REASON_TOKEN_EXPIRED,
+		datav1.ErrorReason_ERROR_REASON_TOKEN_INVALID,
+		datav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
+		datav1.ErrorReason_ERROR_REASON_RATE_LIMITED:
 		return e
 	default:
 		return fmt.Errorf("%s: %v", op, err) //nolint:errorlint // its code must not reach the caller

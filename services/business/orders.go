@@ -10,6 +10,7 @@ import (
 	businessv1 "github.com/nearside-dev/nearside/gen/nearside/business/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/business/v1/businessv1connect"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
 const (
@@ -19,9 +20,9 @@ const (
 )
 
 const (
-	insertOrder = `INSERT INTO orders (id, user_id, total_cents, created_at)
-SELECT ?1, ?2, ?3, CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000000
-RETURNING id, user_id, total_cents, created_at`
+	insertOrder = `INSERT INTO orders (id, user_id, total_cents, shipping_cents, created_at)
+SELECT ?1, ?2, ?3, ?4, CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000000
+RETURNING id, user_id, total_cents, shipping_cents, created_at`
 	insertItem = `INSERT INTO order_items (user_id, created_at, order_id, sku, quantity, price_cents)
 SELECT user_id, created_at, id, ?2, ?3, ?4 FROM orders WHERE id = ?1`
 )
@@ -47,11 +48,15 @@ func (s orders) PlaceOrder(ctx context.Context, req *connect.Request[businessv1.
 	if err != nil {
 		return nil, err
 	}
+	shipping, err := s.quote(ctx, total)
+	if err != nil {
+		return nil, err
+	}
 	// In the order in which they are read back.
 	items := slices.Clone(req.Msg.GetItems())
 	slices.SortFunc(items, func(a, b *businessv1.OrderItem) int { return strings.Compare(a.GetSku(), b.GetSku()) })
 	ops := []*datav1.Operation{
-		statement(insertOrder, textValue(id), textValue(req.Msg.GetUserId()), integerValue(total)),
+		statement(insertOrder, textValue(id), textValue(req.Msg.GetUserId()), integerValue(total), integerValue(shipping)),
 	}
 	for _, item := range items {
 		ops = append(ops, statement(insertItem,
@@ -62,7 +67,7 @@ func (s orders) PlaceOrder(ctx context.Context, req *connect.Request[businessv1.
 	case constraint(err) == constraintForeignKey:
 		return nil, notFound("user", req.Msg.GetUserId())
 	case err != nil:
-		return nil, callerError("place order", err)
+		return nil, s.failed("place order", err)
 	}
 	return connect.NewResponse(&businessv1.PlaceOrderResponse{Order: order}), nil
 }
@@ -70,6 +75,12 @@ func (s orders) PlaceOrder(ctx context.Context, req *connect.Request[businessv1.
 // writeOrder runs a transaction whose first operation returns the order with this id.
 func (s orders) writeOrder(ctx context.Context, key, id string, items []*businessv1.OrderItem, ops []*datav1.Operation) (*businessv1.Order, error) {
 	done, err := s.transact(ctx, key, ops...)
+	if rpcerr.ReasonOf(err) == datav1.ErrorReason_ERROR_REASON_IDEMPOTENCY_KEY_REUSED {
+		// Or it is the same request, and shipping costs something else by now: then the order is there.
+		if order, absent := s.existing(ctx, id, &datav1.Consistency{Level: datav1.Consistency_LEVEL_PRIMARY}); absent == nil {
+			return order, nil
+		}
+	}
 	if taken(err) {
 		// Only an id can be taken, and only one that is the hash of a key: the order was placed under it, and the data API
 		// has forgotten the key since.
@@ -94,7 +105,7 @@ func (s orders) writeOrder(ctx context.Context, key, id string, items []*busines
 func (s orders) GetOrder(ctx context.Context, req *connect.Request[businessv1.GetOrderRequest]) (*connect.Response[businessv1.GetOrderResponse], error) {
 	order, err := s.existing(ctx, req.Msg.GetId(), nil)
 	if err != nil {
-		return nil, callerError("get order", err)
+		return nil, s.failed("get order", err)
 	}
 	return connect.NewResponse(&businessv1.GetOrderResponse{Order: order}), nil
 }
@@ -125,7 +136,7 @@ func (s orders) ListOrders(ctx context.Context, req *connect.Request[businessv1.
 		PageSize: pageSize(req.Msg.GetPageSize()), PageToken: req.Msg.GetPageToken(),
 	}))
 	if err != nil {
-		return nil, callerError("list orders", err)
+		return nil, s.failed("list orders", err)
 	}
 	res := &businessv1.ListOrdersResponse{NextPageToken: page.Msg.GetNextPageToken()}
 	for _, row := range page.Msg.GetRows() {
@@ -136,7 +147,7 @@ func (s orders) ListOrders(ctx context.Context, req *connect.Request[businessv1.
 		res.Orders = append(res.Orders, order)
 	}
 	if err := s.addItems(ctx, res.Orders); err != nil {
-		return nil, callerError("list orders", err)
+		return nil, s.failed("list orders", err)
 	}
 	return connect.NewResponse(res), nil
 }

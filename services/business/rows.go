@@ -65,7 +65,8 @@ func userFrom(columns []*datav1.Column, row *datav1.Row) (*businessv1.User, erro
 func orderFrom(columns []*datav1.Column, row *datav1.Row) (*businessv1.Order, error) {
 	r := rowReader{columns: columns, row: row}
 	o := &businessv1.Order{
-		Id: r.text("id"), UserId: r.text("user_id"), TotalCents: r.integer("total_cents"), CreateTime: r.time("created_at"),
+		Id: r.text("id"), UserId: r.text("user_id"), TotalCents: r.integer("total_cents"), ShippingCents: r.integer("shipping_cents"),
+		CreateTime: r.time("created_at"),
 	}
 	if r.err != nil {
 		return nil, fmt.Errorf("read order: %w", r.err)

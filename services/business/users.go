@@ -2,6 +2,7 @@ package business
 
 import (
 	"context"
+	"fmt"
 
 	"connectrpc.com/connect"
 
@@ -44,9 +45,9 @@ func (s users) CreateUser(ctx context.Context, req *connect.Request[businessv1.C
 		user, err = s.created(ctx, key, id)
 	}
 	if err != nil {
-		return nil, callerError("create user", err)
+		return nil, s.failed("create user", err)
 	}
-	return connect.NewResponse(&businessv1.CreateUserResponse{User: user}), nil
+	return tagged(&businessv1.CreateUserResponse{User: user}, user), nil
 }
 
 // created answers a create that met a row in its way: an earlier one of the same key and request, which the data API has
@@ -70,12 +71,38 @@ func (s users) GetUser(ctx context.Context, req *connect.Request[businessv1.GetU
 	id := req.Msg.GetId()
 	user, err := s.user(ctx, id, nil)
 	if err != nil {
-		return nil, callerError("get user", err)
+		return nil, s.failed("get user", err)
 	}
 	if user == nil {
 		return nil, notFound("user", id)
 	}
-	return connect.NewResponse(&businessv1.GetUserResponse{User: user}), nil
+	return tagged(&businessv1.GetUserResponse{User: user}, user), nil
+}
+
+// BatchGetUsers implements UserService.
+func (s users) BatchGetUsers(
+	ctx context.Context, req *connect.Request[businessv1.BatchGetUsersRequest],
+) (*connect.Response[businessv1.BatchGetUsersResponse], error) {
+	keys := make([]*datav1.Key, len(req.Msg.GetIds()))
+	for i, id := range req.Msg.GetIds() {
+		keys[i] = keyOf(id)
+	}
+	rows, err := s.data.BatchGet(ctx, connect.NewRequest(&datav1.BatchGetRequest{Database: Database, Table: tableUsers, Keys: keys}))
+	if err != nil {
+		return nil, s.failed("get users", err)
+	}
+	res := &businessv1.BatchGetUsersResponse{}
+	for _, result := range rows.Msg.GetResults() {
+		if result.GetRow() == nil {
+			continue
+		}
+		user, err := userFrom(rows.Msg.GetColumns(), result.GetRow())
+		if err != nil {
+			return nil, err
+		}
+		res.Users = append(res.Users, user)
+	}
+	return connect.NewResponse(res), nil
 }
 
 // ListUsers implements UserService.
@@ -84,7 +111,7 @@ func (s users) ListUsers(ctx context.Context, req *connect.Request[businessv1.Li
 		Database: Database, Table: tableUsers, PageSize: pageSize(req.Msg.GetPageSize()), PageToken: req.Msg.GetPageToken(),
 	}))
 	if err != nil {
-		return nil, callerError("list users", err)
+		return nil, s.failed("list users", err)
 	}
 	res := &businessv1.ListUsersResponse{NextPageToken: page.Msg.GetNextPageToken()}
 	for _, row := range page.Msg.GetRows() {
@@ -99,23 +126,66 @@ func (s users) ListUsers(ctx context.Context, req *connect.Request[businessv1.Li
 
 // UpdateUser implements UserService.
 func (s users) UpdateUser(ctx context.Context, req *connect.Request[businessv1.UpdateUserRequest]) (*connect.Response[businessv1.UpdateUserResponse], error) {
-	key, err := idempotencyKey(req)
+	set, err := changes(req.Msg)
 	if err != nil {
 		return nil, err
 	}
-	id, set := req.Msg.GetId(), map[string]*datav1.Value{}
-	if req.Msg.Email != nil {
-		set["email"] = textValue(req.Msg.GetEmail())
+	user, err := s.update(ctx, req, req.Msg.GetId(), req.Msg.GetVersion(), set)
+	if err != nil {
+		return nil, err
 	}
-	if req.Msg.Name != nil {
-		set["name"] = textValue(req.Msg.GetName())
+	return tagged(&businessv1.UpdateUserResponse{User: user}, user), nil
+}
+
+// changes are the columns that a request sets.
+func changes(req *businessv1.UpdateUserRequest) (map[string]*datav1.Value, error) {
+	given := make(map[string]*datav1.Value, 2)
+	if req.Email != nil {
+		given["email"] = textValue(req.GetEmail())
+	}
+	if req.Name != nil {
+		given["name"] = textValue(req.GetName())
+	}
+	set := given
+	if req.GetUpdateMask() != nil {
+		set = make(map[string]*datav1.Value, 2)
+		for i, path := range req.GetUpdateMask().GetPaths() {
+			if path != "email" && path != "name" {
+				return nil, rpcerr.InvalidField(fmt.Sprintf("update_mask.paths[%d]", i), "must be email or name")
+			}
+			if given[path] == nil {
+				return nil, rpcerr.InvalidField(path, "must be given, as update_mask names it")
+			}
+			set[path] = given[path]
+		}
 	}
 	if len(set) == 0 {
 		return nil, rpcerr.InvalidField("email", "give an email, a name or both")
 	}
-	must := &datav1.Precondition{Condition: &datav1.Precondition_IfExists{IfExists: true}}
-	if version := req.Msg.GetVersion(); version != 0 {
-		must.Condition = &datav1.Precondition_IfVersion{IfVersion: version}
+	return set, nil
+}
+
+// ReplaceUser implements UserService.
+func (s users) ReplaceUser(ctx context.Context, req *connect.Request[businessv1.ReplaceUserRequest]) (*connect.Response[businessv1.ReplaceUserResponse], error) {
+	user, err := s.update(ctx, req, req.Msg.GetId(), req.Msg.GetVersion(),
+		map[string]*datav1.Value{"email": textValue(req.Msg.GetEmail()), "name": textValue(req.Msg.GetName())})
+	if err != nil {
+		return nil, err
+	}
+	return tagged(&businessv1.ReplaceUserResponse{User: user}, user), nil
+}
+
+// update sets columns of a user, if it has the version that is asked for.
+func (s users) update(
+	ctx context.Context, req connect.AnyRequest, id string, version uint64, set map[string]*datav1.Value,
+) (*businessv1.User, error) {
+	key, err := idempotencyKey(req)
+	if err != nil {
+		return nil, err
+	}
+	must, err := precondition(req.Header(), version)
+	if err != nil {
+		return nil, err
 	}
 	user, err := s.writeUser(ctx, key, id,
 		&datav1.Operation{Operation: &datav1.Operation_Update{Update: &datav1.Update{
@@ -128,9 +198,9 @@ func (s users) UpdateUser(ctx context.Context, req *connect.Request[businessv1.U
 	case absent(err):
 		return nil, notFound("user", id)
 	case err != nil:
-		return nil, callerError("update user", err)
+		return nil, s.failed("update user", err)
 	}
-	return connect.NewResponse(&businessv1.UpdateUserResponse{User: user}), nil
+	return user, nil
 }
 
 // DeleteUser implements UserService.
@@ -139,11 +209,14 @@ func (s users) DeleteUser(ctx context.Context, req *connect.Request[businessv1.D
 	if err != nil {
 		return nil, err
 	}
+	must, err := precondition(req.Header(), req.Msg.GetVersion())
+	if err != nil {
+		return nil, err
+	}
 	id := req.Msg.GetId()
 	_, err = s.transact(ctx, key,
 		&datav1.Operation{Operation: &datav1.Operation_Delete{Delete: &datav1.Delete{
-			Table: tableUsers, Key: keyOf(id),
-			Precondition: &datav1.Precondition{Condition: &datav1.Precondition_IfExists{IfExists: true}},
+			Table: tableUsers, Key: keyOf(id), Precondition: must,
 		}}})
 	switch {
 	case constraint(err) == constraintForeignKey:
@@ -151,7 +224,7 @@ func (s users) DeleteUser(ctx context.Context, req *connect.Request[businessv1.D
 	case absent(err):
 		return nil, notFound("user", id)
 	case err != nil:
-		return nil, callerError("delete user", err)
+		return nil, s.failed("delete user", err)
 	}
 	return connect.NewResponse(&businessv1.DeleteUserResponse{}), nil
 }

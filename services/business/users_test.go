@@ -235,7 +235,7 @@ func testForgottenAnswers(t *testing.T, mesh []region) {
 		t.Run(fmt.Sprintf("keys forgotten %v", forgetKeys), func(t *testing.T) {
 			data := client.New(mesh[0].url, client.WithoutRetry())
 			defer data.Close()
-			s := &service{data: forgetful{DataServiceClient: data, forgetKeys: forgetKeys}}
+			s := &service{data: forgetful{DataServiceClient: data, forgetKeys: forgetKeys}, shipping: newShippingClient(mesh[0].http, mesh[0].url)}
 			create := func() *businessv1.User {
 				req := connect.NewRequest(&businessv1.CreateUserRequest{
 					Email: fmt.Sprintf("forgotten-%v@example.com", forgetKeys), Name: "Somebody",

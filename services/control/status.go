@@ -37,5 +37,5 @@ func (s *StatusService) GetStatus(
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(status.Gather(ctx, s.client, regions, nil)), nil
+	return connect.NewResponse(status.Gather(ctx, s.client, regions, nil, req.Msg)), nil
 }

@@ -12,9 +12,12 @@ import (
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/placement"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/verify"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
@@ -160,19 +163,30 @@ func (s *VerifyService) ReadState(
 	if err != nil {
 		return err
 	}
+	rules, region := s.registry.Placement(), placement.RegionOf(ctx, req.Msg.GetRegion())
+	if !rules.Allows(d.ID(), region) {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DATABASE_NOT_FOUND, "the region may not hold database %s", d.Name).
+			With("database", d.Name)
+	}
+	withheld := rules.Withheld(d.ID(), region)
 	return d.ViewWithSums(ctx, func(v *engine.View, sums map[uint32]changelog.TableSum) error {
-		checksum, err := verify.CatalogChecksum(v.Catalog())
+		filter := placement.NewFilter(withheld, withheld, v.Catalog().ToProto())
+		seen, err := catalog.FromProto(filter.Catalog(v.Catalog().ToProto()))
+		if err != nil {
+			return err
+		}
+		checksum, err := verify.CatalogChecksum(seen)
 		if err != nil {
 			return err
 		}
 		h := v.Head()
 		err = stream.Send(&controlv1.ReadStateResponse{Part: &controlv1.ReadStateResponse_Head{Head: &controlv1.StateHead{
-			DatabaseId: d.ID(), Epoch: h.Epoch, Version: h.Version, Checksum: h.Checksum[:], CatalogChecksum: checksum,
+			DatabaseId: d.ID(), Epoch: h.Epoch, Version: h.Version, Checksum: h.Checksum[:], CatalogChecksum: checksum, Withheld: withheld,
 		}}})
 		if err != nil {
 			return err
 		}
-		tables := slices.Clone(v.Catalog().Tables)
+		tables := slices.DeleteFunc(slices.Clone(v.Catalog().Tables), func(t *catalog.Table) bool { return seen.TableByID(t.ID) == nil })
 		slices.SortFunc(tables, func(a, b *catalog.Table) int { return int(int64(a.ID) - int64(b.ID)) })
 		for _, t := range tables {
 			w := &stateWriter{stream: stream, log: s.log, head: h, database: d.ID(), table: t}

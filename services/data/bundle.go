@@ -13,10 +13,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
-	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/transactwire"
 )
 
 // bundlePatience is how long a bundle waits for the slowest of its calls.
@@ -86,21 +87,30 @@ func (b *Bundles) transact(ctx context.Context, call *replicationv1.TransactBund
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	msg := new(datav1.TransactRequest)
-	if err := proto.Unmarshal(call.GetRequest(), msg); err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("unmarshal message: %w", err))
+	if ctx, err = b.service.guard.Credential(ctx, call.GetAuthorization()); err != nil {
+		return nil, err
+	}
+	msg, puts := transactwire.Parse(call.GetRequest()), true
+	if msg == nil {
+		msg, puts = new(datav1.TransactRequest), false
+		if err := proto.Unmarshal(call.GetRequest(), msg); err != nil {
+			return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("unmarshal message: %w", err))
+		}
 	}
 	if err := b.errs.Check(msg); err != nil {
 		return nil, err
 	}
 	header := make(http.Header, 2)
 	if key := call.GetIdempotencyKey(); key != "" {
-		header.Set(rpcheader.IdempotencyKey, key)
+		header[canonicalKey] = []string{key}
 	}
 	if parent := call.GetTraceParent(); parent != "" {
-		header.Set(rpcheader.TraceParent, parent)
+		header[canonicalTrace] = []string{parent}
 	}
-	res, err := b.service.transact(ctx, header, msg)
+	if err := b.service.guard.CheckRequest(ctx, header, datav1connect.DataServiceTransactProcedure, msg); err != nil {
+		return nil, err
+	}
+	res, err := b.service.transact(ctx, header, msg, puts)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/services/data/changelog"
@@ -20,9 +21,32 @@ import (
 
 func (s *Service) describe(d *registry.Database) *datav1.Database {
 	h, _ := s.log.Published(d.ID())
-	return &datav1.Database{
-		Name: d.Name, Id: d.ID(), CreateTime: timestamppb.New(d.CreateTime), Regions: d.Regions, Version: h.Version,
+	out := &datav1.Database{
+		Name: d.Name, Id: d.ID(), CreateTime: timestamppb.New(d.CreateTime), Regions: d.Regions(), Version: h.Version,
 	}
+	for _, t := range d.TablePlacements() {
+		out.TablePlacements = append(out.TablePlacements, &datav1.TablePlacement{Table: t.Table, Regions: t.Regions})
+	}
+	return out
+}
+
+// SetPlacement implements DataService.
+func (s *Service) SetPlacement(
+	ctx context.Context, req *connect.Request[datav1.SetPlacementRequest],
+) (*connect.Response[datav1.SetPlacementResponse], error) {
+	d, c, err := s.registry.SetPlacement(ctx, req.Msg.GetDatabase(), req.Msg.GetTable(), req.Msg.GetRegions())
+	if err != nil {
+		return nil, err
+	}
+	head, _ := s.log.Published(meshdb.DatabaseID)
+	if c != nil {
+		head = c.Head
+	}
+	msg := &datav1.SetPlacementResponse{Database: s.describe(d), Answer: s.answer(meshdb.DatabaseID, head)}
+	if msg.UnknownRegions, err = s.registry.Unknown(ctx, req.Msg.GetRegions()); err != nil {
+		return nil, err
+	}
+	return respond(msg, msg.Answer), nil
 }
 
 // CreateDatabase implements DataService.
@@ -127,6 +151,7 @@ func (s *Service) Migrate(
 		checksum := sha256.Sum256([]byte(m.GetSql()))
 		c, err := db.Transact(ctx, &engine.Transaction{
 			Operations: []engine.Operation{engine.ScriptOperation(m.GetName(), m.GetSql())},
+			Actor:      identity.From(ctx).Actor(),
 			Migration:  &engine.Migration{Ordinal: uint32(i), Name: m.GetName(), Checksum: checksum},
 		})
 		if err != nil {

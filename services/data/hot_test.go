@@ -26,6 +26,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
@@ -40,6 +41,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // twin is one of two primaries with the same history: one has the general handler alone, one the hot way before it.
 type twin struct {
 	url     string
+	express string // the same without net/http, while a connection carries nothing else
 	handler http.Handler
 	service *Service
 	errs    *rpcerr.Interceptor
@@ -78,7 +80,7 @@ func newTwin(t testing.TB, hot bool) *twin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, mux := New(databases, log, bookmarks, "home"), http.NewServeMux()
+	service, mux := New(databases, log, bookmarks, "home", nil), http.NewServeMux()
 	base, general := datav1connect.NewDataServiceHandler(service, options...)
 	mux.Handle(base, general)
 	if hot {
@@ -86,7 +88,7 @@ func newTwin(t testing.TB, hot bool) *twin {
 			tw.passed.Add(1)
 			general.ServeHTTP(w, r)
 		})
-		if err := service.MountHot(mux, counted, errs, tw.metrics); err != nil {
+		if err := service.MountHot(mux, make(map[string]access.ShortHandler), counted, errs, tw.metrics); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +98,20 @@ func newTwin(t testing.TB, hot bool) *twin {
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
 	t.Cleanup(s.Close)
-	tw.url, tw.handler, tw.service, tw.errs = s.URL, mux, service, errs
+	ln, err := server.Listen(t.Context(), "127.0.0.1:0", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	express, err := server.Start(ln, mux, server.Config{Name: "t", Express: true, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := express.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	tw.url, tw.express, tw.handler, tw.service, tw.errs = s.URL, "http://"+ln.Addr().String(), mux, service, errs
 	ctx := context.Background()
 	client := datav1connect.NewDataServiceClient(s.Client(), s.URL)
 	if _, err := client.CreateDatabase(ctx, connect.NewRequest(&datav1.CreateDatabaseRequest{Name: "shop"})); err != nil {
@@ -130,13 +145,13 @@ type answer struct {
 // detail is an error's detail in an answer. Its maps come in any order; what it says stands beside it in JSON.
 var detail = regexp.MustCompile(`"value":"[^"]*"`)
 
-func (tw *twin) ask(t *testing.T, c *http.Client, req write) answer {
+func (tw *twin) ask(t *testing.T, c *http.Client, url string, req write) answer {
 	t.Helper()
 	method := req.method
 	if method == "" {
 		method = http.MethodPost
 	}
-	r, err := http.NewRequestWithContext(t.Context(), method, tw.url+datav1connect.DataServiceTransactProcedure+req.query,
+	r, err := http.NewRequestWithContext(t.Context(), method, url+datav1connect.DataServiceTransactProcedure+req.query,
 		bytes.NewReader(req.body))
 	if err != nil {
 		t.Fatal(err)
@@ -289,20 +304,26 @@ func writes(t *testing.T) []write {
 // A caller cannot tell which of the two ways has answered, and what is done is the same, once.
 func TestHotTransactIsLikeTheGeneralHandler(t *testing.T) {
 	general, hot := newTwin(t, false), newTwin(t, true)
-	for _, two := range []bool{false, true} {
+	for _, mode := range []string{"HTTP/1.1", "HTTP/2", "express"} {
 		transport := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
-		transport.Protocols.SetHTTP1(!two)
-		transport.Protocols.SetUnencryptedHTTP2(two)
-		c := &http.Client{Transport: transport}
+		transport.Protocols.SetHTTP1(mode != "HTTP/2")
+		transport.Protocols.SetUnencryptedHTTP2(mode == "HTTP/2")
+		c, hotURL := &http.Client{Transport: transport}, hot.url
+		if mode == "express" {
+			hotURL = hot.express
+		}
 		for _, req := range writes(t) {
 			before := hot.passed.Load()
-			want, got := general.ask(t, c, req), hot.ask(t, c, req)
+			want, got := general.ask(t, c, general.url, req), hot.ask(t, c, hotURL, req)
 			// The bookmark is in both, so this compares what was done as well.
 			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-				t.Errorf("HTTP/2 %v, %s (-general +hot):\n%s", two, req.name, diff)
+				t.Errorf("%s, %s (-general +hot):\n%s", mode, req.name, diff)
 			}
 			if is := hot.passed.Load() == before; is != req.hot && !strings.HasPrefix(req.name, "cut off") {
-				t.Errorf("HTTP/2 %v, %s: answered the hot way: %v, want %v", two, req.name, is, req.hot)
+				t.Errorf("%s, %s: answered the hot way: %v, want %v", mode, req.name, is, req.hot)
+			}
+			if mode == "express" {
+				transport.CloseIdleConnections() // what was passed has its connection be net/http's
 			}
 		}
 		transport.CloseIdleConnections()

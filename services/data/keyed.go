@@ -6,7 +6,9 @@ import (
 	"connectrpc.com/connect"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/keyread"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/services/data/engine"
 	"github.com/nearside-dev/nearside/services/data/registry"
@@ -17,7 +19,11 @@ func (s *Service) Get(
 	ctx context.Context, req *connect.Request[datav1.GetRequest],
 ) (*connect.Response[datav1.GetResponse], error) {
 	msg := &datav1.GetResponse{}
-	err := s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
+	filter, err := s.filter(ctx, req.Spec().Procedure, req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	err = s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
 		func(db *registry.Database, v *engine.View) error {
 			plan, err := keyread.PlanGet(v.Catalog(), req.Msg.GetTable(), req.Msg.GetKey())
 			if err != nil {
@@ -27,6 +33,7 @@ func (s *Service) Get(
 			if err != nil {
 				return err
 			}
+			ok = ok && filter.Of(plan.Table).Has(row.Values)
 			shape := keyread.NewShape(plan.Table)
 			msg.Columns = shape.Columns
 			if ok {
@@ -41,6 +48,19 @@ func (s *Service) Get(
 	return respond(msg, msg.Answer), nil
 }
 
+// filter returns which rows of the table of a read by key its caller may see; nil is all.
+func (s *Service) filter(ctx context.Context, procedure string, req interface {
+	GetDatabase() string
+	GetTable() string
+},
+) (*policy.Filter, error) {
+	view := s.guard.View(ctx, procedure, access.RightRead, req.GetDatabase())
+	if view == nil {
+		return nil, nil //nolint:nilnil // as documented
+	}
+	return view.Table(req.GetTable())
+}
+
 func count(ok bool) uint64 {
 	if ok {
 		return 1
@@ -53,19 +73,24 @@ func (s *Service) BatchGet(
 	ctx context.Context, req *connect.Request[datav1.BatchGetRequest],
 ) (*connect.Response[datav1.BatchGetResponse], error) {
 	var msg *datav1.BatchGetResponse
-	err := s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
+	filter, err := s.filter(ctx, req.Spec().Procedure, req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	err = s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
 		func(db *registry.Database, v *engine.View) error {
 			plans, err := keyread.PlanBatchGet(v.Catalog(), req.Msg.GetTable(), req.Msg.GetKeys())
 			if err != nil {
 				return err
 			}
-			batch := keyread.NewBatch(keyread.NewShape(plans[0].Table), len(plans))
-			found := uint64(0)
+			batch := keyread.NewBatch(ctx, keyread.NewShape(plans[0].Table), len(plans))
+			found, visible := uint64(0), filter.Of(plans[0].Table)
 			for i := range plans {
 				row, version, ok, err := v.Get(&plans[i])
 				if err != nil {
 					return err
 				}
+				ok = ok && visible.Has(row.Values)
 				if found += count(ok); !ok {
 					batch.AddMissing()
 				} else if err := batch.Add(row, version); err != nil {
@@ -87,7 +112,11 @@ func (s *Service) List(
 	ctx context.Context, req *connect.Request[datav1.ListRequest],
 ) (*connect.Response[datav1.ListResponse], error) {
 	var msg *datav1.ListResponse
-	err := s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
+	filter, err := s.filter(ctx, req.Spec().Procedure, req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	err = s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
 		func(db *registry.Database, v *engine.View) error {
 			plan, err := keyread.PlanList(v.Catalog(), req.Msg)
 			if err != nil {
@@ -95,7 +124,7 @@ func (s *Service) List(
 			}
 			page := keyread.NewPage(plan, keyread.NewShape(plan.Table))
 			rows := uint64(0)
-			err = v.List(plan, func(row rowcodec.Row, version uint64) bool {
+			err = v.List(plan, filter.Of(plan.Table), func(row rowcodec.Row, version uint64) bool {
 				rows++
 				return page.Add(row, version)
 			})

@@ -10,6 +10,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
@@ -84,8 +85,10 @@ func bookmarkError(err error) error {
 }
 
 // query runs a statement in a view.
-func (s *Service) query(db *registry.Database, v *engine.View, st *datav1.Statement) (*datav1.ResultSet, *datav1.Answer, error) {
-	var c sqlrun.Collector
+func (s *Service) query(
+	ctx context.Context, db *registry.Database, v *engine.View, st *datav1.Statement,
+) (*datav1.ResultSet, *datav1.Answer, error) {
+	c := sqlrun.Collector{Meter: budget.NewMeter(ctx)}
 	stats, err := v.Query(st, &c)
 	if err != nil {
 		return nil, nil, err
@@ -125,7 +128,7 @@ func (s *Service) Query(
 	msg := &datav1.QueryResponse{}
 	err := s.view(ctx, req.Msg.GetDatabase(), req.Msg.GetConsistency(), req.Header(),
 		func(db *registry.Database, v *engine.View) (err error) {
-			msg.Result, msg.Answer, err = s.query(db, v, req.Msg.GetStatement())
+			msg.Result, msg.Answer, err = s.query(ctx, db, v, req.Msg.GetStatement())
 			return err
 		})
 	if err != nil {

@@ -16,11 +16,14 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
+	"github.com/nearside-dev/nearside/internal/transactwire"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
 	"github.com/nearside-dev/nearside/services/data/registry"
@@ -31,8 +34,8 @@ const MigrationTimeout = 10 * time.Minute
 
 // Service answers DataService.
 type Service struct {
-	// What is not there yet answers unimplemented, and Watch, which is a region's: the log's tail that it reads has what rows
-	// were before.
+	// What is not there yet answers unimplemented, and Watch and WatchQuery, which are a region's: the log's tail has what rows were
+	// before, and stamps say what changed.
 	datav1connect.UnimplementedDataServiceHandler
 
 	registry  *registry.Registry
@@ -42,13 +45,14 @@ type Service struct {
 	regions   []string      // region, as the values of a header
 	exports   chan struct{} // a place for each export that runs
 	refused   prometheus.Counter
+	guard     *access.Guard
 }
 
 var _ datav1connect.DataServiceHandler = (*Service)(nil)
 
-// New returns a Service for a primary in a region.
-func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string) *Service {
-	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, regions: []string{region}, exports: make(chan struct{}, maxExports), refused: refusedExports()}
+// New returns a Service for a primary in a region. The guard is asked where no interceptor asks it; nil lets everything through.
+func New(r *registry.Registry, log *changelog.Log, bookmarks *bookmark.Codec, region string, guard *access.Guard) *Service {
+	return &Service{registry: r, log: log, bookmarks: bookmarks, region: region, regions: []string{region}, exports: make(chan struct{}, maxExports), refused: refusedExports(), guard: guard}
 }
 
 // answer describes an answer of the primary.
@@ -60,6 +64,9 @@ func (s *Service) answer(db uint32, h changelog.Head) *datav1.Answer {
 }
 
 func commitAnswer(a *datav1.Answer, c *engine.Commit) *datav1.Answer {
+	if c.Filtered {
+		return a // how much was looked at tells of what is not shown
+	}
 	a.SqlMs = milliseconds(c.Elapsed)
 	a.RowsRead, a.RowsWritten = c.RowsRead, c.RowsWritten
 	return a
@@ -82,13 +89,29 @@ func (s *Service) writable(name string) (*registry.Database, error) {
 	return s.registry.Database(name)
 }
 
+var (
+	canonicalKey   = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
+	canonicalTrace = http.CanonicalHeaderKey(rpcheader.TraceParent)
+)
+
+// first returns a header's first value; name is in canonical form.
+func first(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// putsRequest is a request that transactwire.Parse has read: it is encoded without package proto, and without its key.
+type putsRequest struct{ *datav1.TransactRequest }
+
 // transaction makes the engine's transaction of a request.
-func transaction(h http.Header, procedure, key string, req proto.Message, ops ...engine.Operation) (*engine.Transaction, error) {
-	tx := &engine.Transaction{Operations: ops, TraceParent: h.Get(rpcheader.TraceParent)}
+func transaction(ctx context.Context, h http.Header, procedure, key string, req proto.Message, ops ...engine.Operation) (*engine.Transaction, error) {
+	tx := &engine.Transaction{Operations: ops, TraceParent: first(h, canonicalTrace), Actor: identity.From(ctx).Actor()}
 	if len(tx.TraceParent) > 64 {
 		tx.TraceParent = ""
 	}
-	header := h.Get(rpcheader.IdempotencyKey)
+	header := first(h, canonicalKey)
 	switch {
 	case key == "":
 		key = header
@@ -101,11 +124,17 @@ func transaction(h http.Header, procedure, key string, req proto.Message, ops ..
 	if len(key) > 255 {
 		return nil, rpcerr.InvalidField("idempotency_key", "is longer than 255 bytes")
 	}
-	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(append([]byte(procedure), 0), req)
-	if err != nil {
-		return nil, fmt.Errorf("hash request: %w", err)
+	begin := append(append(make([]byte, 0, 1024), procedure...), 0)
+	var encoded []byte
+	if p, ok := req.(putsRequest); ok {
+		encoded = transactwire.AppendRequest(begin, p.TransactRequest, "")
+	} else {
+		var err error
+		if encoded, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(begin, req); err != nil {
+			return nil, fmt.Errorf("hash request: %w", err)
+		}
 	}
-	tx.Key.Key = key
+	tx.Key.Principal, tx.Key.Key = tx.Actor, key // nobody gets another one's answer
 	tx.RequestHash = sha256.Sum256(encoded)
 	return tx, nil
 }
@@ -122,13 +151,16 @@ func (s *Service) Execute(
 			return res, err
 		}
 	}
+	if err := s.guard.CheckWrite(ctx, req.Spec().Procedure, req.Msg.GetDatabase()); err != nil {
+		return nil, err
+	}
 	db, err := s.writable(req.Msg.GetDatabase())
 	if err != nil {
 		return nil, err
 	}
 	hashed := proto.CloneOf(req.Msg)
 	hashed.IdempotencyKey, hashed.Consistency = "", nil
-	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed,
+	tx, err := transaction(ctx, req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed,
 		engine.StatementOperation(req.Msg.GetStatement()))
 	if err != nil {
 		return nil, err
@@ -163,7 +195,7 @@ func (s *Service) executeRead(
 		if err := s.checkFresh(db, v.Head(), req.Msg.GetConsistency(), req.Header()); err != nil {
 			return err
 		}
-		msg.Result, msg.Answer, err = s.query(db, v, req.Msg.GetStatement())
+		msg.Result, msg.Answer, err = s.query(ctx, db, v, req.Msg.GetStatement())
 		return err
 	})
 	if err != nil || !ok {
@@ -176,15 +208,17 @@ func (s *Service) executeRead(
 func (s *Service) Transact(
 	ctx context.Context, req *connect.Request[datav1.TransactRequest],
 ) (*connect.Response[datav1.TransactResponse], error) {
-	msg, err := s.transact(ctx, req.Header(), req.Msg)
+	msg, err := s.transact(ctx, req.Header(), req.Msg, false)
 	if err != nil {
 		return nil, err
 	}
 	return respond(msg, msg.Answer), nil
 }
 
-// transact runs a valid request.
-func (s *Service) transact(ctx context.Context, header http.Header, req *datav1.TransactRequest) (*datav1.TransactResponse, error) {
+// transact runs a valid request. puts says that transactwire.Parse has read it.
+func (s *Service) transact(
+	ctx context.Context, header http.Header, req *datav1.TransactRequest, puts bool,
+) (*datav1.TransactResponse, error) {
 	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > sqlrun.StatementTimeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, sqlrun.StatementTimeout)
@@ -200,16 +234,20 @@ func (s *Service) transact(ctx context.Context, header http.Header, req *datav1.
 			return nil, err
 		}
 	}
-	hashed := &datav1.TransactRequest{
-		Database: req.GetDatabase(), Operations: req.GetOperations(), DeferForeignKeys: req.GetDeferForeignKeys(),
-		UncheckedForeignKeys: req.GetUncheckedForeignKeys(),
+	var hashed proto.Message = putsRequest{req}
+	if !puts {
+		hashed = &datav1.TransactRequest{
+			Database: req.GetDatabase(), Operations: req.GetOperations(), DeferForeignKeys: req.GetDeferForeignKeys(),
+			UncheckedForeignKeys: req.GetUncheckedForeignKeys(),
+		}
 	}
 	// A repeat may come in a bundle, or alone after one.
-	tx, err := transaction(header, datav1connect.DataServiceTransactProcedure, req.GetIdempotencyKey(), hashed, ops...)
+	tx, err := transaction(ctx, header, datav1connect.DataServiceTransactProcedure, req.GetIdempotencyKey(), hashed, ops...)
 	if err != nil {
 		return nil, err
 	}
 	tx.DeferForeignKeys, tx.UncheckedForeignKeys = req.GetDeferForeignKeys(), req.GetUncheckedForeignKeys()
+	s.restrict(ctx, tx, datav1connect.DataServiceTransactProcedure, req.GetDatabase())
 	c, err := db.Transact(ctx, tx)
 	if err != nil {
 		return nil, err
@@ -217,6 +255,13 @@ func (s *Service) transact(ctx context.Context, header http.Header, req *datav1.
 	return &datav1.TransactResponse{
 		Results: c.Results, Answer: commitAnswer(s.answer(db.ID(), c.Head), c), Replayed: c.Replayed, Version: c.Version,
 	}, nil
+}
+
+// restrict has a transaction see and change what its caller may.
+func (s *Service) restrict(ctx context.Context, tx *engine.Transaction, procedure, database string) {
+	if view := s.guard.View(ctx, procedure, access.RightWrite, database); view != nil {
+		tx.View = view
+	}
 }
 
 // BatchInsert implements DataService.
@@ -233,11 +278,12 @@ func (s *Service) BatchInsert(
 		Database: req.Msg.GetDatabase(), Table: req.Msg.GetTable(), Columns: req.Msg.GetColumns(), Rows: req.Msg.GetRows(),
 		OnConflict: req.Msg.GetOnConflict(),
 	}
-	tx, err := transaction(req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed,
+	tx, err := transaction(ctx, req.Header(), req.Spec().Procedure, req.Msg.GetIdempotencyKey(), hashed,
 		engine.InsertOperation(req.Msg))
 	if err != nil {
 		return nil, err
 	}
+	s.restrict(ctx, tx, req.Spec().Procedure, req.Msg.GetDatabase())
 	c, err := db.Transact(ctx, tx)
 	if err != nil {
 		return nil, err

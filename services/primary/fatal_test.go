@@ -30,7 +30,7 @@ func TestFailedStoreEndsTheRole(t *testing.T) {
 	f := &fixture{t: t, dir: t.TempDir(), http: httpclient.NewUnary()}
 	t.Cleanup(f.http.CloseIdleConnections)
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: f.dir, Listen: freeport.Addr(t), Logger: slog.New(slog.DiscardHandler),
+		Dir: f.dir, Listen: freeport.Addr(t), Logger: slog.New(slog.DiscardHandler), NoAuth: true,
 		Failpoint: func(place string) {
 			if place == "before-append" && full.Load() {
 				limit(1)

@@ -3,7 +3,9 @@
 package primary
 
 import (
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,23 +18,28 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nearside-dev/nearside/gen/nearside/auth/v1/authv1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/dirlock"
-	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/nodeaccess"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/telemetry"
 	"github.com/nearside-dev/nearside/internal/verify"
+	"github.com/nearside-dev/nearside/services/auth"
 	"github.com/nearside-dev/nearside/services/control"
 	"github.com/nearside-dev/nearside/services/data"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
 	"github.com/nearside-dev/nearside/services/data/registry"
+	"github.com/nearside-dev/nearside/services/nodes"
+	"github.com/nearside-dev/nearside/services/registrar"
 	"github.com/nearside-dev/nearside/services/replication"
 )
 
@@ -42,12 +49,30 @@ type Config struct {
 	Listen         string // host:port of the listener for sidecars and callers
 	AdminListen    string // host:port of the admin listener; default the port of Listen + 1000 on the same host
 	Region         string // where it is; default "primary"
-	InsecureListen bool   // allow addresses that other machines can reach
-	MaxOpen        int    // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
-	SQLiteMemory   int64  // bytes that SQLite may have, in the whole process; default sqlrun.DefaultMaxMemory
-	Logger         *slog.Logger
+	InsecureListen bool   // take requests without TLS from other machines too
+	// RequireNodes refuses regions without a certificate of the mesh. Else those that come without TLS are let in.
+	RequireNodes bool
+	// TLSCert and TLSKey are PEM files of a certificate for callers, read again when they change; none is no TLS for them.
+	// PlaintextToo takes requests without TLS from this machine even so.
+	TLSCert, TLSKey string
+	PlaintextToo    bool
+	MaxOpen         int   // databases whose SQLite files are open at once; default registry.DefaultMaxOpen
+	SQLiteMemory    int64 // bytes that SQLite may have, in the whole process; default sqlrun.DefaultMaxMemory
+	Logger          *slog.Logger
 	// Limits are the listener's; its name, logger and registerer are set here.
 	Limits server.Config
+
+	// NoAuth lets every caller do everything.
+	NoAuth bool
+	// AdminFile is where the credential of the first admin is written, and AdminURL where it says that the mesh is: a gateway's,
+	// or by default this listener's. Default: Dir/admin.json.
+	AdminFile, AdminURL string
+	// TokenLifetime, RefreshLifetime and KeyRotation are those of auth.Config.
+	TokenLifetime, RefreshLifetime, KeyRotation time.Duration
+
+	// AuditKeepAge and AuditKeepEntries are how much of the audit is kept: those of auditlog.Config.
+	AuditKeepAge     time.Duration
+	AuditKeepEntries int
 
 	// Keep is how much of each database's log is kept; zero fields mean changelog.DefaultKeepAge and DefaultKeepBytes.
 	Keep changelog.Retention
@@ -78,6 +103,9 @@ func (c *Config) Validate() error {
 	if c.MaxOpen < 0 {
 		errs = append(errs, errors.New("max open databases: must not be negative"))
 	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		errs = append(errs, errors.New("TLS: want a certificate and its key, or neither"))
+	}
 	if c.SQLiteMemory < 0 {
 		errs = append(errs, errors.New("sqlite memory: must not be negative"))
 	}
@@ -107,9 +135,10 @@ func (c *Config) setDefaults() {
 
 // Primary is a running primary.
 type Primary struct {
-	url    string
-	health *server.Health
-	fatal  chan error
+	url        string
+	health     *server.Health
+	membership *nodes.Membership
+	fatal      chan error
 
 	running context.Context //nolint:containedctx // ends with Close, and with it the goroutines
 	cancel  context.CancelFunc
@@ -165,20 +194,36 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	p.onClose(databases.Close)
 	p.startJanitor(databases, c)
 
+	p.membership, err = nodes.Open(ctx, nodes.Options{
+		Dir: c.Dir, MeshID: hex.EncodeToString(id.MeshID[:]), Region: c.Region, Registry: databases, Logger: c.Logger, Required: c.RequireNodes,
+	})
+	if err != nil {
+		return nil, err
+	}
 	options, err := server.HandlerOptions(c.Logger, metrics)
 	if err != nil {
 		return nil, err
 	}
+	recording, err := p.openAudit(ctx, c, log, databases, metrics)
+	if err != nil {
+		return nil, err
+	}
+	authority, guard, verifier, err := p.openAuth(ctx, c, id, log, databases, bookmarks, recording, metrics)
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, guard.Interceptor())
+	options = append(options, recording.options...)
 	replicator := replication.New(log, replication.Config{
 		MeshID: id.MeshID, BookmarkKey: id.BookmarkKey[:], PrimaryRegion: c.Region, Logger: c.Logger,
-		Exists: databases.Exists, FarBehindBytes: c.FarBehindBytes,
+		Exists: databases.Exists, FarBehindBytes: c.FarBehindBytes, Placement: databases.Placement,
 		Source:     func(id uint32) (replication.Source, bool) { return databases.ByID(id) },
 		Registerer: metrics,
 		OnHello: func(ctx context.Context, region, url string) error {
 			return databases.RegisterRegion(ctx, meshdb.Region{Name: region, URL: url, IsPrimary: region == c.Region})
 		},
 	})
-	peers := httpclient.NewUnary()
+	peers := p.peers(databases)
 	p.onClose(func() error {
 		peers.CloseIdleConnections()
 		return nil
@@ -187,8 +232,8 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	service := data.New(databases, log, bookmarks, c.Region)
+	mux, short := http.NewServeMux(), make(map[string]access.ShortHandler)
+	service := data.New(databases, log, bookmarks, c.Region, guard)
 	if err := service.RegisterMetrics(metrics); err != nil {
 		return nil, err
 	}
@@ -199,7 +244,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := service.MountHot(mux, dataHandler, errs, metrics); err != nil {
+	if err := service.MountHot(mux, short, dataHandler, errs, metrics); err != nil {
 		return nil, err
 	}
 	mux.Handle(replicationv1connect.NewBundleServiceHandler(data.NewBundles(service, errs), options...))
@@ -209,12 +254,39 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		control.NewVerifyService(databases, log, c.Region, peers, recorder), options...)
 	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))
 	mux.Handle(replicator.Handler(options...))
-	server.MountHealth(mux, p.health, []string{
+	services := []string{
 		datav1connect.DataServiceName, controlv1connect.StatusServiceName, controlv1connect.VerifyServiceName,
 		replicationv1connect.ReplicationServiceName, replicationv1connect.BundleServiceName,
-	}, options...)
-	if err := p.serve(ctx, c, mux, metrics); err != nil {
+		controlv1connect.NodeServiceName, controlv1connect.NodeAdminServiceName, controlv1connect.ServiceRegistryServiceName,
+		controlv1connect.CorsServiceName,
+	}
+	p.mountNodes(mux, options...)
+	mark := func() string { return meshBookmark(log, bookmarks) }
+	mux.Handle(controlv1connect.NewServiceRegistryServiceHandler(registrar.New(registrar.Options{
+		Mesh: databases.Mesh(), Clock: c.Clock, Bookmark: mark,
+	}), options...))
+	mux.Handle(controlv1connect.NewCorsServiceHandler(control.NewCorsService(databases.Mesh(), mark), options...))
+	var handler http.Handler = mux
+	if authority != nil {
+		mux.Handle(authv1connect.NewAuthServiceHandler(authority, options...))
+		mux.Handle(authv1connect.NewAccountServiceHandler(authority, options...))
+		mux.Handle(authv1connect.NewPolicyServiceHandler(authority, options...))
+		verifier.Mount(mux)
+		recording.mount(mux, log, databases, options...)
+		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName,
+			authv1connect.AuditServiceName)
+		handler = access.NewChain(access.ChainOptions{Guard: guard, Next: mux, Short: short, Login: access.Rate{PerSecond: 50, Burst: 500}})
+	}
+	server.MountHealth(mux, p.health, services, options...)
+	handler = nodeaccess.Handler(handler, !c.RequireNodes, recording.denied)
+	if err := p.serve(ctx, c, handler, recording, metrics); err != nil {
 		return nil, err
+	}
+	if authority != nil {
+		url := cmp.Or(c.AdminURL, p.url)
+		if err := authority.EnsureAdmin(ctx, cmp.Or(c.AdminFile, filepath.Join(c.Dir, auth.AdminFile)), url); err != nil {
+			return nil, err
+		}
 	}
 	p.onClose(func() error {
 		replicator.Close() // its streams would hold the listener open
@@ -225,36 +297,97 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 	return p, nil
 }
 
+// meshBookmark returns the bookmark of _mesh as it is now.
+func meshBookmark(log *changelog.Log, bookmarks *bookmark.Codec) string {
+	h, ok := log.Published(meshdb.DatabaseID)
+	if !ok {
+		return ""
+	}
+	return bookmarks.Encode(bookmark.Bookmark{DatabaseID: meshdb.DatabaseID, Epoch: h.Epoch, Version: h.Version})
+}
+
+// openAuth opens what makes and verifies credentials; nothing where every caller may do everything.
+func (p *Primary) openAuth(
+	ctx context.Context, c Config, id identity, log *changelog.Log, databases *registry.Registry, bookmarks *bookmark.Codec,
+	recording *recording, metrics *prometheus.Registry,
+) (*auth.Service, *access.Guard, *access.Verifier, error) {
+	if c.NoAuth {
+		return nil, nil, nil, nil
+	}
+	verifier, err := access.NewVerifier(access.VerifierOptions{
+		Source: auth.NewSource(log, databases.Mesh()), Clock: c.Clock, Registerer: metrics,
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	guard, err := access.NewGuard(access.GuardOptions{
+		Verifier: verifier, Logger: c.Logger, Registerer: metrics, Auditor: recording.auditor, Listener: access.Primary,
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	authority, err := auth.New(ctx, auth.Config{
+		Auth: databases.Auth(), Mesh: databases.Mesh(), Log: log, Verifier: verifier, Guard: guard, MeshID: id.MeshID,
+		Bookmark: func(h changelog.Head) string {
+			return bookmarks.Encode(bookmark.Bookmark{DatabaseID: meshdb.DatabaseID, Epoch: h.Epoch, Version: h.Version})
+		},
+		Logger: c.Logger, TokenLifetime: c.TokenLifetime, RefreshLifetime: c.RefreshLifetime, KeyRotation: c.KeyRotation,
+		Clock: c.Clock,
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p.every(janitorInterval, func() {
+		if err := authority.Tidy(p.running); err != nil {
+			c.Logger.Warn("tidy up credentials", slog.Any("error", err))
+		}
+	})
+	return authority, guard, verifier, nil
+}
+
 // serve opens the listeners: the admin one first, so that the other one answering means that all do.
-func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, metrics *prometheus.Registry) error {
-	ln, err := server.Listen(ctx, c.Listen, c.InsecureListen)
+func (p *Primary) serve(ctx context.Context, c Config, mux http.Handler, recording *recording, metrics *prometheus.Registry) error {
+	security, err := p.security(c)
+	if err != nil {
+		return err
+	}
+	security.Refused = recording.refused
+	ln, err := server.Listen(ctx, c.Listen, c.InsecureListen || c.RequireNodes || c.TLSCert != "")
 	if err != nil {
 		return err
 	}
 	p.url = "http://" + ln.Addr().String()
+	if security.Plaintext == server.PlaintextNone {
+		p.url = "https://" + ln.Addr().String()
+	}
 	admin := c.AdminListen
 	if admin == "" {
 		if admin, err = server.AdminAddr(ln.Addr().String()); err != nil {
 			return errors.Join(err, ln.Close())
 		}
 	}
-	adminLn, err := server.Listen(ctx, admin, c.InsecureListen)
+	adminLn, err := server.Listen(ctx, admin, true)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	adminServer, err := server.Start(adminLn, server.AdminHandler(p.health, metrics), server.Config{
-		Name: "admin", Logger: c.Logger, Registerer: metrics,
+		Name: "admin", Logger: c.Logger, Registerer: metrics, Security: server.Security{Plaintext: plaintext(c.InsecureListen)},
 	})
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	p.closers = append(p.closers, adminServer.Close)
-	c.Limits.Name, c.Limits.Logger, c.Limits.Registerer = "primary", c.Logger, metrics
+	c.Limits.Name, c.Limits.Logger, c.Limits.Registerer, c.Limits.Security = "primary", c.Logger, metrics, security
+	c.Limits.Express = true
 	mainServer, err := server.Start(ln, mux, c.Limits)
 	if err != nil {
 		return err
 	}
 	p.closers = append(p.closers, mainServer.Close)
+	if err := p.membership.Serve("https://"+reachable(ln.Addr()), mainServer); err != nil {
+		return fmt.Errorf("write join token: %w", err)
+	}
+	p.done.Go(func() { p.membership.Run(p.running) })
 	for _, s := range []*server.Server{adminServer, mainServer} {
 		p.done.Go(func() {
 			select {

@@ -56,7 +56,7 @@ func start(t *testing.T) *fixture {
 func (f *fixture) open() {
 	f.t.Helper()
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: f.dir, Listen: freeport.Addr(f.t), Region: "home", Logger: slog.New(slog.DiscardHandler),
+		Dir: f.dir, Listen: freeport.Addr(f.t), Region: "home", Logger: slog.New(slog.DiscardHandler), NoAuth: true,
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -354,7 +354,7 @@ func TestDatabasesComeAndGo(t *testing.T) {
 		t.Error("the new database has the old one's table")
 	}
 	files, err := filepath.Glob(filepath.Join(f.dir, "db", "*.sqlite"))
-	if err != nil || len(files) != 2 { // _mesh and the new one
+	if err != nil || len(files) != 4 { // _mesh, _auth, _audit and the new one
 		t.Errorf("files %v, %v", files, err)
 	}
 }
@@ -366,7 +366,7 @@ func TestRestartKeepsEverythingAndKeysArePrivate(t *testing.T) {
 	ended, end := context.WithCancel(context.Background())
 	end() // so that it does not wait for the first one
 	if _, err := primary.Start(ended, primary.Config{
-		Dir: f.dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler),
+		Dir: f.dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), NoAuth: true,
 	}); err == nil || !errors.Is(err, dirlock.ErrLocked) {
 		t.Errorf("a second primary on the same folder: %v", err)
 	}

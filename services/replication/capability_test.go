@@ -38,6 +38,7 @@ func TestCapabilities(t *testing.T) {
 	}{
 		{"both", true, []string{"snapshot"}, 1, []string{"snapshot"}},
 		{"a newer follower", true, []string{"telepathy", "snapshot"}, 7, []string{"snapshot"}},
+		{"one that does without", true, []string{"placement", "snapshot"}, 1, []string{"snapshot", "placement"}},
 		{"an older follower", true, nil, 1, nil},
 		{"an older primary", false, []string{"snapshot"}, 1, nil},
 		{"neither", false, nil, 1, nil},

@@ -20,6 +20,8 @@ type metrics struct {
 	recordBytes  prometheus.Counter
 	resumes      prometheus.Counter
 	refusals     *prometheus.CounterVec
+	filtered     prometheus.Counter
+	placements   prometheus.Counter
 }
 
 // newMetrics registers the metrics with r, unless it is nil.
@@ -39,6 +41,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		records:      counter("records_total", "Commit records sent."),
 		recordBytes:  counter("record_bytes_total", "Bytes of the commit records sent."),
 		resumes:      counter("resumes_total", "Times that a subscriber went on with a copy where it was."),
+		filtered:     counter("filtered_records_total", "Commit records of which something was left out that a region may not hold."),
+		placements:   counter("placements_total", "Times that a region was told that it may hold other tables than before."),
 		refusals: factory.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "nearside", Subsystem: "replication", Name: "refusals_total",
 			Help: "Times that a subscriber was not sent a database any more, or not at all, by reason.",

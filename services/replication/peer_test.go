@@ -80,7 +80,9 @@ func openLog(tb testing.TB) *changelog.Log {
 }
 
 // serve serves a log on a loopback listener, over HTTP/2 without TLS.
-func serve(tb testing.TB, log *changelog.Log, config Config) (*Service, replicationv1connect.ReplicationServiceClient) {
+func serve(
+	tb testing.TB, log *changelog.Log, config Config, interceptors ...connect.Interceptor,
+) (*Service, replicationv1connect.ReplicationServiceClient) {
 	tb.Helper()
 	config.MeshID, config.BookmarkKey, config.PrimaryRegion = testMesh, testKey, "us-east-1"
 	config.Logger = slog.New(slog.DiscardHandler)
@@ -90,7 +92,7 @@ func serve(tb testing.TB, log *changelog.Log, config Config) (*Service, replicat
 		tb.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(service.Handler(connect.WithInterceptors(interceptor)))
+	mux.Handle(service.Handler(connect.WithInterceptors(append(interceptors, interceptor)...)))
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: mux, Protocols: protocols}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/nodeaccess"
+	"github.com/nearside-dev/nearside/internal/placement"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/services/data/changelog"
@@ -48,6 +52,8 @@ type Config struct {
 	PrimaryRegion string
 	// OnHello is told of each subscriber before it is welcomed; its error ends the stream. Default: nothing.
 	OnHello func(ctx context.Context, region, url string) error
+	// Placement returns which regions may hold what. It must be cheap. Default: all regions hold all.
+	Placement func() *placement.Rules
 	// Exists tells whether there is a database, of one whose log is not published. Default: assume so.
 	Exists func(database uint32) bool
 	// MaxStreams is how many subscribers there may be at a time; default DefaultMaxStreams.
@@ -88,6 +94,9 @@ var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the prim
 func New(log *changelog.Log, config Config) *Service {
 	if config.OnHello == nil {
 		config.OnHello = func(context.Context, string, string) error { return nil }
+	}
+	if config.Placement == nil {
+		config.Placement = func() *placement.Rules { return nil }
 	}
 	if config.Exists == nil {
 		config.Exists = func(uint32) bool { return true }
@@ -228,6 +237,10 @@ func (s *Service) subscribe(
 	if err != nil {
 		return err
 	}
+	err = nodeaccess.CheckRegion(identity.From(ctx), replicationv1connect.ReplicationServiceSubscribeProcedure, hello.GetRegion())
+	if err != nil {
+		return err
+	}
 	if err := s.config.OnHello(ctx, hello.GetRegion(), hello.GetUrl()); err != nil {
 		return err
 	}
@@ -245,10 +258,12 @@ func (s *Service) subscribe(
 	if err != nil {
 		return err
 	}
+	able := s.capabilities(hello)
 	sub := &subscriber{
-		service: s, stream: stream, in: in, watcher: watcher,
+		service: s, stream: stream, in: in, watcher: watcher, region: placement.RegionOf(ctx, hello.GetRegion()),
+		wishes:  make(map[uint32]*replicationv1.Follow),
 		cursors: make(map[uint32]*cursor), unlisted: make(map[uint32]*cursor), groupBytes: maxGroupBytes,
-		snapshots: len(s.capabilities(hello)) > 0,
+		snapshots: slices.Contains(able, capabilitySnapshot), placements: slices.Contains(able, capabilityPlacement),
 	}
 	defer func() { s.metrics.queued.Sub(float64(len(sub.queue))) }()
 	return sub.run(ctx)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,6 +117,71 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("heartbeat %v", h)
 			}
 		})
+	}
+}
+
+// receiving counts the calls of a stream's Receive: when one begins, what the ones before it returned has been taken in.
+type receiving struct {
+	connect.Interceptor
+
+	begun func()
+}
+
+func (r receiving) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		return next(ctx, receivingConn{conn, r.begun})
+	}
+}
+
+type receivingConn struct {
+	connect.StreamingHandlerConn
+
+	begun func()
+}
+
+func (c receivingConn) Receive(msg any) error {
+	c.begun()
+	return c.StreamingHandlerConn.Receive(msg)
+}
+
+// After a restart of its primary a sidecar asks for all its databases at once. To look at each place in the log takes time, and a
+// stream over which nothing comes meanwhile is given up, and all begins anew.
+func TestPingIsAnsweredBeforeAllIsFollowed(t *testing.T) {
+	const databases = 50
+	log := openLog(t)
+	for id := range uint32(databases) {
+		w := &writer{t: t, log: log, id: 100 + id}
+		w.append(2, 0)
+		w.publish()
+	}
+	var calls atomic.Int64
+	received := make(chan struct{})
+	_, client := serve(t, log, Config{OnHello: func(context.Context, string, string) error {
+		<-received
+		return nil
+	}}, receiving{connect.UnaryInterceptorFunc(nil), func() {
+		if calls.Add(1) == 1+1+databases+1 { // hello, follows, ping, and the call after them
+			close(received)
+		}
+	}})
+	p, c := dial(t, client, &replicationv1.Hello{Region: "eu-west-1", ProtocolVersion: 1}), newCopies(t)
+	for id := range uint32(databases) {
+		p.follow(&replicationv1.Follow{DatabaseId: 100 + id})
+	}
+	p.ping(1)
+	if p.receive().GetWelcome() == nil {
+		t.Fatal("no welcome")
+	}
+	if h := p.receive().GetHeartbeat(); h.GetEchoedNanos() != 1 || len(h.GetPublished()) > followsAtOnce {
+		t.Fatalf("first came %v", h)
+	}
+	for id := range uint32(databases) {
+		c.until(p, 100+id, 2)
+	}
+	p.ping(2)
+	c.take(p.receive())
+	if len(c.listed) != databases {
+		t.Errorf("%d databases listed", len(c.listed))
 	}
 }
 

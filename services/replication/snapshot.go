@@ -14,6 +14,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/placement"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
@@ -37,10 +38,15 @@ var _ Source = (*engine.DB)(nil)
 
 // capabilities returns what both sides can.
 func (s *Service) capabilities(hello *replicationv1.Hello) []string {
-	if s.config.Source == nil || !slices.Contains(hello.GetCapabilities(), capabilitySnapshot) {
-		return nil
+	var both []string
+	if s.config.Source != nil {
+		for _, c := range []string{capabilitySnapshot, capabilityPlacement} {
+			if slices.Contains(hello.GetCapabilities(), c) {
+				both = append(both, c)
+			}
+		}
 	}
-	return []string{capabilitySnapshot}
+	return both
 }
 
 // Snapshot implements ReplicationServiceHandler.
@@ -85,9 +91,16 @@ func (s *Service) snapshot(
 	if !ok || !isPublished {
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STORE_FAILED, "database %d is not served", id)
 	}
-	x := &snapshotter{service: s, id: id, source: source, stream: stream, wanted: req.GetTableIds()}
+	x := &snapshotter{
+		service: s, id: id, source: source, stream: stream, wanted: req.GetTableIds(), region: placement.RegionOf(ctx, req.GetRegion()),
+		rules: s.config.Placement(),
+	}
 	if len(x.wanted) == 0 {
 		x.wanted = nil
+	}
+	var allowed bool
+	if x.withheld, allowed = limited(x.rules, id, x.region); !allowed {
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DATABASE_NOT_FOUND, "the region may not hold database %d", id)
 	}
 	from := published.Version
 	if req.GetResume() != nil {
@@ -109,7 +122,7 @@ func (s *Service) snapshot(
 	if req.GetResume() == nil {
 		err = x.begin(ctx)
 	} else {
-		err = x.resume(req.GetResume())
+		err = x.resume(ctx, req.GetResume())
 	}
 	if err == nil && !x.rowsDone {
 		err = x.rows(ctx)
@@ -117,13 +130,17 @@ func (s *Service) snapshot(
 	if err == nil {
 		err = x.finish(ctx)
 	}
-	if errors.Is(err, changelog.ErrTrimmed) || errors.Is(err, errForkedSnapshot) {
+	if errors.Is(err, changelog.ErrTrimmed) || errors.Is(err, errForkedSnapshot) || errors.Is(err, errReplaced) ||
+		errors.Is(err, placement.ErrUnknownTable) {
 		return x.restart(err)
 	}
 	return err
 }
 
-var errForkedSnapshot = errors.New("the snapshot is of another history")
+var (
+	errForkedSnapshot = errors.New("the snapshot is of another history")
+	errReplaced       = errors.New("the region may hold other tables than when the snapshot was begun")
+)
 
 // snapshotter sends one snapshot.
 type snapshotter struct {
@@ -131,7 +148,12 @@ type snapshotter struct {
 	id      uint32
 	source  Source
 	stream  *connect.ServerStream[replicationv1.SnapshotResponse]
-	wanted  []uint32
+	wanted  []uint32 // nil for all
+
+	region   string
+	rules    *placement.Rules // that withheld is of
+	withheld []string         // what the region may not hold
+	filter   *placement.Filter
 
 	start    engine.ChunkStart
 	rowsDone bool
@@ -157,6 +179,7 @@ func (x *snapshotter) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	x.limit(schema)
 	sums, err := x.service.log.TableSums(x.id)
 	if err != nil {
 		return err
@@ -169,11 +192,43 @@ func (x *snapshotter) begin(ctx context.Context) error {
 	}
 	x.sent = head.Version
 	return x.stream.Send(&replicationv1.SnapshotResponse{Message: &replicationv1.SnapshotResponse_Begin{
-		Begin: &replicationv1.SnapshotBegin{Position: position(head), Catalog: schema.ToProto(), RowCount: rows},
+		Begin: &replicationv1.SnapshotBegin{
+			Position: position(head), Catalog: x.filter.Catalog(schema.ToProto()), RowCount: rows, Withheld: x.withheld,
+		},
 	}})
 }
 
-func (x *snapshotter) resume(r *replicationv1.SnapshotRequest_Resume) error {
+// limit keeps to what the region may hold. Tables that are made later than the schema are not asked for: their rows are in records.
+func (x *snapshotter) limit(schema *catalog.Catalog) {
+	x.filter = placement.NewFilter(x.withheld, x.withheld, schema.ToProto())
+	if len(x.withheld) > 0 {
+		x.wanted = x.filter.Allowed(x.wanted)
+	}
+}
+
+// allowed returns errReplaced where the region may hold something else now than when the snapshot was begun.
+func (x *snapshotter) allowed() error {
+	rules := x.service.config.Placement()
+	if rules == x.rules {
+		return nil
+	}
+	withheld, allowed := limited(rules, x.id, x.region)
+	if !allowed || !slices.Equal(withheld, x.withheld) {
+		return errReplaced
+	}
+	x.rules = rules
+	return nil
+}
+
+func (x *snapshotter) resume(ctx context.Context, r *replicationv1.SnapshotRequest_Resume) error {
+	if !slices.Equal(r.GetWithheld(), x.withheld) {
+		return errReplaced
+	}
+	_, schema, err := x.source.Schema(ctx)
+	if err != nil {
+		return err
+	}
+	x.limit(schema)
 	at := r.GetBegin()
 	if r.GetRecords() != nil {
 		at, x.rowsDone = r.GetRecords(), true
@@ -205,6 +260,9 @@ func (x *snapshotter) rows(ctx context.Context) error {
 		}
 		if c.Table == 0 {
 			return nil
+		}
+		if err := x.allowed(); err != nil {
+			return err
 		}
 		m := &replicationv1.SnapshotChunk{
 			TableId: c.Table, Position: position(c.Head), LastOfTable: c.Last, Rows: make([]*replicationv1.SnapshotChunk_Row, len(c.Rows)),
@@ -242,6 +300,14 @@ func (x *snapshotter) finish(ctx context.Context) error {
 		if len(records) == 0 {
 			return fmt.Errorf("%w: no record after %d", changelog.ErrCorrupt, x.sent)
 		}
+		if err := x.allowed(); err != nil {
+			return err
+		}
+		for i := range records {
+			if records[i], err = x.filter.Record(records[i]); err != nil {
+				return err
+			}
+		}
 		err = x.stream.Send(&replicationv1.SnapshotResponse{Message: &replicationv1.SnapshotResponse_Records{
 			Records: &replicationv1.Records{DatabaseId: x.id, FirstVersion: x.sent + 1, Records: records},
 		}})
@@ -256,6 +322,9 @@ func (x *snapshotter) finish(ctx context.Context) error {
 		done.MeshVersion = mesh.Version
 	}
 	for table, sum := range sums {
+		if len(x.withheld) > 0 && len(x.filter.Allowed([]uint32{table})) == 0 {
+			continue
+		}
 		b, err := sum.Sum.AppendBinary(nil)
 		if err != nil {
 			return err

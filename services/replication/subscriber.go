@@ -11,6 +11,7 @@ import (
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/placement"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 )
 
@@ -21,12 +22,16 @@ const (
 	maxGroupRecords = 1000
 )
 
+// followsAtOnce is how many databases a subscriber is put in place in before anything else has its turn.
+const followsAtOnce = 8
+
 // cursor is a place in a database's log.
 type cursor struct {
 	id     uint32
 	sent   uint64 // the version of the last record that was sent
 	live   bool   // was listed in a heartbeat: the subscriber takes its silence for "nothing new"
 	queued bool
+	view   view // what of it may be sent
 }
 
 // subscriber is the sending half of a stream. One goroutine uses it.
@@ -36,12 +41,16 @@ type subscriber struct {
 	in      *inbox
 	watcher *changelog.Watcher
 
+	wishes   map[uint32]*replicationv1.Follow // what is still to be done of what the subscriber said; their cursors are gone
 	cursors  map[uint32]*cursor
 	queue    []*cursor          // those that may have something to send, in turn
 	unlisted map[uint32]*cursor // those whose published version may not be what the last heartbeat said
 
-	snapshots  bool // whether it can take them
-	groupBytes int  // what a read asks for: less where records are so small that more than maxGroupRecords would fit
+	region     string
+	rules      *placement.Rules // that all cursors were last told to look at
+	placements bool             // whether it can do without what its region may not hold
+	snapshots  bool             // whether it can take them
+	groupBytes int              // what a read asks for: less where records are so small that more than maxGroupRecords would fit
 }
 
 // run sends until the stream ends, and returns why. nil is that the subscriber said so.
@@ -58,10 +67,13 @@ func (s *subscriber) run(ctx context.Context) error {
 			return err
 		}
 		for id, follow := range wishes {
-			if err := s.follow(id, follow); err != nil {
-				return err
-			}
+			s.unfollow(id) // a heartbeat must not speak of a place that the subscriber has left
+			s.wishes[id] = follow
 		}
+		if err := s.followSome(ctx); err != nil {
+			return err
+		}
+		s.reconsider()
 		for _, id := range s.watcher.Changed() {
 			if c := s.cursors[id]; c != nil {
 				s.enqueue(c)
@@ -69,9 +81,10 @@ func (s *subscriber) run(ctx context.Context) error {
 		}
 		switch {
 		case ping != nil:
-			err = s.heartbeat(ping)
+			err = s.heartbeat(ctx, ping)
 		case len(s.queue) > 0:
-			err = s.sendNext()
+			err = s.sendNext(ctx)
+		case len(s.wishes) > 0:
 		default:
 			select {
 			case <-s.in.wakeup:
@@ -85,6 +98,26 @@ func (s *subscriber) run(ctx context.Context) error {
 	}
 }
 
+// followSome does a few wishes, that of _mesh first: nothing else may be sent before it. Each reads in the log, and there may be a
+// thousand after a restart: meanwhile pings want their answers, and what is followed already its turns.
+func (s *subscriber) followSome(ctx context.Context) error {
+	if f, ok := s.wishes[meshdb.DatabaseID]; ok {
+		if err := s.follow(ctx, meshdb.DatabaseID, f); err != nil {
+			return err
+		}
+	}
+	n := 0
+	for id, f := range s.wishes {
+		if n++; n > followsAtOnce {
+			break
+		}
+		if err := s.follow(ctx, id, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // enqueue notes that there may be news of a database.
 func (s *subscriber) enqueue(c *cursor) {
 	s.unlisted[c.id] = c
@@ -96,12 +129,12 @@ func (s *subscriber) enqueue(c *cursor) {
 }
 
 // sendNext sends a group of the database whose turn it is.
-func (s *subscriber) sendNext() error {
+func (s *subscriber) sendNext(ctx context.Context) error {
 	c := s.queue[0]
 	s.queue = s.queue[1:]
 	c.queued = false
 	s.service.metrics.queued.Dec()
-	more, err := s.sendGroup(c)
+	more, err := s.sendGroup(ctx, c)
 	if more && err == nil {
 		s.enqueue(c)
 	}
@@ -112,9 +145,15 @@ func (s *subscriber) sendNext() error {
 //
 // A record may need what _mesh had when it was committed. That was published by then, so it is enough to read the records
 // first, and then send all that _mesh has before them.
-func (s *subscriber) sendGroup(c *cursor) (more bool, err error) {
+func (s *subscriber) sendGroup(ctx context.Context, c *cursor) (more bool, err error) {
 	if s.cursors[c.id] != c {
 		return false, nil // unfollowed while it waited for its turn
+	}
+	if ok, err := s.look(ctx, c); !ok || err != nil {
+		return false, err
+	}
+	if err := s.tell(c); err != nil {
+		return false, err
 	}
 	log := s.service.log
 	head, ok := log.Published(c.id)
@@ -122,7 +161,7 @@ func (s *subscriber) sendGroup(c *cursor) (more bool, err error) {
 		return false, s.refuseUnpublished(c.id)
 	}
 	if c.sent >= head.Version {
-		return false, nil
+		return c.view.stale && c.view.at == nil, nil
 	}
 	records, err := log.Read(c.id, c.sent, s.groupBytes)
 	if errors.Is(err, changelog.ErrTrimmed) {
@@ -135,9 +174,13 @@ func (s *subscriber) sendGroup(c *cursor) (more bool, err error) {
 		return true, nil // unpublished between the two calls: the next turn finds out
 	}
 	records = s.bound(records)
+	records, ok, err = s.filtered(c, records)
+	if !ok || err != nil {
+		return false, err
+	}
 	if c.id != meshdb.DatabaseID {
 		if mesh := s.cursors[meshdb.DatabaseID]; mesh != nil {
-			if err := s.drain(mesh); err != nil {
+			if err := s.drain(ctx, mesh); err != nil {
 				return false, err
 			}
 		}
@@ -148,7 +191,7 @@ func (s *subscriber) sendGroup(c *cursor) (more bool, err error) {
 	}})
 	sent(err)
 	c.sent += uint64(len(records))
-	return c.sent < head.Version, err
+	return c.sent < head.Version || c.view.at != nil && c.sent == c.view.at.head.Version, err
 }
 
 // bound cuts a group to its greatest count, and has the next read ask for about what can be sent.
@@ -167,13 +210,13 @@ func (s *subscriber) bound(records [][]byte) [][]byte {
 }
 
 // drain sends all that a database has published by now.
-func (s *subscriber) drain(c *cursor) error {
+func (s *subscriber) drain(ctx context.Context, c *cursor) error {
 	head, ok := s.service.log.Published(c.id)
 	if !ok {
 		return s.refuseUnpublished(c.id)
 	}
 	for s.cursors[c.id] == c && c.sent < head.Version {
-		if _, err := s.sendGroup(c); err != nil {
+		if _, err := s.sendGroup(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -183,7 +226,7 @@ func (s *subscriber) drain(c *cursor) error {
 // heartbeat answers a ping. What it lists was published when the ping was here and is sent before it. A database that is
 // still being caught up with is not listed, so that the others need not wait for it; one that was listed before is, because
 // the subscriber counts on hearing of its news.
-func (s *subscriber) heartbeat(ping *replicationv1.Ping) error {
+func (s *subscriber) heartbeat(ctx context.Context, ping *replicationv1.Ping) error {
 	h := &replicationv1.Heartbeat{EchoedNanos: ping.GetSentNanos()}
 	for id, c := range s.unlisted {
 		head, ok := s.service.log.Published(id)
@@ -194,7 +237,7 @@ func (s *subscriber) heartbeat(ping *replicationv1.Ping) error {
 			continue
 		}
 		if c.live {
-			if err := s.drain(c); err != nil {
+			if err := s.drain(ctx, c); err != nil {
 				return err
 			}
 		}
@@ -213,10 +256,15 @@ func (s *subscriber) heartbeat(ping *replicationv1.Ping) error {
 }
 
 // follow puts a cursor where the subscriber says that its copy is, or refuses. nil unfollows.
-func (s *subscriber) follow(id uint32, f *replicationv1.Follow) error {
+func (s *subscriber) follow(ctx context.Context, id uint32, f *replicationv1.Follow) error {
 	s.unfollow(id)
 	if f == nil {
 		return nil
+	}
+	rules := s.service.config.Placement()
+	withheld, allowed := limited(rules, id, s.region)
+	if !allowed {
+		return s.refuseUnplaced(id, "the region may not hold the database")
 	}
 	log := s.service.log
 	head, ok := log.Published(id)
@@ -248,7 +296,7 @@ func (s *subscriber) follow(id uint32, f *replicationv1.Follow) error {
 			return s.refuseUnreadable(id, err)
 		}
 	}
-	if s.snapshots {
+	if s.snapshots && at < head.Version {
 		behind, err := log.BytesAfter(id, at)
 		if err != nil {
 			return s.refuseUnreadable(id, err)
@@ -261,12 +309,17 @@ func (s *subscriber) follow(id uint32, f *replicationv1.Follow) error {
 		s.service.metrics.resumes.Inc()
 	}
 	c := &cursor{id: id, sent: at}
+	if ok, err := s.restrict(ctx, c, withheld, f.GetWithheld()); !ok || err != nil {
+		return err
+	}
+	c.view.rules = rules
 	s.cursors[id] = c
 	s.enqueue(c)
 	return nil
 }
 
 func (s *subscriber) unfollow(id uint32) {
+	delete(s.wishes, id)
 	delete(s.cursors, id)
 	delete(s.unlisted, id)
 }

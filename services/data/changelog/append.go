@@ -30,8 +30,8 @@ type IdempotencyKey struct {
 	Key       string
 }
 
-// isBrief reports whether a node made the key for its own repeats, which it makes within minutes.
-func (k IdempotencyKey) isBrief() bool { return strings.HasPrefix(k.Key, rpcheader.GeneratedKeyPrefix) }
+// IsBrief reports whether a node made the key for its own repeats, which it makes within minutes.
+func (k IdempotencyKey) IsBrief() bool { return strings.HasPrefix(k.Key, rpcheader.GeneratedKeyPrefix) }
 
 // Outcome is what is kept of a transaction that was made under an idempotency key.
 type Outcome struct {
@@ -97,7 +97,7 @@ func (b *Batch) Outcome(key IdempotencyKey, o Outcome, order uint64) error {
 		return err
 	}
 	space := byte(spaceKeyOrder)
-	if key.isBrief() {
+	if key.IsBrief() {
 		space = spaceBriefOrder
 	}
 	return b.batch.Set(append(versionKey(space, b.database, order), place...), nil, nil)
@@ -177,6 +177,43 @@ func (l *Log) Outcome(database uint32, key IdempotencyKey) (Outcome, error) {
 		return Outcome{}, err
 	}
 	return decodeOutcome(v)
+}
+
+// LastBriefKey returns the last key, by its bytes, that a node made for its own repeats and that has an outcome; "" if there is
+// none.
+func (l *Log) LastBriefKey(database uint32) (last string, err error) {
+	iter, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendDatabaseKey(nil, spaceKey, database),
+		UpperBound: appendDatabaseKey(nil, spaceKey, database+1),
+	})
+	if err != nil {
+		return "", fmt.Errorf("read idempotency keys: %w", err)
+	}
+	defer func() { err = errors.Join(err, iter.Error(), iter.Close()) }()
+	const space = 5 // and the database's number
+	for ok := iter.First(); ok; {
+		size, n := binary.Uvarint(iter.Key()[space:])
+		if n <= 0 || size > uint64(len(iter.Key())-space-n) {
+			return "", fmt.Errorf("%w: idempotency key of %d bytes", ErrCorrupt, len(iter.Key()))
+		}
+		principal := bytes.Clone(iter.Key()[:space+n+int(size)])
+		begin := append(bytes.Clone(principal), rpcheader.GeneratedKeyPrefix...)
+		if iter.SeekLT(successor(begin)) && bytes.HasPrefix(iter.Key(), begin) {
+			last = max(last, string(iter.Key()[len(principal):]))
+		}
+		ok = iter.SeekGE(successor(principal))
+	}
+	return last, nil
+}
+
+// successor returns the least key behind all that begin with a prefix, which has a byte below 255.
+func successor(prefix []byte) []byte {
+	next := bytes.Clone(prefix)
+	for i := len(next) - 1; ; i-- {
+		if next[i]++; next[i] != 0 {
+			return next[:i+1]
+		}
+	}
 }
 
 // ExpireOutcomes forgets callers' idempotency keys that are both older than before and made at or below a version, at most

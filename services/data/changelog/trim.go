@@ -92,6 +92,9 @@ func (l *Log) first(database uint32) (version uint64, err error) {
 	return version, nil
 }
 
+// First returns the version of the oldest record of a database that is kept; where there is none it is 1.
+func (l *Log) First(database uint32) (uint64, error) { return l.first(database) }
+
 func (l *Log) recordIter(database uint32, from uint64) (*pebble.Iterator, error) {
 	iter, err := l.db.NewIter(&pebble.IterOptions{
 		LowerBound: versionKey(spaceRecord, database, from),

@@ -17,11 +17,46 @@ type access struct {
 	readOne    string // a row by key
 	readAll    string
 	deleteOne  string
+	insertInto string // INSERT INTO with the columns, without the values
 	insert     string
 	insertCols []int // the columns that insert binds, after the rowid if the table has one
 	bindRowid  bool  // insert binds the rowid first
 
-	puts map[string]string // SQL that puts a row, by its columns' names; the writer's
+	// The writer's.
+	puts  map[string]string // SQL that puts a row, by its columns' names
+	plain plainness
+}
+
+// plainness is whether a table is plain, or that nobody has asked yet.
+type plainness uint8
+
+const (
+	plainUnknown plainness = iota
+	plainYes
+	plainNo
+)
+
+// plainSQL finds what makes a table not plain. AUTOINCREMENT changes a table that no hook sees.
+const plainSQL = `SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE)
+	OR EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1))
+	OR EXISTS (SELECT 1 FROM main.sqlite_schema t, pragma_foreign_key_list(t.name) f WHERE t.type = 'table' AND f."table" = ?1 COLLATE NOCASE)`
+
+// isPlain reports whether a change of one row of the table is certainly that and nothing else: no trigger sees it and no foreign
+// key. It is asked once for each schema; after an error it answers no.
+func (a *access) isPlain(s *session) bool {
+	if a.plain == plainUnknown {
+		a.plain = plainNo
+		err := s.rows(plainSQL, []value.Value{value.Text(a.table.Name)}, func(st *sqlite.Stmt) error {
+			if st.ColumnInt64(0) == 0 && !a.table.Autoincrement {
+				a.plain = plainYes
+			}
+			return nil
+		})
+		if err != nil {
+			a.plain = plainNo
+		}
+	}
+	return a.plain == plainYes
 }
 
 // newAccess writes the SQL for a table.
@@ -56,8 +91,8 @@ func newAccess(t *catalog.Table) (*access, error) {
 	a.readAll = "SELECT " + strings.Join(selected, ", ") + " FROM " + name
 	a.readOne = a.readAll + " WHERE " + where
 	a.deleteOne = "DELETE FROM " + name + " WHERE " + where
-	a.insert = "INSERT INTO " + name + " (" + strings.Join(columns, ", ") + ") VALUES (?" +
-		strings.Repeat(", ?", len(columns)-1) + ")"
+	a.insertInto = "INSERT INTO " + name + " (" + strings.Join(columns, ", ") + ")"
+	a.insert = a.insertInto + " VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")"
 	return a, nil
 }
 

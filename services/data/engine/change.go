@@ -19,12 +19,18 @@ import (
 // rowSum is a table's set-sum and row count.
 type rowSum = changelog.TableSum
 
+// tableSum is the sum of one table.
+type tableSum struct {
+	table uint32
+	sum   rowSum
+}
+
 // change is what one transaction did, ready for the log.
 type change struct {
 	version   uint64
 	tables    []*replicationv1.TableChange
-	replaced  bool              // one of them is without its rows: the file must have them before the log has the record
-	sums      map[uint32]rowSum // of the tables above
+	replaced  bool       // one of them is without its rows: the file must have them before the log has the record
+	sums      []tableSum // of the tables above
 	dropped   []uint32
 	sequences []*replicationv1.Sequence
 	migration *Migration
@@ -88,6 +94,33 @@ func (c *change) addWhole(x *execution) error {
 	return nil
 }
 
+// restartSums tells the sums of the tables that lost a column. SQLite wrote all their rows anew in the statement that did it;
+// here each is read once more. That may take long, so whoever asked for it can end it.
+func (c *change) restartSums(x *execution) error {
+	w := x.w
+	for id := range w.capture.shed {
+		t := w.catalog.TableByID(id)
+		if t == nil || w.capture.whole[id] {
+			continue
+		}
+		w.db.failpoint("before-sums")
+		w.current = x
+		sum, err := w.tables[strings.ToLower(t.Name)].sumRows(w.session)
+		w.current = nil
+		if err != nil {
+			return x.stepError(err)
+		}
+		at := slices.IndexFunc(c.tables, func(t *replicationv1.TableChange) bool { return t.GetTableId() == id })
+		if at < 0 {
+			c.addTable(id, nil, sum)
+			continue
+		}
+		c.tables[at].Sum, c.tables[at].RowCount = sumBytes(sum), sum.Rows
+		c.sums = append(c.sums, tableSum{id, sum}) // the last one counts
+	}
+	return nil
+}
+
 // withoutVersion is what a schema says, apart from when it was made and how many ids it took.
 func withoutVersion(c *catalog.Catalog) *replicationv1.Catalog {
 	p := c.ToProto()
@@ -102,7 +135,7 @@ func (c *change) addRows(x *execution) error {
 			continue
 		}
 		id := t.access.table.ID
-		rows, sum, err := t.readBack(x.w.session, x.w.pending.sum(id))
+		rows, sum, err := t.readBack(x.w.session, x.w.pending.sum(id), x.schema)
 		if err != nil {
 			return err
 		}
@@ -111,15 +144,33 @@ func (c *change) addRows(x *execution) error {
 		}
 	}
 	if c.catalog != nil {
+		if err := c.restartSums(x); err != nil {
+			return err
+		}
 		if err := c.addWhole(x); err != nil {
 			return err
 		}
+	}
+	if len(c.tables) < 2 {
+		return nil
 	}
 	slices.SortFunc(c.tables, func(a, b *replicationv1.TableChange) int { return int(a.GetTableId()) - int(b.GetTableId()) })
 	return nil
 }
 
 func (c *change) addTable(id uint32, rows []rowChange, sum rowSum) {
+	c.sums = append(c.sums, tableSum{id, sum})
+	if len(rows) == 1 {
+		one := &oneRow{table: replicationv1.TableChange{TableId: id, RowCount: sum.Rows}}
+		one.table.Sum = appendSum(one.sum[:0], sum)
+		one.rows[0] = &one.row
+		one.table.Rows, one.row.Key = one.rows[:], rows[0].key
+		if !rows[0].deleted {
+			one.row.Value = rows[0].value
+		}
+		c.tables = append(c.tables, &one.table)
+		return
+	}
 	slices.SortFunc(rows, func(a, b rowChange) int { return bytes.Compare(a.key, b.key) })
 	t := &replicationv1.TableChange{
 		TableId: id, Sum: sumBytes(sum), RowCount: sum.Rows, Rows: make([]*replicationv1.RowChange, len(rows)),
@@ -131,12 +182,20 @@ func (c *change) addTable(id uint32, rows []rowChange, sum rowSum) {
 		}
 	}
 	c.tables = append(c.tables, t)
-	c.sums[id] = sum
 }
 
-func sumBytes(s rowSum) []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, 16), s.Sum.Hi)
-	return binary.BigEndian.AppendUint64(b, s.Sum.Lo)
+// oneRow is the memory of a table's change of one row, which most are.
+type oneRow struct {
+	table replicationv1.TableChange
+	row   replicationv1.RowChange
+	rows  [1]*replicationv1.RowChange
+	sum   [16]byte
+}
+
+func sumBytes(s rowSum) []byte { return appendSum(make([]byte, 0, 16), s) }
+
+func appendSum(b []byte, s rowSum) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, s.Sum.Hi), s.Sum.Lo)
 }
 
 // addSequences ships those entries of sqlite_sequence that are not what they were.
@@ -203,7 +262,7 @@ func (c *change) head(epoch uint32) changelog.Head {
 	return changelog.Head{Epoch: epoch, Version: c.version, Checksum: c.checksum}
 }
 
-// appendTo puts the change into a log batch.
+// appendTo puts the change into a log batch, but for the tables' sums.
 func (c *change) appendTo(b *changelog.Batch) error {
 	if err := b.Record(c.version, c.record); err != nil {
 		return err
@@ -224,9 +283,6 @@ func (c *change) appendTo(b *changelog.Batch) error {
 			if err := b.Row(ref, c.version, r.Value == nil); err != nil {
 				return err
 			}
-		}
-		if err := b.Sum(t.GetTableId(), c.sums[t.GetTableId()]); err != nil {
-			return err
 		}
 	}
 	if m := c.migration; m != nil {

@@ -92,6 +92,12 @@ func (w *writer) fill(b *changelog.Batch, members []member) (changes, keyed int,
 			if err := b.Outcome(key, w.outcome(m), w.pending.head.Version); err != nil {
 				return 0, 0, err
 			}
+			w.brief.stored(key)
+		}
+	}
+	for id, sum := range w.pending.sums { // as the last of the group left them
+		if err := b.Sum(id, sum); err != nil {
+			return 0, 0, err
 		}
 	}
 	return changes, keyed, nil

@@ -30,6 +30,7 @@ type Transaction struct {
 	Actor                string
 	TraceParent          string
 	Migration            *Migration // noted in the log with the commit
+	View                 RowView    // which rows it may see and change; nil is all
 }
 
 // Migration names a step of the schema's history.
@@ -48,6 +49,7 @@ type Commit struct {
 	RowsRead    uint64
 	RowsWritten uint64
 	Elapsed     time.Duration // inside SQLite
+	Filtered    bool          // the transaction had a view
 }
 
 // Config is what a database is opened with. Clock and what follows may be left out.
@@ -64,6 +66,8 @@ type Config struct {
 	// WholeTableBytes is how many bytes of the tables that a transaction made or rewrote its record carries. Beyond that it
 	// only names them, and replicas copy them. Default and maximum 56 MiB.
 	WholeTableBytes int
+	// Rename tells whether a table may take another name: regions may hold it under one and not under the other. Nil allows all.
+	Rename func(table, name string) error
 	// OnFatal is told once when the database stops because its store failed; nil for nobody. It must not wait.
 	OnFatal func(error)
 	// Failpoint is called at the named places of the commit path by crash tests; nil otherwise.
@@ -80,6 +84,8 @@ type DB struct {
 	fail    func(place string)
 
 	wholeTableBytes int
+	maxWAL          int64 // maxWALFrames
+	rename          func(table, name string) error
 	onFatal         func(error)
 	memory          int64 // that SQLite may have while callers' statements run; 0 is without limit
 
@@ -91,6 +97,7 @@ type DB struct {
 	problem       atomic.Pointer[error]
 	closed        atomic.Bool
 	checkpointing atomic.Bool
+	flushed       atomic.Bool   // the WAL is long, and what it moved to the file so far is on the disk: the writer waits the next time
 	sinceCheck    atomic.Int64  // commits since the last checkpoint
 	walFrames     atomic.Int64  // in the WAL at the last checkpoint
 	durable       atomic.Uint64 // a version that the file itself has on the disk
@@ -112,14 +119,14 @@ func Open(c Config) (*DB, error) {
 	}
 	db := &DB{
 		id: c.ID, path: c.Path, log: c.Log, logger: c.Logger.With(slog.Uint64("database_id", uint64(c.ID))),
-		metrics: c.Metrics, wholeTableBytes: c.WholeTableBytes, fail: c.Failpoint, onFatal: c.OnFatal,
+		metrics: c.Metrics, maxWAL: maxWALFrames, wholeTableBytes: c.WholeTableBytes, fail: c.Failpoint, onFatal: c.OnFatal, rename: c.Rename,
 		memory: sqlrun.CallersMemory(c.MaxMemory), queue: make(chan *request, maxQueue), stop: make(chan struct{}),
 	}
 	conn, err := openConn(c.Path, sqlite.ReadWrite|sqlite.Create)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{session: newSession(conn, false), db: db, id: c.ID, log: c.Log, now: c.Clock}
+	w := &writer{session: newSession(conn, false), db: db, id: c.ID, log: c.Log, now: c.Clock, brief: briefKeys{limit: briefGeneration, kept: c.Metrics.briefKeys}}
 	db.writer = w
 	if err := w.open(); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", c.Path, errors.Join(err, conn.Close()))
@@ -206,6 +213,7 @@ func (db *DB) Close() error {
 	db.closing.Unlock()
 	close(db.stop)
 	db.done.Wait()
+	db.writer.brief.close()
 	return errors.Join(db.readers.close(), db.writer.close())
 }
 
@@ -241,6 +249,9 @@ const checkpointEvery = 64
 // maxWALFrames is how many pages the WAL may have before the writer waits for a checkpoint: 32 MiB. SQLite begins a WAL anew
 // only at a write that finds all of it in the file; a checkpoint beside a writer that never rests always leaves something,
 // and the WAL would grow for as long as that goes on.
+//
+// A checkpoint that leaves something does not sync the file, so the one that the writer waits for would write out all that those
+// before it moved there. The last one before it does that beside the writer.
 const maxWALFrames = 8 << 10
 
 // committed starts a checkpoint now and then, off the commit path: its fsync would be the commit's p99. The writer calls it,
@@ -255,11 +266,32 @@ func (db *DB) committed() {
 		if err := db.checkpoint(); err != nil {
 			db.logger.Warn("checkpoint", slog.Any("error", err))
 		}
+		if db.walFrames.Load() <= db.maxWAL {
+			db.flushed.Store(false)
+		} else if !db.flushed.Swap(true) {
+			db.flush()
+		}
 	}
-	if db.walFrames.Load() > maxWALFrames {
+	if db.flushed.Load() {
+		begun := time.Now()
 		check()
+		db.metrics.checkpointWait.Observe(time.Since(begun).Seconds())
+		db.flushed.Store(false)
 	} else {
 		db.done.Go(check)
+	}
+}
+
+// flush has the disk take what checkpoints moved into the file. What could not be written is told once only, perhaps to this
+// sync and not to a later checkpoint's, so the database stops then.
+func (db *DB) flush() {
+	f, err := os.Open(db.path)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	db.failpoint("after-flush")
+	if err != nil {
+		db.writer.stop(fmt.Errorf("sync the file: %w", err))
 	}
 }
 

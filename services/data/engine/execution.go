@@ -7,6 +7,7 @@ import (
 	"time"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
@@ -21,9 +22,10 @@ type execution struct {
 	shared  bool            // others of its group already ran and wait for it
 	begun   time.Time
 
-	stopped     stopReason
-	resultBytes int
-	rowsRead    uint64
+	view     RowView // which rows it may see and change; nil is all
+	stopped  stopReason
+	answer   budget.Meter
+	rowsRead uint64
 
 	schema    bool
 	unsettled bool         // the schema has changed since it was derived last
@@ -190,8 +192,8 @@ func (x *execution) step(p *prepared) (*datav1.ResultSet, error) {
 			return rs, nil
 		}
 		r, size := sqlrun.Row(p.Stmt)
-		if x.resultBytes += size; x.resultBytes > sqlrun.MaxResultBytes {
-			return nil, sqlrun.ResultTooLarge()
+		if err := sqlrun.Measure(&x.answer, size); err != nil {
+			return nil, err
 		}
 		rs.Rows = append(rs.Rows, r)
 	}
@@ -213,10 +215,10 @@ func (x *execution) stepError(err error) error {
 
 // rowVersion returns the version of a row's last change as this transaction sees it.
 func (x *execution) rowVersion(a *access, key []byte) (uint64, error) {
-	if t := x.w.capture.tables[a.table.Name]; t != nil && t.rows[string(key)] != nil {
+	if t := x.w.capture.tables[a.table.Name]; t != nil && t.find(key) != nil {
 		return x.version, nil
 	}
-	if v, ok := x.w.pending.rowVersions[rowRef(a.table.ID, key)]; ok {
+	if v, ok := x.w.pending.rowVersion(a.table.ID, key); ok {
 		return v, nil
 	}
 	return x.w.log.RowVersion(x.w.id, a.table.ID, key)
@@ -236,11 +238,14 @@ func (x *execution) finish(tx *Transaction) (*change, error) {
 			Message: "FOREIGN KEY constraint failed", Offset: -1,
 		})
 	}
-	c := &change{version: x.version, sums: make(map[uint32]rowSum)}
+	c := &change{version: x.version}
 	if x.unsettled {
 		if err := x.settle(footprint{}); err != nil {
 			return nil, err
 		}
+	}
+	if err := x.checkView(); err != nil {
+		return nil, err
 	}
 	if x.before != nil {
 		c.addSchema(x)

@@ -38,7 +38,8 @@ type fixture struct {
 	log *changelog.Log
 	db  *DB
 
-	maxMemory int64 // Config.MaxMemory when it is opened the next time
+	maxMemory int64        // Config.MaxMemory when it is opened the next time
+	failpoint func(string) // Config.Failpoint then
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -64,7 +65,7 @@ func (f *fixture) open() {
 func (f *fixture) openDB() (*DB, error) {
 	return Open(Config{
 		ID: testID, Path: f.path(), Log: f.log, Logger: quiet(), Metrics: NewMetrics(prometheus.NewRegistry()),
-		MaxMemory: f.maxMemory,
+		MaxMemory: f.maxMemory, Failpoint: f.failpoint,
 	})
 }
 

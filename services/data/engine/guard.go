@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nearside-dev/nearside/internal/sqlite"
@@ -22,6 +23,11 @@ type footprint struct {
 // remakes reports whether the statement can give a table's name, root page or columns to another one: what rows and tables
 // are after it can be told only if it is looked at by itself.
 func (f footprint) remakes() bool { return len(f.altered)+len(f.dropped) > 0 }
+
+// alters reports whether it alters a table.
+func (f footprint) alters(table string) bool {
+	return slices.ContainsFunc(f.altered, func(name string) bool { return strings.EqualFold(name, table) })
+}
 
 // guard is the authorizer of every connection. It refuses what no caller may do and notes what the writer must know.
 type guard struct {

@@ -38,8 +38,12 @@ func TestRandomHistories(t *testing.T) {
 			if done < 25 {
 				t.Errorf("only %d transactions worked", done)
 			}
-			before := f.dump()
+			f.sumsHold()
+			before, objects := f.dump(), f.objects()
 			f.removeFile()
+			if diff := cmp.Diff(objects, f.objects()); diff != "" {
+				t.Errorf("order of the schema differs from what the log rebuilds (-file +log):\n%s\nhistory:\n%s", diff, h)
+			}
 			if diff := cmp.Diff(before, f.dump()); diff != "" {
 				t.Errorf("file differs from what the log rebuilds (-file +log):\n%s\nhistory:\n%s", diff, h)
 			}

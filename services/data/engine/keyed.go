@@ -9,6 +9,7 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/keyread"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -42,10 +43,20 @@ func (v *View) Get(p *keyread.GetPlan) (row rowcodec.Row, version uint64, ok boo
 }
 
 // List calls f for the rows of a plan in its order, until f returns false.
-func (v *View) List(p *keyread.ListPlan, f func(row rowcodec.Row, version uint64) bool) error {
+// Only the rows of the filter are there; nil is all.
+func (v *View) List(p *keyread.ListPlan, visible *policy.Rows, f func(row rowcodec.Row, version uint64) bool) error {
 	q := newKeyedRead(p.Table)
 	for i, x := range p.Prefix {
 		q.termf("%s IS %s", q.expr(p.Order[i]), q.param(x))
+	}
+	if visible != nil {
+		some := visible.Conditions(func(column int, text string) {
+			name := quote(p.Table.Columns[column].Name)
+			q.termf("typeof(%s) = 'text' AND %s = %s COLLATE BINARY", name, name, q.param(value.Text(text)))
+		})
+		if !some {
+			q.terms = append(q.terms, "0")
+		}
 	}
 	rest := p.Order[len(p.Prefix):]
 	if p.Start != nil {

@@ -17,6 +17,9 @@ type Metrics struct {
 	logBytes     prometheus.Counter
 	groupsUndone prometheus.Counter
 	reads        prometheus.Counter
+	briefKeys    prometheus.Gauge
+
+	checkpointWait prometheus.Histogram
 }
 
 // NewMetrics registers the engine's metrics.
@@ -45,11 +48,19 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		reads: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nearside_primary_reads_total", Help: "Reads answered by SQLite at the primary.",
 		}),
+		checkpointWait: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "nearside_checkpoint_wait_seconds", Help: "How long writers waited for a checkpoint, each time that one let the WAL grow above 32 MiB.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
+		}),
+		briefKeys: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "nearside_idempotency_keys_remembered",
+			Help: "Idempotency keys that nodes made and that are kept in memory, so that new ones need no look-up: at most 32,768 a database.",
+		}),
 	}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nearside_sqlite_memory_bytes", Help: "Memory that SQLite has in this process, of all databases.",
 	}, func() float64 { return float64(sqlite.MemoryUsed()) }))
-	r.MustRegister(m.commits, m.groups, m.groupSize, m.groupSeconds, m.logBytes, m.groupsUndone, m.reads)
+	r.MustRegister(m.commits, m.groups, m.groupSize, m.groupSeconds, m.logBytes, m.groupsUndone, m.reads, m.briefKeys, m.checkpointWait)
 	return m
 }
 

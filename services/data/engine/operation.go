@@ -38,6 +38,9 @@ func StatementOperation(st *datav1.Statement) Operation { return statementOperat
 type statementOperation struct{ *datav1.Statement }
 
 func (o statementOperation) run(x *execution) (*datav1.ResultSet, error) {
+	if x.view != nil {
+		return nil, errSQLInView.Clone()
+	}
 	return x.statement(o.Statement)
 }
 
@@ -95,6 +98,9 @@ func ScriptOperation(name, text string) Operation { return scriptOperation{name,
 type scriptOperation struct{ name, text string }
 
 func (o scriptOperation) run(x *execution) (*datav1.ResultSet, error) {
+	if x.view != nil {
+		return nil, errSQLInView.Clone()
+	}
 	rest := o.text
 	total := &datav1.ResultSet{}
 	for {

@@ -41,6 +41,7 @@ type reader struct {
 	catalog *catalog.Catalog
 	ctx     context.Context //nolint:containedctx // of the running read: the progress handler asks it
 	starved bool            // it was stopped for want of memory
+	steps   int64           // taken by the running query, as far as the progress handler was asked
 	usedAt  time.Time       // while it is idle
 }
 
@@ -80,7 +81,8 @@ func (p *readerPool) take(ctx context.Context) (*reader, error) {
 			return false
 		}
 		r.starved = !r.guard.trusted && p.db.lacksMemory(conn)
-		return r.starved || r.ctx.Err() != nil
+		r.steps += sqlrun.ProgressOps
+		return r.starved || r.ctx.Err() != nil || !r.guard.trusted && r.steps > sqlrun.MaxSteps
 	})
 	return r, nil
 }
@@ -119,8 +121,12 @@ func (p *readerPool) close() error {
 	for range maxReaders {
 		p.slots <- struct{}{}
 	}
+	p.mu.Lock()
+	idle := p.idle // whoever takes one out closes it: CloseReaders may run at the same time
+	p.idle = nil
+	p.mu.Unlock()
 	var errs []error
-	for _, r := range p.idle {
+	for _, r := range idle {
 		errs = append(errs, r.close())
 	}
 	return errors.Join(errs...)
@@ -232,6 +238,7 @@ type QueryStats struct {
 // Query runs one statement that reads. Any other is STATEMENT_WRITES.
 func (v *View) Query(st *datav1.Statement, sink sqlrun.Sink) (stats QueryStats, err error) {
 	begun := time.Now()
+	v.r.steps = 0
 	v.r.guard.trusted = false
 	defer func() { v.r.guard.trusted = true }()
 	p, err := v.r.lookup(st.GetSql())
@@ -271,6 +278,8 @@ func (r *reader) stepError(err error) error {
 	switch {
 	case isInterrupt(err) && r.starved:
 		return sqlrun.MemoryError()
+	case isInterrupt(err) && r.steps > sqlrun.MaxSteps:
+		return sqlrun.StepsError(sqlrun.MaxSteps)
 	case isInterrupt(err) && r.ctx.Err() != nil:
 		return interruptedError(r.ctx)
 	default:

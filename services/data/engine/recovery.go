@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/sqlite"
@@ -87,6 +90,9 @@ func (w *writer) recover() error {
 		if err := w.replayLog(stored); err != nil {
 			return fmt.Errorf("replay log: %w", err)
 		}
+		if err := w.noteSchema(); err != nil {
+			return err
+		}
 	}
 	return w.loadSequences()
 }
@@ -126,7 +132,46 @@ func (w *writer) loadCatalog() error {
 	if err != nil {
 		return err
 	}
+	w.misstated = c.Version > 0 && !slices.Equal(s.rows, c.Schema)
 	return w.useCatalog(c, s.roots())
+}
+
+// noteSchema finds out whether the catalog tells the schema's rows as the file has them now: a replay makes the same objects,
+// but may make them in another order, and on other pages.
+func (w *writer) noteSchema() error {
+	s, err := readSchema(w.session)
+	if err != nil {
+		return err
+	}
+	w.misstated = w.catalog.Version > 0 && !slices.Equal(s.rows, w.catalog.Schema)
+	return nil
+}
+
+// restate commits the catalog anew with the schema's rows as the file has them: what a region says of sqlite_schema is what
+// the primary says. Where that fails the region is not wrong for long: it is tried again after the next commit.
+func (w *writer) restate() {
+	if !w.misstated || w.db.Problem() != nil {
+		return
+	}
+	r := &request{
+		ctx: context.Background(), tx: &Transaction{Operations: []Operation{restateOperation{}}}, alone: true, done: make(chan outcome, 1),
+	}
+	w.misstated = false
+	for rest := []*request{r}; len(rest) > 0; {
+		rest = w.group(rest)
+	}
+	if err := (<-r.done).err; err != nil {
+		w.misstated = true
+		w.db.logger.Warn("the schema's rows are not told to regions yet", slog.Any("error", err))
+	}
+}
+
+// restateOperation has the schema read again, and changes nothing.
+type restateOperation struct{}
+
+func (restateOperation) run(x *execution) (*datav1.ResultSet, error) {
+	x.unsettled = true
+	return &datav1.ResultSet{}, nil
 }
 
 // storedCatalog reads the catalog that the file holds.

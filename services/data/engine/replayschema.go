@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
@@ -14,7 +15,7 @@ import (
 // replaySchema takes the file from the present catalog to the next without running the statements that made it: they may
 // have been anything, with random() in them. What is gone or changed is dropped, what is new is created from its text, and
 // tables that kept their id and changed their text (renamed, or with columns renamed or added) have the text itself changed,
-// as ALTER TABLE does.
+// as ALTER TABLE does. Those that lost columns are made anew, with the rows that they have.
 func (w *writer) replaySchema(next *catalog.Catalog) error {
 	old := w.catalog
 	want := make(map[catalog.Object]bool, len(next.Objects))
@@ -35,7 +36,11 @@ func (w *writer) replaySchema(next *catalog.Catalog) error {
 			}
 		}
 	}
-	if err := w.rewriteTables(old, next); err != nil {
+	rebuilt, err := w.setRowsAside(old, next)
+	if err != nil {
+		return err
+	}
+	if err := w.rewriteTables(old, next, rebuilt); err != nil {
 		return err
 	}
 	present, err := w.presentObjects()
@@ -49,6 +54,12 @@ func (w *writer) replaySchema(next *catalog.Catalog) error {
 			}
 		}
 	}
+	if err := w.putRowsBack(old, next, rebuilt); err != nil {
+		return err
+	}
+	if err := w.orderSchema(next); err != nil {
+		return err
+	}
 	s, err := readSchema(w.session)
 	if err != nil {
 		return err
@@ -57,12 +68,12 @@ func (w *writer) replaySchema(next *catalog.Catalog) error {
 }
 
 // rewriteTables changes names and texts of tables that kept their rows, through temporary names so that they may swap.
-func (w *writer) rewriteTables(old, next *catalog.Catalog) error {
+func (w *writer) rewriteTables(old, next *catalog.Catalog, rebuilt []rebuild) error {
 	type rewrite struct{ from, to, sql string }
 	var rewrites []rewrite
 	for _, t := range old.Tables {
 		n := next.TableByID(t.ID)
-		if n == nil {
+		if n == nil || slices.ContainsFunc(rebuilt, func(r rebuild) bool { return r.table == t.ID }) {
 			continue
 		}
 		if sql := tableSQL(next, n.Name); n.Name != t.Name || sql != tableSQL(old, t.Name) {
@@ -90,7 +101,11 @@ func (w *writer) rewriteTables(old, next *catalog.Catalog) error {
 			return err
 		}
 	}
-	// Other connections, and this one, must read the schema again.
+	return w.endSchemaWriting()
+}
+
+// endSchemaWriting has other connections, and this one, read the schema again after sqlite_schema was written.
+func (w *writer) endSchemaWriting() error {
 	version := int64(0)
 	err := w.rows("PRAGMA schema_version", nil, func(st *sqlite.Stmt) error {
 		version = st.ColumnInt64(0)

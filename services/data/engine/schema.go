@@ -15,6 +15,7 @@ import (
 
 // schema is what sqlite_schema says now: a catalog without ids, and each table's root page.
 type schema struct {
+	rows    []catalog.SchemaRow // all
 	objects []catalog.Object
 	tables  []*schemaTable // in order of creation
 }
@@ -29,7 +30,7 @@ type schemaTable struct {
 // readSchema reads the schema of a connection.
 func readSchema(s *session) (*schema, error) {
 	var out schema
-	err := s.rows("SELECT type, name, tbl_name, sql, rootpage FROM main.sqlite_schema ORDER BY rowid", nil,
+	err := s.rows("SELECT type, name, tbl_name, sql, rootpage, rowid FROM main.sqlite_schema ORDER BY rowid", nil,
 		func(st *sqlite.Stmt) error {
 			o := catalog.Object{
 				Type: st.Column(0).Text(), Name: st.Column(1).Text(), Table: st.Column(2).Text(), SQL: st.Column(3).Text(),
@@ -37,6 +38,7 @@ func readSchema(s *session) (*schema, error) {
 			if err := refuseInternalName(o); err != nil {
 				return err
 			}
+			out.rows = append(out.rows, catalog.SchemaRow{Object: o, RootPage: st.ColumnInt64(4), Rowid: st.ColumnInt64(5)})
 			if hasPrefixFold(o.Table, internalPrefix) || hasPrefixFold(o.Table, "sqlite_") || o.SQL == "" {
 				return nil
 			}
@@ -287,17 +289,23 @@ func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
-// derive gives a schema ids: a table keeps its id where its rows are certainly the same bytes as before; else it gets a
-// new one and its rows are shipped whole.
+// derived is a schema with ids, and what became of the rows.
+type derived struct {
+	catalog  *catalog.Catalog
+	replaced []*catalog.Table // with new ids: their rows are shipped whole
+	shed     []*catalog.Table // that lost a column: their rows have another sum
+}
+
+// derive gives a schema ids: a table keeps its id where its rows are certainly the same as before, but for columns that are
+// gone; else it gets a new one and its rows are shipped whole.
 //
 // The schema's text does not say what was done, so this is careful: a table keeps its id only if it has its old root page
-// and was not dropped by its name, and its columns are the same but for their names, with perhaps more behind them.
-func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, dropped []string, s *session) (
-	c *catalog.Catalog, replaced []*catalog.Table, err error,
-) {
-	c = &catalog.Catalog{NextID: max(old.NextID, 1), Objects: n.objects}
-	gone := make(map[string]bool, len(dropped)) // by lower-case name
-	for _, name := range dropped {
+// and was not dropped by its name, and its columns are the same but for their names, with perhaps more behind them; or they
+// have their names and one is missing, after one statement that altered the table.
+func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, did footprint, s *session) (d derived, err error) {
+	c := &catalog.Catalog{NextID: max(old.NextID, 1), Objects: n.objects, Schema: n.rows}
+	gone := make(map[string]bool, len(did.dropped)) // by lower-case name
+	for _, name := range did.dropped {
 		gone[strings.ToLower(name)] = true
 	}
 	byRoot := make(map[int64]*catalog.Table)
@@ -307,11 +315,21 @@ func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, dropped
 	for _, nt := range n.tables {
 		t := &nt.Table
 		before := byRoot[nt.rootPage]
-		keep := before != nil && !gone[strings.ToLower(before.Name)]
+		keep, lost := before != nil && !gone[strings.ToLower(before.Name)], false
+		if keep && did.alters(before.Name) {
+			if column := nt.missingColumn(before); column >= 0 {
+				if without := before.WithoutColumn(column); without != nil {
+					before, lost = without, before.Columns[column].Generated != catalog.GeneratedVirtual
+				}
+			}
+		}
 		if keep {
 			if keep, err = nt.inherit(before, &c.NextID, s); err != nil {
-				return nil, nil, err
+				return derived{}, err
 			}
+		}
+		if keep && lost {
+			d.shed = append(d.shed, t)
 		}
 		if !keep {
 			before = nil
@@ -319,7 +337,7 @@ func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, dropped
 			for i := range t.Columns {
 				t.Columns[i].ID, t.Columns[i].Fill = take(&c.NextID), value.Null()
 			}
-			replaced = append(replaced, t)
+			d.replaced = append(d.replaced, t)
 		}
 		for i := range t.Indexes {
 			t.Indexes[i].ID = sameIndex(before, &t.Indexes[i])
@@ -330,13 +348,32 @@ func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, dropped
 		c.Tables = append(c.Tables, t)
 	}
 	sort.Slice(c.Tables, func(i, j int) bool { return c.Tables[i].Name < c.Tables[j].Name })
-	return c, replaced, nil
+	d.catalog = c
+	return d, nil
 }
 
 func take(next *uint32) uint32 {
 	id := *next
 	*next++
 	return id
+}
+
+// missingColumn returns which column of a table is no longer there, where all others are as they were; else -1. Where a name
+// is there twice, none is.
+func (t *schemaTable) missingColumn(before *catalog.Table) int {
+	if len(t.Columns) != len(before.Columns)-1 {
+		return -1
+	}
+	missing := 0
+	for missing < len(t.Columns) && t.Columns[missing].Name == before.Columns[missing].Name {
+		missing++
+	}
+	for i := missing; i < len(t.Columns); i++ {
+		if t.Columns[i].Name != before.Columns[i+1].Name {
+			return -1
+		}
+	}
+	return missing
 }
 
 // inherit takes over a table's ids, or returns false if its rows may have other bytes now.
@@ -365,7 +402,7 @@ func (t *schemaTable) inherit(before *catalog.Table, next *uint32, s *session) (
 		}
 		c.ID, c.Fill = b.ID, b.Fill
 	}
-	t.ID = before.ID
+	t.ID, t.ColumnsDropped = before.ID, before.ColumnsDropped
 	return true, nil
 }
 

@@ -26,10 +26,11 @@ func (x *execution) settle(did footprint) error {
 	if err != nil {
 		return err
 	}
-	next, replaced, err := s.derive(w.catalog, w.roots, did.dropped, w.session)
+	d, err := s.derive(w.catalog, w.roots, did, w.session)
 	if err != nil {
 		return err
 	}
+	next := d.catalog
 	if size := proto.Size(next.ToProto()); size > maxCatalogBytes {
 		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_TRANSACTION_TOO_LARGE,
 			"the schema takes %d bytes, the limit is %d", size, maxCatalogBytes).
@@ -38,14 +39,33 @@ func (x *execution) settle(did footprint) error {
 	if x.before == nil {
 		x.before = &schemaState{catalog: w.catalog, tables: w.tables, roots: w.roots}
 	}
+	if err := w.db.checkNames(x.before.catalog, next); err != nil {
+		return err
+	}
 	if err := w.useCatalog(next, s.roots()); err != nil {
 		return err
 	}
-	for _, t := range replaced {
-		w.capture.whole[t.ID] = true
+	w.capture.remade(d)
+	if err := w.capture.rename(next, w.tables); err != nil {
+		return err
 	}
-	w.capture.rename(next, w.tables)
 	x.unsettled = false
+	return nil
+}
+
+// checkNames asks whether the tables that were there before the transaction may have the names that they have now. One that the
+// transaction made may be given any: nobody holds it yet.
+func (db *DB) checkNames(before, now *catalog.Catalog) error {
+	if db.rename == nil {
+		return nil
+	}
+	for _, t := range now.Tables {
+		if old := before.TableByID(t.ID); old != nil && old.Name != t.Name {
+			if err := db.rename(old.Name, t.Name); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -19,16 +19,22 @@ import (
 
 type putOperation struct{ *datav1.Put }
 
+var (
+	_ single = putOperation{}
+	_ single = updateOperation{}
+	_ single = deleteOperation{}
+)
+
+func (o putOperation) tableName() string    { return o.GetTable() }
+func (o updateOperation) tableName() string { return o.GetTable() }
+func (o deleteOperation) tableName() string { return o.GetTable() }
+
 func (o putOperation) run(x *execution) (*datav1.ResultSet, error) {
 	t, err := x.table(o.GetTable())
 	if err != nil {
 		return nil, err
 	}
-	columns := slices.Sorted(maps.Keys(o.GetValues()))
-	params := make([]*datav1.Value, len(columns))
-	for i, name := range columns {
-		params[i] = o.GetValues()[name]
-	}
+	columns, params := x.w.puts.sorted(o.GetValues())
 	sql, err := t.put(columns)
 	if err != nil {
 		return nil, err
@@ -43,6 +49,25 @@ func (o putOperation) run(x *execution) (*datav1.ResultSet, error) {
 		}
 	}
 	return x.statement(&datav1.Statement{Sql: sql, Parameters: params})
+}
+
+// putMemory is the memory of one Put's columns.
+type putMemory struct {
+	columns []string
+	params  []*datav1.Value
+}
+
+// sorted returns the columns in order, and their values. Both are valid until the next call.
+func (m *putMemory) sorted(values map[string]*datav1.Value) ([]string, []*datav1.Value) {
+	m.columns, m.params = m.columns[:0], m.params[:0]
+	for name := range values {
+		m.columns = append(m.columns, name)
+	}
+	slices.Sort(m.columns)
+	for _, name := range m.columns {
+		m.params = append(m.params, values[name])
+	}
+	return m.columns, m.params
 }
 
 // maxPuts bounds the texts kept for one table: callers mostly put the same columns.
@@ -106,6 +131,9 @@ func (o updateOperation) run(x *execution) (*datav1.ResultSet, error) {
 	if err != nil {
 		return nil, err
 	}
+	if where, keyParams, err = x.within(t, where, keyParams, len(o.GetSet())); err != nil {
+		return nil, err
+	}
 	columns := slices.Sorted(maps.Keys(o.GetSet()))
 	sets := make([]string, len(columns))
 	params := make([]*datav1.Value, len(columns))
@@ -132,6 +160,9 @@ func (o deleteOperation) run(x *execution) (*datav1.ResultSet, error) {
 	}
 	where, params, err := t.where(o.GetKey(), 0)
 	if err != nil {
+		return nil, err
+	}
+	if where, params, err = x.within(t, where, params, 0); err != nil {
 		return nil, err
 	}
 	sql := "DELETE FROM main." + quote(t.table.Name) + " WHERE " + where
@@ -219,6 +250,9 @@ func (x *execution) require(p *datav1.Precondition, a *access, key *datav1.Key) 
 	}
 	where, params, err := a.where(key, 0)
 	if err != nil {
+		return err
+	}
+	if where, params, err = x.within(a, where, params, 0); err != nil {
 		return err
 	}
 	var row rowcodec.Row

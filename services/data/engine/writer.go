@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
@@ -48,10 +49,13 @@ type writer struct {
 	roots     map[string]int64
 	sums      map[uint32]rowSum
 	sequences map[uint32]int64
+	misstated bool // the catalog does not tell the schema's rows as the file has them
+	brief     briefKeys
 
 	// The group that is being made.
 	pending pendingState
 	capture capture
+	puts    putMemory
 	current *execution // for the progress handler
 }
 
@@ -61,9 +65,33 @@ type pendingState struct {
 	head        changelog.Head
 	sums        map[uint32]rowSum
 	sequences   map[uint32]*int64 // nil: the entry is gone
-	rowVersions map[string]uint64 // rows that the group changed
+	changes     []*change
+	rowVersions map[string]uint64 // of the rows that the first indexed changes changed
+	indexed     int
 	keys        map[changelog.IdempotencyKey]bool
 	bytes       int
+}
+
+// rowVersion returns the version of a row that the group changed, 0 for one that it deleted. Few ask: the rows are noted when
+// the first one does.
+func (p *pendingState) rowVersion(table uint32, key []byte) (version uint64, ok bool) {
+	if p.rowVersions == nil {
+		p.rowVersions = make(map[string]uint64)
+	}
+	for ; p.indexed < len(p.changes); p.indexed++ {
+		c := p.changes[p.indexed]
+		for _, t := range c.tables {
+			for _, r := range t.GetRows() {
+				version := c.version
+				if r.Value == nil {
+					version = 0
+				}
+				p.rowVersions[rowRef(t.GetTableId(), r.GetKey())] = version
+			}
+		}
+	}
+	version, ok = p.rowVersions[rowRef(table, key)]
+	return version, ok
 }
 
 func (p *pendingState) sum(table uint32) rowSum {
@@ -86,19 +114,13 @@ func (p *pendingState) sequence(table uint32) (int64, bool) {
 
 func (p *pendingState) add(c *change) {
 	p.head = c.head(p.head.Epoch)
-	maps.Copy(p.sums, c.sums)
+	for _, s := range c.sums {
+		p.sums[s.table] = s.sum
+	}
 	for _, s := range c.sequences {
 		p.sequences[s.GetTableId()] = s.Value
 	}
-	for _, t := range c.tables {
-		for _, r := range t.GetRows() {
-			version := c.version
-			if r.Value == nil {
-				version = 0
-			}
-			p.rowVersions[rowRef(t.GetTableId(), r.GetKey())] = version
-		}
-	}
+	p.changes = append(p.changes, c)
 	p.bytes += len(c.record)
 }
 
@@ -133,6 +155,7 @@ type member struct {
 // loop runs groups until the queue is closed to it.
 func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 	var group []*request
+	w.restate()
 	for {
 		select {
 		case first := <-queue:
@@ -147,6 +170,7 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 		for rest := group; len(rest) > 0; {
 			rest = w.group(rest)
 		}
+		w.restate()
 		w.forget(group)
 	}
 }
@@ -154,8 +178,7 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 // forget lets go of a group: what it wrote would stay in memory until the next one, of every database that is open.
 func (w *writer) forget(group []*request) {
 	clear(group)
-	w.pending = pendingState{}
-	w.capture.reset()
+	w.pending, w.capture, w.puts = pendingState{}, capture{}, putMemory{}
 }
 
 func refuse(queue <-chan *request) {
@@ -260,7 +283,7 @@ func (w *writer) admit() error {
 func (w *writer) begin() error {
 	w.pending = pendingState{
 		w: w, head: w.head, sums: make(map[uint32]rowSum), sequences: make(map[uint32]*int64),
-		rowVersions: make(map[string]uint64), keys: make(map[changelog.IdempotencyKey]bool),
+		keys: make(map[changelog.IdempotencyKey]bool),
 	}
 	return w.run("BEGIN IMMEDIATE")
 }
@@ -273,10 +296,19 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	}
 	begun := time.Now()
 	x := &execution{
-		w: w, ctx: r.ctx, version: w.pending.head.Version + 1, alone: r.alone, shared: shared, begun: begun,
+		w: w, ctx: r.ctx, version: w.pending.head.Version + 1, alone: r.alone, shared: shared, begun: begun, answer: budget.NewMeter(r.ctx),
+		view: r.tx.View,
 	}
 	w.capture.reset()
-	results, c, err := w.savepoint(x, r.tx)
+	var results []*datav1.ResultSet
+	var c *change
+	var err error
+	bare := w.bare(r)
+	if bare {
+		results, c, err = w.withoutSavepoint(x, r.tx)
+	} else {
+		results, c, err = w.savepoint(x, r.tx)
+	}
 	err = sqlrun.NoMemory(err)
 	if x.schema {
 		w.forgetStatements() // what was noted of them when they were compiled may be wrong now
@@ -291,6 +323,16 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 		m.err = err
 		return m, true
 	}
+	if err != nil && bare {
+		m.err = err
+		if w.capture.written == 0 {
+			return m, false // the statement failed before it changed anything
+		}
+		if undo := w.run("ROLLBACK"); undo != nil {
+			m.err = notServed(undo)
+		}
+		return m, true
+	}
 	if err != nil {
 		if undo := errors.Join(w.run("ROLLBACK TO ns"), w.run("RELEASE ns")); undo != nil {
 			m.err = notServed(undo)
@@ -301,7 +343,7 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	}
 	m.commit = &Commit{
 		Results: results, Head: w.pending.head, RowsRead: x.rowsRead, RowsWritten: w.capture.written,
-		Elapsed: time.Since(begun),
+		Elapsed: time.Since(begun), Filtered: r.tx.View != nil,
 	}
 	if c != nil {
 		w.pending.add(c)
@@ -310,13 +352,40 @@ func (w *writer) one(r *request, shared bool) (m member, lost bool) {
 	return m, false
 }
 
+// single is an operation of one statement that changes rows of one table.
+type single interface {
+	Operation
+	tableName() string
+}
+
+// bare reports whether a transaction needs no savepoint, which has SQLite copy each page before its first change: one statement
+// on a table that has no triggers and nothing to do with foreign keys. If it fails, then before it has changed anything. What
+// goes wrong after it, which is next to nothing, undoes the group, and then it runs in one of its own, with a savepoint.
+func (w *writer) bare(r *request) bool {
+	tx := r.tx
+	if r.alone || tx.View != nil || len(tx.Operations) != 1 || tx.DeferForeignKeys || tx.UncheckedForeignKeys || tx.Migration != nil {
+		return false
+	}
+	op, ok := tx.Operations[0].(single)
+	if !ok {
+		return false
+	}
+	a := w.tables[strings.ToLower(op.tableName())]
+	return a != nil && a.isPlain(w.session)
+}
+
+// withoutSavepoint runs the operation of a bare transaction.
+func (w *writer) withoutSavepoint(x *execution, tx *Transaction) (results []*datav1.ResultSet, c *change, err error) {
+	w.conn.ForgetChanges()
+	if results, err = x.operations(tx); err == nil && !w.conn.Autocommit() {
+		c, err = x.finish(tx)
+	}
+	return results, c, err
+}
+
 // savepoint runs the transaction's operations between SAVEPOINT and RELEASE.
 func (w *writer) savepoint(x *execution, tx *Transaction) (results []*datav1.ResultSet, c *change, err error) {
-	// last_insert_rowid() and changes() must not tell of another client's transaction.
-	w.conn.SetLastInsertRowid(0)
-	if err := w.run("UPDATE main." + metaTable + " SET version = version WHERE 0"); err != nil {
-		return nil, nil, err
-	}
+	w.conn.ForgetChanges() // last_insert_rowid() and changes() must not tell of another client's transaction
 	if err := w.run("SAVEPOINT ns"); err != nil {
 		return nil, nil, err
 	}
@@ -351,7 +420,7 @@ func (w *writer) replay(tx *Transaction) (*Commit, error) {
 	if tx.Key.Key == "" {
 		return nil, nil
 	}
-	o, err := w.log.Outcome(w.id, tx.Key)
+	o, err := w.replayed(tx.Key)
 	if errors.Is(err, changelog.ErrNotFound) {
 		return nil, nil
 	}

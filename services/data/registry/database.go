@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
@@ -16,11 +17,11 @@ import (
 type Database struct {
 	Name       string
 	CreateTime time.Time
-	Regions    []string // that may hold it; empty means all
 
 	id         uint32
+	placed     atomic.Pointer[placed]
 	pool       *pool
-	mesh       *engine.DB // of _mesh, which is always open and not in the pool
+	mesh       *engine.DB // of _mesh, _auth or _audit, which are always open and not in the pool
 	seat       seat       // pool's
 	migrations sync.Mutex
 }

@@ -19,12 +19,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/placement"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/services/data/changelog"
@@ -64,13 +67,18 @@ type Config struct {
 type Registry struct {
 	config Config
 	mesh   *engine.DB
+	auth   *engine.DB // _auth, which only this process sees
+	audit  *engine.DB // _audit, which only this process sees
 
 	pool *pool
 
 	stop     chan struct{} // closed by Close
 	trimming sync.WaitGroup
 
-	changing sync.Mutex // one create or delete at a time
+	changing sync.Mutex // one create, delete or placement at a time
+
+	placing sync.Mutex // held while rules are changed
+	rules   atomic.Pointer[placement.Rules]
 
 	mu     sync.RWMutex
 	byName map[string]*Database
@@ -104,6 +112,12 @@ func Open(ctx context.Context, c Config) (r *Registry, err error) {
 		return r, err
 	}
 	if err := r.migrateMesh(ctx); err != nil {
+		return r, err
+	}
+	if r.auth, err = r.openEngine(meshdb.AuthDatabaseID); err != nil {
+		return r, err
+	}
+	if r.audit, err = r.openEngine(meshdb.AuditDatabaseID); err != nil {
 		return r, err
 	}
 	databases, err := r.rows(ctx)
@@ -167,6 +181,7 @@ func (r *Registry) openEngine(id uint32) (*engine.DB, error) {
 	return engine.Open(engine.Config{
 		ID: id, Path: r.path(id), Log: r.config.Log, Logger: r.config.Logger, Metrics: r.config.Metrics,
 		Clock: r.config.Clock, MaxMemory: r.config.MaxMemory, OnFatal: r.config.OnFatal, Failpoint: r.config.Failpoint,
+		Rename: r.checkRename(id),
 	})
 }
 
@@ -206,12 +221,7 @@ func (r *Registry) rows(ctx context.Context) ([]*Database, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = r.query(ctx, "SELECT database_id, region FROM placements ORDER BY region", func(vs []value.Value) {
-		if d := byID[uint32(vs[0].Integer())]; d != nil {
-			d.Regions = append(d.Regions, vs[1].Text())
-		}
-	})
-	return databases, err
+	return databases, r.readPlacements(ctx, byID)
 }
 
 func (r *Registry) query(ctx context.Context, sql string, f func([]value.Value)) error {
@@ -251,6 +261,8 @@ func (r *Registry) removeOrphans(logs map[uint32]changelog.LastRecord) error {
 		}
 	}
 	delete(orphans, meshdb.DatabaseID)
+	delete(orphans, meshdb.AuthDatabaseID)
+	delete(orphans, meshdb.AuditDatabaseID)
 	for id := range orphans {
 		if err := r.removeData(id); err != nil {
 			return err
@@ -271,6 +283,13 @@ func (r *Registry) removeData(id uint32) error {
 // Mesh returns the engine of _mesh.
 func (r *Registry) Mesh() *engine.DB { return r.mesh }
 
+// Auth returns the engine of _auth. Nothing but package auth may have it: Database and ByID do not find it, and no region gets
+// its log.
+func (r *Registry) Auth() *engine.DB { return r.auth }
+
+// Audit returns the engine of _audit. Nothing but package auditlog may have it, as with Auth.
+func (r *Registry) Audit() *engine.DB { return r.audit }
+
 // Database returns a database by name, _mesh included, or DATABASE_NOT_FOUND. Whether it can be served shows when it is used.
 func (r *Registry) Database(name string) (*Database, error) {
 	if name == meshdb.Name {
@@ -290,7 +309,7 @@ func (r *Registry) Database(name string) (*Database, error) {
 func (r *Registry) Exists(id uint32) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return id == meshdb.DatabaseID || r.ids[id] || id > r.newest
+	return id == meshdb.DatabaseID || r.ids[id] || id > max(r.newest, meshdb.AuditDatabaseID)
 }
 
 // ByID returns a database, _mesh included; ok is false where there is none.
@@ -312,8 +331,10 @@ func (r *Registry) ByID(id uint32) (d *Database, ok bool) {
 // is to be removed are opened.
 func (r *Registry) TrimLogs(ctx context.Context, keep changelog.Retention) error {
 	mesh, _ := r.ByID(meshdb.DatabaseID)
+	auth := &Database{Name: meshdb.AuthName, id: meshdb.AuthDatabaseID, mesh: r.auth}
 	var errs []error
-	for _, d := range append(r.Databases(), mesh) {
+	audit := &Database{Name: meshdb.AuditName, id: meshdb.AuditDatabaseID, mesh: r.audit}
+	for _, d := range append(r.Databases(), mesh, auth, audit) {
 		if ctx.Err() != nil {
 			break
 		}
@@ -357,18 +378,18 @@ func (r *Registry) Create(ctx context.Context, name string, regions []string) (*
 	ops := []engine.Operation{
 		engine.SQL("INSERT INTO databases (name, created_at) VALUES (?1, ?2)", value.Text(name), value.Integer(now.UnixNano())),
 	}
+	regions = slices.Compact(slices.Sorted(slices.Values(regions)))
 	for _, region := range regions {
 		ops = append(ops, engine.SQL(
 			"INSERT OR IGNORE INTO placements (database_id, region) SELECT id, ?2 FROM databases WHERE name = ?1",
 			value.Text(name), value.Text(region)))
 	}
-	commit, err := r.mesh.Transact(ctx, &engine.Transaction{Operations: ops})
+	commit, err := r.mesh.Transact(ctx, &engine.Transaction{Operations: ops, Actor: identity.From(ctx).Actor()})
 	if err != nil {
 		return nil, nil, err
 	}
-	d := &Database{
-		id: uint32(commit.Results[0].GetLastInsertRowid()), Name: name, CreateTime: now, Regions: regions,
-	}
+	d := &Database{id: uint32(commit.Results[0].GetLastInsertRowid()), Name: name, CreateTime: now}
+	r.place(d, &placed{regions: regions}) // before it can be followed
 	r.add(d, changelog.LastRecord{})
 	return d, commit, nil
 }
@@ -383,6 +404,7 @@ func (r *Registry) Delete(ctx context.Context, name string) (*engine.Commit, err
 	}
 	commit, err := r.mesh.Transact(ctx, &engine.Transaction{
 		Operations: []engine.Operation{engine.SQL("DELETE FROM databases WHERE name = ?1", value.Text(name))},
+		Actor:      identity.From(ctx).Actor(),
 	})
 	if err != nil {
 		return nil, err
@@ -391,6 +413,7 @@ func (r *Registry) Delete(ctx context.Context, name string) (*engine.Commit, err
 	delete(r.byName, name)
 	delete(r.ids, d.ID())
 	r.mu.Unlock()
+	r.place(d, &placed{})
 	r.pool.remove(d)
 	return commit, r.removeData(d.ID())
 }
@@ -473,8 +496,11 @@ func (r *Registry) Close() error {
 	r.trimming.Wait()
 	r.pool.close()
 	r.pool.metrics.unregister()
-	if r.mesh == nil {
-		return nil
+	var errs []error
+	for _, db := range []*engine.DB{r.audit, r.auth, r.mesh} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
 	}
-	return r.mesh.Close()
+	return errors.Join(errs...)
 }
