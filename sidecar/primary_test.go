@@ -203,7 +203,7 @@ func startSidecar(t *testing.T, c Config) *Sidecar {
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
-	c.Logger = quiet
+	c.Logger, c.NoAuth = quiet, true
 	s, err := Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -14,15 +14,18 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nearside-dev/nearside/gen/nearside/auth/v1/authv1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/dirlock"
-	"github.com/nearside-dev/nearside/internal/httpclient"
+	"github.com/nearside-dev/nearside/internal/nodeaccess"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/telemetry"
@@ -35,6 +38,7 @@ import (
 	"github.com/nearside-dev/nearside/sidecar/replica"
 	"github.com/nearside-dev/nearside/sidecar/verify"
 	"github.com/nearside-dev/nearside/sidecar/watch"
+	"github.com/nearside-dev/nearside/sidecar/watchquery"
 )
 
 // Sidecar is a running sidecar.
@@ -42,10 +46,14 @@ type Sidecar struct {
 	config    Config
 	logger    *slog.Logger
 	url       string
+	innerURL  string // where services in this process find the gateway
 	adminURL  string
 	store     *replica.Store
 	directory *readpath.Directory
+	node      *membership
 	health    *server.Health
+
+	forgetters atomic.Pointer[forgetters] // nil until they are there
 
 	progress chan struct{} // has an element when the copies may have come further
 	ready    chan struct{} // closed when the sidecar is ready for the first time
@@ -91,7 +99,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	s.onClose(lock.Release)
 	metrics := telemetry.NewRegistry()
 	s.store, err = replica.OpenStore(filepath.Join(c.Dir, "replica"), replica.Options{
-		Logger: s.logger, OnFatal: s.fail, Registerer: metrics,
+		Logger: s.logger, OnFatal: s.fail, Registerer: metrics, OnErase: s.forget,
 	})
 	if err != nil {
 		return nil, err
@@ -99,15 +107,18 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	s.onClose(s.store.Close)
 	s.directory = readpath.NewDirectory(s.store, c.Region)
 
-	calls, stream := httpclient.NewUnary(), httpclient.NewStreaming()
+	node, err := s.openMembership(ctx, metrics)
+	if err != nil {
+		return nil, err
+	}
+	s.node = node
 	s.onClose(func() error {
-		calls.CloseIdleConnections()
-		stream.CloseIdleConnections()
+		node.close()
 		return nil
 	})
 	var follower *replica.Follower // made below: it and primary tell each other about the connection
 	primary, err := forward.New(forward.Options{
-		Region: c.Region, URL: c.PrimaryURL, HTTPClient: calls, Registerer: metrics, MaxInFlight: c.MaxCalls,
+		Region: c.Region, URL: node.primary, HTTPClient: node.calls, Registerer: metrics, MaxInFlight: c.MaxCalls,
 		Connected: func() bool { return follower.Connected() },
 	})
 	if err != nil {
@@ -117,7 +128,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err := sqlrun.LimitMemory(c.SQLiteMemory); err != nil {
 		return nil, err
 	}
-	engine, err := edgesql.New(edgesql.Options{MaxMemory: c.SQLiteMemory, Registerer: metrics})
+	engine, err := edgesql.New(edgesql.Options{MaxMemory: c.SQLiteMemory, MaxImages: c.ImageBytes, Registerer: metrics})
 	if err != nil {
 		return nil, err
 	}
@@ -126,46 +137,76 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err != nil {
 		return nil, err
 	}
+	recording, err := s.openAudit(node, metrics)
+	if err != nil {
+		return nil, err
+	}
+	verifier, guard, err := s.newGuard(func() bool { return follower.Connected() }, recording.auditor(), metrics)
+	if err != nil {
+		return nil, err
+	}
 	path, err := readpath.New(readpath.Options{
 		Region: c.Region, Store: s.store, Directory: s.directory, Memory: cache, Primary: primary, SQL: engine,
-		Logger: s.logger, Registerer: metrics,
+		Guard: guard, Logger: s.logger, Registerer: metrics,
 	})
 	if err != nil {
 		return nil, err
 	}
-	hub, err := watch.New(watch.Options{MaxWatchers: c.MaxWatchers, Progress: c.WatchProgress, Registerer: metrics})
+	hub, queries, err := s.openWatches(engine, metrics)
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(func() error {
-		hub.Close()
-		return nil
-	})
-	ln, adminLn, err := s.listen(ctx)
+	s.forgetters.Store(&forgetters{cache: cache, engine: engine, hub: hub, queries: queries, path: path})
+	security, err := s.security(node)
+	security.Refused = recording.auditor().NodeRefused
 	if err != nil {
 		return nil, err
+	}
+	ln, adminLn, err := s.listen(ctx, security)
+	if err != nil {
+		return nil, err
+	}
+	inner, err := s.listenInside(ctx, security)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close(), adminLn.Close())
 	}
 	follower = replica.NewFollower(s.store,
-		replicationv1connect.NewReplicationServiceClient(stream, c.PrimaryURL, connect.WithAcceptCompression("gzip", nil, nil)),
+		replicationv1connect.NewReplicationServiceClient(node.streams, node.primary, connect.WithAcceptCompression("gzip", nil, nil)),
 		replica.FollowerConfig{
-			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), OnConnect: primary.Reset,
+			Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url),
+			OnConnect: func() {
+				primary.Reset()
+				recording.connected()
+			},
 			OnHeartbeat: func() {
 				primary.Heard()
 				s.onHeartbeat()
 			},
-			Redial: stream.CloseIdleConnections,
+			Redial: node.streams.CloseIdleConnections,
 		})
 	recorder, err := internalverify.NewRecorder(s.logger, metrics)
 	if err != nil {
 		return nil, errors.Join(err, ln.Close(), adminLn.Close())
 	}
-	verifier := verify.New(verify.Options{
-		Region: c.Region, PrimaryURL: c.PrimaryURL, Store: s.store, Directory: s.directory, HTTPClient: calls, Streams: stream,
+	comparer := verify.New(verify.Options{
+		Region: c.Region, PrimaryURL: node.primary, Store: s.store, Directory: s.directory, HTTPClient: node.peers, Streams: node.streams,
 		Recorder: recorder,
 	})
-	handler, err := s.handler(metrics, gateway.NewData(primary, path, hub), path, verifier, &gateway.Status{
+	var auth *gateway.Auth
+	if guard != nil {
+		auth = gateway.NewAuth(primary, path, guard, verifier, node.calls, node.primary)
+	}
+	router, err := s.startRouter(path, metrics)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close(), adminLn.Close())
+	}
+	foreign := foreign{
+		router: router, registry: gateway.NewServices(primary, path, node.calls, node.primary),
+		cors: gateway.NewCors(primary, path, node.calls, node.primary), operators: gateway.NewOperators(primary, node.calls, node.primary),
+	}
+	handler, err := s.handler(metrics, gateway.NewData(primary, path, hub, queries, node.elsewhere, guard), path, guard, verifier, auth, foreign, comparer, &gateway.Status{
 		Region: c.Region, URL: cmp.Or(c.AdvertiseURL, s.url), Store: s.store, Directory: s.directory, Primary: primary,
-		Health: s.health, Connected: follower.Connected, HTTPClient: calls,
+		Health: s.health, Connected: follower.Connected, HTTPClient: node.peers, Path: path,
 	})
 	if err != nil {
 		return nil, errors.Join(err, ln.Close(), adminLn.Close())
@@ -173,11 +214,86 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	s.checkReady(true)
 	s.done.Go(s.awaitReady)
 	s.follow(follower)
-	if err := s.serve(ln, adminLn, handler, metrics); err != nil {
+	s.done.Go(func() { node.run(s.running) })
+	if node.node != nil {
+		handler = nodeaccess.Handler(handler, false, recording.auditor().NodeDenied)
+	}
+	others := &registered{router: router, logger: s.logger}
+	if handler, err = s.withREST(handler, verifier, others, metrics); err != nil {
+		return nil, errors.Join(err, ln.Close(), adminLn.Close())
+	}
+	if handler, err = s.withGraphQL(handler, verifier, others, metrics); err != nil {
+		return nil, errors.Join(err, ln.Close(), adminLn.Close())
+	}
+	if handler, err = s.withDemo(handler); err != nil {
+		return nil, errors.Join(err, ln.Close(), adminLn.Close())
+	}
+	if handler, err = s.withBrowsers(handler, metrics); err != nil {
+		return nil, errors.Join(err, ln.Close(), adminLn.Close())
+	}
+	if inner != nil {
+		if err := s.serveInside(inner, handler, metrics); err != nil {
+			return nil, errors.Join(err, ln.Close(), adminLn.Close())
+		}
+	}
+	if err := s.serve(ln, adminLn, handler, security, metrics); err != nil {
 		return nil, err
 	}
 	s.logger.InfoContext(ctx, "sidecar serves", slog.String("url", s.url), slog.String("admin_url", s.adminURL))
 	return s, nil
+}
+
+// forgetters keep something of databases in memory.
+type forgetters struct {
+	cache   *memory.Cache
+	engine  *edgesql.Engine
+	hub     *watch.Hub
+	queries *watchquery.Hub
+	path    *readpath.Path
+}
+
+// forget has nothing of a database stay in memory.
+func (s *Sidecar) forget(database uint32) {
+	f := s.forgetters.Load()
+	if f == nil {
+		return
+	}
+	f.hub.Forget(database)
+	f.queries.Forget(database)
+	f.cache.Evict(database)
+	f.path.ForgetStatements()
+	if err := f.engine.Forget(database); err != nil {
+		s.logger.Warn("connections not closed", slog.Uint64("database", uint64(database)), slog.Any("error", err))
+	}
+}
+
+// openWatches opens what serves watches of tables and of queries, which share their places.
+func (s *Sidecar) openWatches(engine *edgesql.Engine, metrics *prometheus.Registry) (*watch.Hub, *watchquery.Hub, error) {
+	c := &s.config
+	places, err := watch.NewPlaces(c.Watchers, metrics)
+	if err != nil {
+		return nil, nil, err
+	}
+	hub, err := watch.New(watch.Options{Places: places, Progress: c.WatchProgress, Registerer: metrics})
+	if err != nil {
+		return nil, nil, err
+	}
+	s.onClose(func() error {
+		hub.Close()
+		return nil
+	})
+	queries, err := watchquery.New(watchquery.Options{
+		SQL: engine, Places: places, Interval: c.QueryInterval, MaxResultBytes: c.QueryResultBytes, MaxBytes: c.QueryBytes,
+		Registerer: metrics,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	s.onClose(func() error {
+		queries.Close()
+		return nil
+	})
+	return hub, queries, nil
 }
 
 // openCache opens the memory that reads look into first; nil is none.
@@ -200,8 +316,8 @@ func (s *Sidecar) openCache(metrics *prometheus.Registry) (*memory.Cache, error)
 }
 
 // listen opens both listeners.
-func (s *Sidecar) listen(ctx context.Context) (ln, adminLn net.Listener, err error) {
-	if ln, err = server.Listen(ctx, s.config.Listen, s.config.InsecureListen); err != nil {
+func (s *Sidecar) listen(ctx context.Context, security server.Security) (ln, adminLn net.Listener, err error) {
+	if ln, err = server.Listen(ctx, s.config.Listen, s.config.InsecureListen || security.Nodes != nil || security.Callers != nil); err != nil {
 		return nil, nil, err
 	}
 	admin := s.config.AdminListen
@@ -210,47 +326,90 @@ func (s *Sidecar) listen(ctx context.Context) (ln, adminLn net.Listener, err err
 			return nil, nil, errors.Join(err, ln.Close())
 		}
 	}
-	if adminLn, err = server.Listen(ctx, admin, s.config.InsecureListen); err != nil {
+	if adminLn, err = server.Listen(ctx, admin, true); err != nil {
 		return nil, nil, errors.Join(err, ln.Close())
 	}
-	s.url, s.adminURL = baseURL(ln.Addr()), baseURL(adminLn.Addr())
+	scheme := "http"
+	if security.Plaintext == server.PlaintextNone {
+		scheme = "https"
+	}
+	s.url, s.adminURL = baseURL(scheme, ln.Addr()), baseURL("http", adminLn.Addr())
 	return ln, adminLn, nil
+}
+
+// newGuard returns what verifies callers and says what they may do; nothing where every caller may do everything.
+func (s *Sidecar) newGuard(connected func() bool, auditor access.Auditor, metrics *prometheus.Registry) (*access.Verifier, *access.Guard, error) {
+	if s.config.NoAuth {
+		return nil, nil, nil
+	}
+	verifier, err := access.NewVerifier(access.VerifierOptions{
+		Source: &callers{store: s.store, connected: connected}, Grace: s.config.Grace, Registerer: metrics,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	guard, err := access.NewGuard(access.GuardOptions{
+		Verifier: verifier, Logger: s.logger, Registerer: metrics, Auditor: auditor,
+		FreeFailures: max(0, cmp.Or(s.config.FreeFailures, access.DefaultFreeFailures)),
+		Listener:     access.Gateway,
+	})
+	return verifier, guard, err
 }
 
 // handler returns what the gateway's listener answers.
 func (s *Sidecar) handler(
-	metrics *prometheus.Registry, data *gateway.Data, path *readpath.Path,
-	verifier controlv1connect.VerifyServiceHandler, status controlv1connect.StatusServiceHandler,
+	metrics *prometheus.Registry, data *gateway.Data, path *readpath.Path, guard *access.Guard, verifier *access.Verifier,
+	auth *gateway.Auth, foreign foreign, comparer controlv1connect.VerifyServiceHandler, status controlv1connect.StatusServiceHandler,
 ) (http.Handler, error) {
 	options, err := server.HandlerOptions(s.logger, metrics)
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
+	options = append(options, guard.Interceptor())
+	mux, short := http.NewServeMux(), make(map[string]access.ShortHandler)
 	dataPath, dataHandler := datav1connect.NewDataServiceHandler(data, options...)
 	mux.Handle(dataPath, dataHandler)
-	mux.Handle(datav1connect.DataServiceWatchProcedure, server.EndOnDrain(server.AllowSilence(dataHandler)))
-	if err := gateway.MountHot(mux, dataHandler, path, s.logger, metrics); err != nil {
+	for _, procedure := range []string{datav1connect.DataServiceWatchProcedure, datav1connect.DataServiceWatchQueryProcedure} {
+		mux.Handle(procedure, server.EndOnDrain(server.AllowSilence(server.AllowTogether(dataHandler))))
+	}
+	if err := gateway.MountHot(mux, short, dataHandler, path, s.logger, metrics); err != nil {
 		return nil, err
 	}
-	if err := gateway.MountHotWrites(mux, dataHandler, data.Primary, s.logger, metrics); err != nil {
+	if err := gateway.MountHotWrites(mux, short, dataHandler, data.Primary, guard, s.logger, metrics); err != nil {
 		return nil, err
 	}
 	mux.Handle(datav1connect.NewCacheServiceHandler(gateway.NewCache(path), options...))
 	mux.Handle(controlv1connect.NewStatusServiceHandler(status, options...))
-	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(verifier, options...)
+	verifyPath, verifyHandler := controlv1connect.NewVerifyServiceHandler(comparer, options...)
 	mux.Handle(verifyPath, server.EndOnDrain(verifyHandler))
 	services := []string{
 		datav1connect.DataServiceName, datav1connect.CacheServiceName, controlv1connect.StatusServiceName,
-		controlv1connect.VerifyServiceName,
+		controlv1connect.VerifyServiceName, controlv1connect.ServiceRegistryServiceName, controlv1connect.CorsServiceName,
+		controlv1connect.NodeAdminServiceName,
+	}
+	if auth != nil {
+		mux.Handle(authv1connect.NewAuthServiceHandler(auth, options...))
+		mux.Handle(authv1connect.NewAccountServiceHandler(auth, options...))
+		mux.Handle(authv1connect.NewPolicyServiceHandler(auth, options...))
+		verifier.Mount(mux)
+		mux.Handle(authv1connect.NewAuditServiceHandler(foreign.operators, options...))
+		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName,
+			authv1connect.AuditServiceName)
 	}
 	server.MountHealth(mux, s.health, append(services, s.config.MountedServices...), options...)
 	if s.config.Mount != nil {
-		if err := s.config.Mount(mux, s.url, options...); err != nil {
+		if err := s.config.Mount(mux, s.innerURL, options...); err != nil {
 			return nil, fmt.Errorf("mount services: %w", err)
 		}
 	}
-	return mux, nil
+	mux.Handle(controlv1connect.NewServiceRegistryServiceHandler(foreign.registry, options...))
+	mux.Handle(controlv1connect.NewNodeAdminServiceHandler(foreign.operators, options...))
+	mux.Handle(controlv1connect.NewCorsServiceHandler(foreign.cors, options...))
+	mux.Handle("/", foreign.router)
+	if guard == nil {
+		return mux, nil
+	}
+	return access.NewChain(access.ChainOptions{Guard: guard, Next: mux, Short: short, Open: foreign.router.Public, Others: foreign.router}), nil
 }
 
 // follow runs the follower until Close. It is stopped after the listeners: reads that wait for a bookmark need it.
@@ -271,21 +430,28 @@ func (s *Sidecar) follow(follower *replica.Follower) {
 }
 
 // serve serves both listeners, which it owns from now on.
-func (s *Sidecar) serve(ln, adminLn net.Listener, handler http.Handler, metrics *prometheus.Registry) error {
+func (s *Sidecar) serve(
+	ln, adminLn net.Listener, handler http.Handler, security server.Security, metrics *prometheus.Registry,
+) error {
 	admin, err := server.Start(adminLn, server.AdminHandler(s.health, metrics), server.Config{
 		Name: "admin", Logger: s.logger, Registerer: metrics,
+		Security: server.Security{Plaintext: plaintext(s.config.InsecureListen)},
 	})
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	s.closers = append(s.closers, admin.Close)
 	limits := s.config.Limits
-	limits.Name, limits.Logger, limits.Registerer = "gateway", s.logger, metrics
+	limits.Name, limits.Logger, limits.Registerer, limits.Security = "gateway", s.logger, metrics, security
+	limits.Express = true
 	front, err := server.Start(ln, handler, limits)
 	if err != nil {
 		return err
 	}
 	s.closers = append(s.closers, front.Close)
+	if security.Nodes != nil {
+		s.done.Go(func() { s.cutRevoked(front) })
+	}
 	for _, failed := range []<-chan error{admin.Failed(), front.Failed()} {
 		s.done.Go(func() {
 			select {

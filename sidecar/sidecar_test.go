@@ -283,7 +283,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestStartRefuses(t *testing.T) {
-	_, err := Start(t.Context(), Config{AdvertiseURL: "ftp://x", AdminListen: "y"})
+	_, err := Start(t.Context(), Config{PrimaryURL: "nowhere", AdvertiseURL: "ftp://x", AdminListen: "y"})
 	if err == nil {
 		t.Fatal("an empty configuration was accepted")
 	}
@@ -293,7 +293,7 @@ func TestStartRefuses(t *testing.T) {
 		}
 	}
 
-	good := Config{Region: "r", PrimaryURL: "http://127.0.0.1:1", Listen: "127.0.0.1:0", Dir: t.TempDir(), Logger: quiet}
+	good := Config{Region: "r", PrimaryURL: "http://127.0.0.1:1", Listen: "127.0.0.1:0", Dir: t.TempDir(), Logger: quiet, NoAuth: true}
 	open := good
 	open.Listen = "0.0.0.0:0"
 	if _, err := Start(t.Context(), open); !errors.Is(err, server.ErrNotLoopback) {

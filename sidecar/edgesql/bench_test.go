@@ -76,7 +76,7 @@ func newBothSides(tb testing.TB, rows int64) *bothSides {
 	s.store, err = replica.OpenStore(filepath.Join(dir, "replica"), replica.Options{Logger: slog.New(slog.DiscardHandler)})
 	must(tb, err)
 	must(tb, s.store.Adopt(replica.Identity{MeshID: [16]byte{1}, BookmarkKey: make([]byte, 16), PrimaryRegion: "p"}))
-	s.engine, err = New(Options{})
+	s.engine, err = New(Options{MaxImages: DefaultImageBytes})
 	must(tb, err)
 	tb.Cleanup(func() { must(tb, errors.Join(s.engine.Close(), s.store.Close())) })
 

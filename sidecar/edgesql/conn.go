@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
@@ -31,18 +34,32 @@ type conn struct {
 	sql      *sqlite.Conn
 	database uint32
 	catalog  *catalog.Catalog
+	maxSteps int64            // that a statement may take
 	memory   int64            // that SQLite may have while statements run; 0 is without limit
 	tables   []*table         // those declared, in the catalog's order
 	left     map[string]error // tables that could not be declared, by name in lower case
 	guard    guard
+	images   *images // nil where none are kept
+	filtered bool    // it is for statements with a view: its cursors look at each row
+
+	twin    *twin // of the same schema; made when it is needed
+	twinErr error // why it could not be made
 
 	cached map[string]*list.Element // of *statement
 	recent *list.List               // the most recently used first
 
 	// Of the statement that runs.
-	ctx  context.Context //nolint:containedctx // the progress handler and long reads ask it
-	snap *replica.Snapshot
-	rows uint64 // rows and index entries looked at
+	ctx   context.Context //nolint:containedctx // the progress handler and long reads ask it
+	begun time.Time
+	snap  *replica.Snapshot
+	// filter is the statement's view, and visible which rows of the tables that it may read; both nil unless filtered.
+	filter  View
+	visible map[uint32]*policy.Rows
+	rows    uint64   // rows and index entries looked at
+	run     uint64   // its number
+	read    []*table // what it has read
+	// steps is how many it has taken, as far as the progress handler was asked.
+	steps int64
 	// starved is whether it was stopped for want of memory.
 	starved bool
 	// closing is what closing a cursor failed with.
@@ -53,8 +70,12 @@ type conn struct {
 type statement struct {
 	*sqlite.Stmt
 
-	text   string
-	tables []*catalog.Table // what it may read
+	text      string
+	tables    []*catalog.Table // what it may read
+	generated bool             // it reads virtual generated columns
+	counts    *catalog.Table   // whose rows it counts, and nothing else
+	// volatile says that it may answer something else from the same rows.
+	volatile bool
 
 	kept    bool      // in conn.cached
 	uses    int       // since it was compiled
@@ -63,8 +84,8 @@ type statement struct {
 }
 
 // openConn returns a connection for a catalog; nil is that of an empty database.
-func openConn(database uint32, cat *catalog.Catalog, memory int64) (c *conn, err error) {
-	c = &conn{database: database, catalog: cat, memory: memory, cached: make(map[string]*list.Element), recent: list.New()}
+func openConn(database uint32, cat *catalog.Catalog, memory, maxSteps int64) (c *conn, err error) {
+	c = &conn{database: database, catalog: cat, memory: memory, maxSteps: maxSteps, cached: make(map[string]*list.Element), recent: list.New()}
 	if c.sql, err = sqlite.Open(":memory:", sqlite.ReadWrite|sqlite.Create); err != nil {
 		return nil, err
 	}
@@ -75,7 +96,7 @@ func openConn(database uint32, cat *catalog.Catalog, memory int64) (c *conn, err
 }
 
 func (c *conn) setUp() error {
-	c.guard = guard{trusted: true, tables: make(map[string]*catalog.Table), foreign: make(map[string]bool)}
+	c.guard = guard{trusted: true, tables: make(map[string]*catalog.Table), foreign: make(map[string]bool), told: make(map[string]bool)}
 	c.sql.SetAuthorizer(c.guard.authorize)
 	modules, _, err := c.sql.Prepare("SELECT name FROM pragma_module_list")
 	if err != nil {
@@ -96,11 +117,17 @@ func (c *conn) setUp() error {
 	if err := modules.Finalize(); err != nil {
 		return err
 	}
+	if c.guard.steady, err = steadyFunctions(c.sql); err != nil {
+		return err
+	}
 	if err := c.sql.CreateModule(moduleName, module{c}); err != nil {
 		return err
 	}
 	if c.catalog != nil {
 		c.declare()
+	}
+	if err := c.tellSchema(); err != nil {
+		return err
 	}
 	if err := c.sql.Exec("PRAGMA temp_store = MEMORY"); err != nil { // no files; the memory is bounded
 		return err
@@ -116,8 +143,9 @@ func (c *conn) mustStop() bool {
 	if c.ctx == nil {
 		return false
 	}
+	c.steps += sqlrun.ProgressOps
 	c.starved = c.memory > 0 && c.sql.MemoryUsed() > c.memory
-	return c.starved || c.ctx.Err() != nil
+	return c.starved || c.steps > c.maxSteps || c.ctx.Err() != nil
 }
 
 // declare makes the catalog's tables and views. What cannot be made is left out: a statement that reads it does not compile
@@ -129,6 +157,9 @@ func (c *conn) declare() {
 		err := c.tables[i].problem
 		if err == nil {
 			err = c.sql.Exec("CREATE VIRTUAL TABLE main." + quote(t.Name) + " USING " + moduleName + "(" + strconv.Itoa(i) + ")")
+		}
+		if err == nil {
+			err = c.retype(t)
 		}
 		if name := strings.ToLower(t.Name); err != nil {
 			c.left[name] = err
@@ -149,6 +180,9 @@ func (c *conn) tableSQL(t *catalog.Table) string {
 		if t.Columns[i].Generated != catalog.GeneratedNo {
 			return declaration(t) // SQLite wants no generated columns in a virtual table, only their names
 		}
+		if disguised(t.Columns[i].DeclaredType) != t.Columns[i].DeclaredType {
+			return declaration(t)
+		}
 	}
 	for _, o := range c.catalog.Objects {
 		if o.Type == "table" && o.Name == t.Name {
@@ -163,7 +197,7 @@ func declaration(t *catalog.Table) string {
 	var parts []string
 	for i := range t.Columns {
 		c := &t.Columns[i]
-		text := quote(c.Name) + " " + c.DeclaredType + " COLLATE " + collationName(c.Collation)
+		text := quote(c.Name) + " " + disguised(c.DeclaredType) + " COLLATE " + collationName(c.Collation)
 		if c.NotNull {
 			text += " NOT NULL"
 		}
@@ -184,6 +218,26 @@ func declaration(t *catalog.Table) string {
 	return "CREATE TABLE x (" + strings.Join(parts, ", ") + ") " + strings.Join(options, ", ")
 }
 
+// hiddenWord is what SQLite takes out of the types of a virtual table's columns, and then hides the column.
+var hiddenWord = regexp.MustCompile(`(?i)hidden`)
+
+// disguised returns a declared type without the word hidden: with another of the same length, which is no other affinity.
+func disguised(declared string) string { return hiddenWord.ReplaceAllString(declared, "hiddeq") }
+
+// retype gives the columns of a table that has been made the types that were disguised.
+func (c *conn) retype(t *catalog.Table) error {
+	for i := range t.Columns {
+		column := &t.Columns[i]
+		if disguised(column.DeclaredType) == column.DeclaredType {
+			continue
+		}
+		if err := c.sql.Retype(t.Name, column.Name, column.DeclaredType); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // lookup returns the compiled statement of a text, which must hold exactly one SELECT. The error is UnsupportedError or the
@@ -201,10 +255,14 @@ func (c *conn) lookup(text string) (*statement, error) {
 			return nil, err
 		}
 	}
-	c.guard.denied, c.guard.read = nil, nil // of an earlier statement, compiled anew
-	stmt, tail, err := c.sql.Prepare(text)
-	denied, read := c.guard.take()
-	switch {
+	if sqlsplit.Kind(text) == "PRAGMA" {
+		return c.lookupPragma(text)
+	}
+	stmt, tail, noted, err := c.compile(text)
+	if u, ok := errors.AsType[*UnsupportedError](err); ok && noted.denied == nil {
+		return nil, u // a table's module says so
+	}
+	switch denied := noted.denied; {
 	case denied != nil:
 		return nil, denied
 	case err != nil && isSyntaxError(err):
@@ -213,17 +271,17 @@ func (c *conn) lookup(text string) (*statement, error) {
 		return nil, err
 	case err != nil:
 		return nil, c.unsupported(err)
-	case stmt == nil:
-		return nil, &UnsupportedError{Reason: ReasonError, Detail: "no statement"}
 	}
-	if !stmt.ReadOnly() || stmt.IsExplain() != 0 || strings.TrimSpace(tail) != "" && sqlsplit.Kind(tail) != "" {
-		return nil, errors.Join(&UnsupportedError{Reason: ReasonWrites}, stmt.Finalize())
+	s, err := c.single(stmt, tail, text)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(read, func(a, b *catalog.Table) int { return int(a.ID) - int(b.ID) })
-	s := &statement{Stmt: stmt, text: text, tables: slices.Compact(read)}
+	slices.SortFunc(noted.read, func(a, b *catalog.Table) int { return int(a.ID) - int(b.ID) })
+	s.tables, s.generated, s.volatile = slices.Compact(noted.read), noted.generated, noted.volatile
 	for _, t := range s.tables {
 		s.planned = append(s.planned, rowCount(c.snap, t))
 	}
+	s.counts = c.countedTable(text)
 	if len(text) > maxKeptText {
 		return s, nil
 	}
@@ -237,6 +295,49 @@ func (c *conn) lookup(text string) (*statement, error) {
 		}
 	}
 	return s, nil
+}
+
+// compile compiles a text, and returns what the guard noted of it.
+func (c *conn) compile(text string) (stmt *sqlite.Stmt, tail string, noted footprint, err error) {
+	c.guard.take() // of an earlier statement, compiled anew
+	if shorter, ok := sqlsplit.DistinctLists(text, c.skippable); ok {
+		stmt, tail, err = c.sql.Prepare(shorter)
+		noted = c.guard.take()
+		if err == nil && noted.denied == nil && stmt != nil && !named(stmt, distinctWord) {
+			return stmt, tail, noted, nil
+		}
+		if stmt != nil {
+			err = stmt.Finalize()
+		}
+		if sqlrun.IsInterrupt(err) {
+			return nil, "", noted, err
+		}
+	}
+	stmt, tail, err = c.sql.Prepare(text)
+	return stmt, tail, c.guard.take(), err
+}
+
+// distinctWord is in the names of result columns that are named by a text with it.
+const distinctWord = "DISTINCT"
+
+func named(st *sqlite.Stmt, word string) bool {
+	for i := range st.ColumnCount() {
+		if strings.Contains(st.ColumnName(i), word) {
+			return true
+		}
+	}
+	return false
+}
+
+// single returns what was compiled of a text, if that was all of it, and only reads.
+func (*conn) single(stmt *sqlite.Stmt, tail, text string) (*statement, error) {
+	if stmt == nil {
+		return nil, &UnsupportedError{Reason: ReasonError, Detail: "no statement"}
+	}
+	if !stmt.ReadOnly() || stmt.IsExplain() != 0 || strings.TrimSpace(tail) != "" && sqlsplit.Kind(tail) != "" {
+		return nil, errors.Join(&UnsupportedError{Reason: ReasonWrites}, stmt.Finalize())
+	}
+	return &statement{Stmt: stmt, text: text, volatile: true}, nil // until it is known what it reads
 }
 
 // release ends a statement's run.
@@ -257,6 +358,9 @@ func (c *conn) unsupported(err error) *UnsupportedError {
 			if err := c.left[name]; err != nil {
 				return &UnsupportedError{Reason: ReasonTable, Detail: name, Err: err}
 			}
+		}
+		if name, ok := strings.CutPrefix(e.Message, "no such index: "); ok {
+			return &UnsupportedError{Reason: ReasonIndexed, Detail: name, Err: err}
 		}
 	}
 	return &UnsupportedError{Reason: ReasonError, Err: err}
@@ -296,4 +400,9 @@ func (c *conn) outgrown(s *statement) bool {
 	return false
 }
 
-func (c *conn) close() error { return c.sql.Close() }
+func (c *conn) close() error {
+	if c.twin == nil {
+		return c.sql.Close()
+	}
+	return errors.Join(c.sql.Close(), c.twin.close())
+}

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -25,18 +26,32 @@ type cursor struct {
 	key          []byte // of the plan's equal parts; a point's whole
 	lower, upper []byte
 
-	got     int // rows got by their keys
-	seeker  *replica.RowSeeker
-	buffer  []byte // of stored, as long as there is no seeker
-	stored  []byte // a row that was got by its key
-	row     rowcodec.Row
-	decoded bool          // row is the present one
-	parts   []value.Value // of the present key, as far as they were needed
-	rest    []byte        // of the present key, behind parts
-	begun   bool          // parts and rest are the present key's
+	got       int // rows got by their keys
+	seeker    *replica.RowSeeker
+	buffer    []byte // of stored, as long as there is no seeker
+	stored    []byte // a row that was got by its key
+	row       rowcodec.Row
+	decoded   bool          // row is the present one
+	generated bool          // and its virtual columns are computed
+	parts     []value.Value // of the present key, as far as they were needed
+	rest      []byte        // of the present key, behind parts
+	begun     bool          // parts and rest are the present key's
 
-	counting bool   // rows are only counted
-	left     uint64 // the present one and those after it
+	rule     *policy.Rows // of the view; nil is all rows
+	counting bool         // rows are only counted
+	left     uint64       // the present one and those after it
+
+	// With an image.
+	image     *image
+	keys      *keySet    // of the order
+	alike     []byte     // a key of it
+	rows      []uint32   // of the order; nil where the image's own is meant
+	chain     *imageHash // the rows to come are those behind chained
+	chainless *image     // one that has no room for them
+	at        int        // the present row
+	place     int        // of the next one, in the order or in the image
+	togo      int        // rows to come
+	step      int        // 1 or -1
 
 	// Of plans with filters.
 	wanted, found []byte // encoded values: those asked for, those of a row
@@ -50,11 +65,23 @@ type cursor struct {
 
 // Filter implements sqlite.VirtualCursor.
 func (c *cursor) Filter(number int, _ string, args sqlite.Args) (bool, error) {
+	if err := c.take(); err != nil {
+		return false, err
+	}
+	return c.see(c.start(number, args))
+}
+
+// Next implements sqlite.VirtualCursor.
+func (c *cursor) Next() (bool, error) { return c.see(c.next()) }
+
+// start goes to the first row of a plan, whether or not it is in the view.
+func (c *cursor) start(number int, args sqlite.Args) (bool, error) {
 	if number < 0 || number >= len(c.plans) {
 		return false, fmt.Errorf("no plan %d", number)
 	}
 	c.plan = c.plans[number]
 	c.moved()
+	c.image = nil
 	p := c.plan
 	c.key = c.key[:0]
 	for i := range p.equal {
@@ -67,15 +94,24 @@ func (c *cursor) Filter(number int, _ string, args sqlite.Args) (bool, error) {
 		}
 		c.key = rowcodec.AppendKeyValue(c.key, x.convert(v), part.Collation, part.Desc)
 	}
-	if p.point {
-		c.conn.rows++
-		return c.get(c.key)
-	}
 	c.matching, c.counting = false, p.counted
 	if p.counted {
 		var err error
 		c.left, err = c.conn.snap.RowCount(c.Table)
 		return c.left > 0, err
+	}
+	img, o, err := c.useImage(p)
+	if err != nil {
+		return false, err
+	}
+	c.image = img
+	if p.point {
+		c.conn.rows++
+		if img != nil {
+			c.at, c.togo, c.chain = img.keys.find(c.key), 0, nil
+			return c.at >= 0, nil
+		}
+		return c.get(c.key)
 	}
 	if len(p.filters) > 0 {
 		return c.filter(args)
@@ -83,16 +119,27 @@ func (c *cursor) Filter(number int, _ string, args sqlite.Args) (bool, error) {
 	if !c.bounds(args) {
 		return false, nil
 	}
+	if img != nil {
+		c.rangeOf(o)
+		return c.nextInImage(), nil
+	}
 	if err := c.seek(); err != nil {
 		return false, err
 	}
-	return c.Next()
+	return c.next()
 }
 
 // filter is Filter for plans with filters.
 func (c *cursor) filter(args sqlite.Args) (bool, error) {
 	if !c.wantFilters(args) {
 		return false, nil
+	}
+	if c.image != nil {
+		ok, err := c.chainOf()
+		if ok || err != nil {
+			return ok && c.nextInImage(), err
+		}
+		c.image = nil
 	}
 	c.lower = c.lower[:0]
 	c.upper = after(c.upper[:0])
@@ -103,12 +150,12 @@ func (c *cursor) filter(args sqlite.Args) (bool, error) {
 	c.moved()
 	if c.matching {
 		c.matches = c.hash.byKey[string(c.wanted)]
-		return c.Next()
+		return c.next()
 	}
 	if err := c.seek(); err != nil {
 		return false, err
 	}
-	return c.Next()
+	return c.next()
 }
 
 // bounds sets lower and upper, and reports whether anything can be between them.
@@ -163,6 +210,7 @@ func after(key []byte) []byte {
 // seek readies the iterator of the plan.
 func (c *cursor) seek() (err error) {
 	p := c.plan
+	c.spend(p.path.number, workSeek)
 	if p.path.index == nil {
 		if c.rowIter != nil {
 			c.rowIter.Reset(c.lower, c.upper, p.reverse)
@@ -187,16 +235,18 @@ func (c *cursor) seek() (err error) {
 }
 
 // moved forgets what is known of the present row.
-func (c *cursor) moved() { c.decoded, c.begun = false, false }
+func (c *cursor) moved() { c.decoded, c.generated, c.begun = false, false, false }
 
-// Next implements sqlite.VirtualCursor.
-func (c *cursor) Next() (bool, error) {
+// next goes to the next row, whether or not it is in the view.
+func (c *cursor) next() (bool, error) {
 	if c.counting {
 		c.left--
 		return c.left > 0, nil
 	}
 	c.moved()
 	switch {
+	case c.image != nil:
+		return c.nextInImage(), nil
 	case c.plan.point:
 		return false, nil
 	case c.matching:
@@ -205,6 +255,7 @@ func (c *cursor) Next() (bool, error) {
 	case c.plan.path.index == nil:
 		for c.rowIter.Next() {
 			c.conn.rows++
+			c.spend(0, workStep)
 			if len(c.plan.filters) == 0 {
 				return true, nil
 			}
@@ -220,6 +271,7 @@ func (c *cursor) Next() (bool, error) {
 	default:
 		if c.entries.Next() {
 			c.conn.rows++
+			c.spend(c.plan.path.number, workStep)
 			return true, nil
 		}
 		return false, c.entries.Err()
@@ -242,7 +294,7 @@ func (c *cursor) stopCounting() error {
 		return err
 	}
 	for range total - c.left + 1 {
-		if more, err := c.Next(); err != nil || !more {
+		if more, err := c.next(); err != nil || !more {
 			return errors.Join(err, fmt.Errorf("%w: table %s has fewer rows than it should", replica.ErrDiverged, c.Name))
 		}
 	}
@@ -264,7 +316,10 @@ func (c *cursor) Column(r sqlite.Result, i int) error {
 		}
 		return r.Value(value.Integer(rowid))
 	}
-	if p := c.plan.path; p.index != nil && !c.decoded && p.held[i] >= 0 {
+	if c.image != nil && c.image.held&columnBit(i) != 0 {
+		return r.Value(c.image.columns[i].value(c.at))
+	}
+	if p := c.plan.path; c.image == nil && p.index != nil && !c.decoded && p.held[i] >= 0 {
 		part := p.held[i]
 		v, err := c.part(part)
 		if err != nil {
@@ -276,6 +331,11 @@ func (c *cursor) Column(r sqlite.Result, i int) error {
 	}
 	if err := c.load(); err != nil {
 		return err
+	}
+	if c.Columns[i].Generated == catalog.GeneratedVirtual {
+		if err := c.generate(); err != nil {
+			return err
+		}
 	}
 	return r.Value(c.row.Values[i])
 }
@@ -305,8 +365,11 @@ func (c *cursor) Rowid() (int64, error) {
 	if err := c.stopCounting(); err != nil {
 		return 0, err
 	}
+	if c.image != nil && c.image.rowids != nil {
+		return c.image.rowids[c.at], nil
+	}
 	p := c.plan.path
-	if c.decoded || p.rowid < 0 {
+	if c.decoded || p.rowid < 0 || c.image != nil {
 		err := c.load()
 		return c.row.Rowid, err
 	}
@@ -355,6 +418,15 @@ func (c *cursor) load() (err error) {
 	}
 	key, stored := c.key, c.stored
 	switch {
+	case c.image != nil:
+		// A column that SQLite did not say it would read.
+		c.present = c.image.keys.appendKey(c.present[:0], c.at)
+		key = c.present
+		ok, err := c.get(key)
+		if err != nil || !ok {
+			return errors.Join(err, fmt.Errorf("%w: table %s has no row that its image has", replica.ErrCorrupt, c.Name))
+		}
+		stored = c.stored
 	case c.plan.point:
 	case c.matching:
 		key = c.present
@@ -388,6 +460,7 @@ const seekAfter = 2
 
 // get reads the row with a key into stored.
 func (c *cursor) get(key []byte) (ok bool, err error) {
+	c.spend(c.plan.path.number, workSeek)
 	if c.got++; c.got <= seekAfter {
 		c.buffer, ok, err = c.conn.snap.AppendRow(c.buffer[:0], c.Table, key)
 		c.stored = c.buffer

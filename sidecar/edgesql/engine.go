@@ -13,6 +13,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
@@ -31,17 +32,23 @@ type Options struct {
 	MaxRunning int
 	// MaxMemory is what was given to sqlrun.LimitMemory: statements are stopped before SQLite has as much; 0 for never.
 	MaxMemory int64
+	// MaxSteps is how many steps of SQLite's machine a statement may take. Default sqlrun.MaxSteps.
+	MaxSteps int64
 	// MaxIdle is how many connections are kept for the next statements, of all databases. Default DefaultMaxIdle.
-	MaxIdle    int
+	MaxIdle int
+	// MaxImages is how many bytes the images of tables may take, of all databases; 0 keeps none.
+	MaxImages  int64
 	Registerer prometheus.Registerer
 }
 
 // Engine answers SELECTs from snapshots of a replica. It may be used concurrently. Close it.
 type Engine struct {
 	maxIdle int
+	steps   int64         // that a statement may take
 	memory  int64         // that SQLite may have while statements run; 0 is without limit
 	running chan struct{} // a place for each statement that runs
 	metrics *metrics
+	images  *images // nil keeps none
 
 	mu     sync.Mutex
 	idle   []*conn // the longest unused first
@@ -54,16 +61,23 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{
+	e := &Engine{
 		maxIdle: cmp.Or(o.MaxIdle, DefaultMaxIdle), running: make(chan struct{}, cmp.Or(o.MaxRunning, DefaultMaxRunning)),
-		memory: sqlrun.CallersMemory(o.MaxMemory), metrics: m,
-	}, nil
+		steps: cmp.Or(o.MaxSteps, sqlrun.MaxSteps), memory: sqlrun.CallersMemory(o.MaxMemory), metrics: m,
+	}
+	if o.MaxImages > 0 {
+		e.images = newImages(o.MaxImages, m)
+	}
+	return e, nil
 }
 
 // Close waits for the statements that run and closes all connections. Query must not be called afterwards.
 func (e *Engine) Close() error {
 	for range cap(e.running) {
 		e.running <- struct{}{}
+	}
+	if e.images != nil {
+		e.images.close()
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -87,6 +101,12 @@ type Stats struct {
 func (e *Engine) Query(
 	ctx context.Context, database uint32, snap *replica.Snapshot, st *datav1.Statement, sink sqlrun.Sink,
 ) (stats Stats, err error) {
+	return e.query(ctx, database, snap, nil, st, sink)
+}
+
+func (e *Engine) query(
+	ctx context.Context, database uint32, snap *replica.Snapshot, view View, st *datav1.Statement, sink sqlrun.Sink,
+) (stats Stats, err error) {
 	begun := time.Now()
 	defer func() {
 		if u, ok := errors.AsType[*UnsupportedError](err); ok {
@@ -104,7 +124,67 @@ func (e *Engine) Query(
 		return Stats{}, sqlrun.Interrupted(ctx)
 	}
 	defer func() { <-e.running }()
-	c, err := e.take(database, snap.Catalog())
+	return e.run(ctx, database, snap, view, st, sink)
+}
+
+// View says what of a database's tables a statement may see.
+type View interface {
+	// Table returns which rows of a table; nil is all. The error, which is the caller's, is that it may see none.
+	Table(name string) (*policy.Filter, error)
+}
+
+// QueryView is Query of a statement to which there are no rows but those of a view: whatever it is, it cannot tell another one from
+// one that is not there. It tells nothing of how many rows it looked at.
+func (e *Engine) QueryView(
+	ctx context.Context, database uint32, snap *replica.Snapshot, view View, st *datav1.Statement, sink sqlrun.Sink,
+) (Stats, error) {
+	_, err := e.query(ctx, database, snap, view, st, sink)
+	return Stats{}, err
+}
+
+// QueryNow is Query of a statement that takes less time than limit, or else is to be given to Query: ok is false then, and
+// where there is anything else to say than the answer, or no place for another statement.
+func (e *Engine) QueryNow(
+	limit time.Duration, database uint32, snap *replica.Snapshot, st *datav1.Statement, sink sqlrun.Sink,
+) (stats Stats, ok bool) {
+	if reasonOfKind(sqlsplit.Kind(st.GetSql())) != "" {
+		return Stats{}, false
+	}
+	select {
+	case e.running <- struct{}{}:
+	default:
+		return Stats{}, false
+	}
+	defer func() { <-e.running }()
+	begun := time.Now()
+	stats, err := e.run(brief{Context: context.Background(), until: begun.Add(limit)}, database, snap, nil, st, sink)
+	if err != nil {
+		return Stats{}, false
+	}
+	e.metrics.seconds.Observe(time.Since(begun).Seconds())
+	return stats, true
+}
+
+// brief is a context that ends at a time without a timer. Nobody can wait for that.
+type brief struct {
+	context.Context //nolint:containedctx // it is one
+
+	until time.Time
+}
+
+// Err implements context.Context.
+func (b brief) Err() error {
+	if time.Now().After(b.until) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// run answers a statement that has its place.
+func (e *Engine) run(
+	ctx context.Context, database uint32, snap *replica.Snapshot, view View, st *datav1.Statement, sink sqlrun.Sink,
+) (stats Stats, err error) {
+	c, err := e.take(database, snap.Catalog(), view != nil)
 	if err != nil {
 		return Stats{}, &UnsupportedError{Reason: ReasonFailed, Err: err}
 	}
@@ -116,7 +196,9 @@ func (e *Engine) Query(
 			_ = c.close()
 		}
 	}()
+	c.filter = view
 	stats, err = c.query(ctx, snap, st, sink)
+	c.filter, c.visible = nil, nil
 	whole = true
 	return stats, err
 }
@@ -124,10 +206,8 @@ func (e *Engine) Query(
 // reasonOfKind returns why a kind of statement is not for the replica, or "".
 func reasonOfKind(kind string) Reason {
 	switch kind {
-	case "SELECT", "VALUES", "WITH":
+	case "SELECT", "VALUES", "WITH", "PRAGMA":
 		return ""
-	case "PRAGMA":
-		return ReasonSchema
 	case "EXPLAIN":
 		return ReasonExplain
 	case "":
@@ -137,18 +217,25 @@ func reasonOfKind(kind string) Reason {
 	}
 }
 
-// take returns a connection for a catalog.
-func (e *Engine) take(database uint32, cat *catalog.Catalog) (*conn, error) {
+// take returns a connection for a catalog. Those for statements with a view are apart: their plans are others.
+func (e *Engine) take(database uint32, cat *catalog.Catalog, filtered bool) (*conn, error) {
 	e.mu.Lock()
 	for i, c := range slices.Backward(e.idle) {
-		if c.catalog == cat && c.database == database {
+		if c.catalog == cat && c.database == database && c.filtered == filtered {
 			e.idle = slices.Delete(e.idle, i, i+1)
 			e.mu.Unlock()
 			return c, nil
 		}
 	}
 	e.mu.Unlock()
-	return openConn(database, cat, e.memory)
+	c, err := openConn(database, cat, e.memory, e.steps)
+	if err == nil {
+		c.filtered = filtered
+	}
+	if err == nil && !filtered {
+		c.images = e.images
+	}
+	return c, err
 }
 
 func (e *Engine) put(c *conn) error {
@@ -170,8 +257,11 @@ func (e *Engine) put(c *conn) error {
 func (c *conn) query(
 	ctx context.Context, snap *replica.Snapshot, st *datav1.Statement, sink sqlrun.Sink,
 ) (stats Stats, err error) {
-	c.ctx, c.snap, c.rows, c.closing, c.starved = ctx, snap, 0, nil, false
+	c.ctx, c.snap, c.rows, c.closing, c.starved, c.steps = ctx, snap, 0, nil, false, 0
+	c.run++
+	c.begun = time.Now()
 	defer func() {
+		c.endReads()
 		c.ctx, c.snap = nil, nil
 		err = errors.Join(err, c.closing)
 	}()
@@ -183,22 +273,36 @@ func (c *conn) query(
 		return Stats{}, err
 	}
 	defer func() { err = errors.Join(err, c.release(s)) }()
+	if o, ok := sink.(Observer); ok {
+		o.Compiled(Compiled{Tables: s.tables, Volatile: s.volatile})
+	}
+	if err := c.look(s); err != nil {
+		return Stats{}, err
+	}
 	for _, t := range s.tables {
 		if err := snap.TableProblem(t); err != nil {
 			return Stats{}, &UnsupportedError{Reason: ReasonDiverged, Detail: t.Name, Err: err}
 		}
 	}
+	if s.generated {
+		if _, err := c.schema(); err != nil {
+			return Stats{}, &UnsupportedError{Reason: ReasonGenerated, Err: err}
+		}
+	}
 	if err := sqlrun.Bind(s.Stmt, st); err != nil {
 		return Stats{}, err
 	}
-	if err := c.run(s, sink); err != nil {
+	if s.counts != nil && !c.filtered {
+		return Stats{}, c.count(s, sink)
+	}
+	if err := c.stepAll(s, sink); err != nil {
 		return Stats{}, err
 	}
 	return Stats{RowsRead: c.rows}, nil
 }
 
-// run steps through a statement. The sink gets nothing before the first row is there.
-func (c *conn) run(s *statement, sink sqlrun.Sink) error {
+// stepAll steps through a statement. The sink gets nothing before the first row is there.
+func (c *conn) stepAll(s *statement, sink sqlrun.Sink) error {
 	row, err := s.Step()
 	if err != nil {
 		return c.stepError(err, true)
@@ -224,8 +328,17 @@ func (c *conn) stepError(err error, first bool) error {
 	if c.starved && sqlrun.IsInterrupt(err) {
 		return sqlrun.MemoryError()
 	}
+	if c.steps > c.maxSteps && sqlrun.IsInterrupt(err) {
+		return sqlrun.StepsError(c.maxSteps)
+	}
 	if cause := c.ctx.Err(); cause != nil && (sqlrun.IsInterrupt(err) || errors.Is(err, cause)) {
 		return sqlrun.Interrupted(c.ctx)
+	}
+	if u, ok := errors.AsType[*UnsupportedError](err); ok {
+		if first {
+			return u
+		}
+		err = u.Err
 	}
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code {

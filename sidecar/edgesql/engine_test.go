@@ -97,7 +97,7 @@ func account(id, money int64) replicatest.Change {
 
 // One statement reads one version, however many tables it reads and however often, while commits move money about.
 func TestOneVersion(t *testing.T) {
-	r := newRegion(t, Options{MaxRunning: 3, MaxIdle: 2})
+	r := newRegion(t, Options{MaxRunning: 3, MaxIdle: 2, MaxImages: 1 << 20})
 	const count, total = 20, 20 * 100
 	changes := []replicatest.Change{replicatest.Schema(accounts())}
 	money := make([]int64, count)

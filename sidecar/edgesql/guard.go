@@ -13,9 +13,20 @@ type guard struct {
 	trusted bool // the connection is being set up
 	tables  map[string]*catalog.Table
 	foreign map[string]bool // tables that are there without being the replica's, in lower case
+	told    map[string]bool // those of them that say what the primary's do: of the schema
 
-	denied *UnsupportedError
-	read   []*catalog.Table
+	// steady are the functions that answer the same to the same, in lower case.
+	steady map[string]bool
+
+	noted footprint
+}
+
+// footprint is what compiling a statement told about it.
+type footprint struct {
+	denied    *UnsupportedError // what was denied first
+	read      []*catalog.Table
+	generated bool // it reads virtual generated columns
+	volatile  bool // it may answer something else from the same rows
 }
 
 // ownTables are the only tables of SQLite's own that say the same everywhere.
@@ -42,6 +53,8 @@ func (g *guard) authorize(action sqlite.Action, arg1, arg2, _, _ string) sqlite.
 	case sqlite.ActionFunction:
 		if name := strings.ToLower(arg2); foreignFunctions[name] {
 			return g.deny(ReasonFunction, name)
+		} else if !g.steady[name] {
+			g.noted.volatile = true
 		}
 		return sqlite.AuthOK
 	case sqlite.ActionPragma:
@@ -55,15 +68,18 @@ func (g *guard) reads(table, column string) sqlite.Auth {
 	name := strings.ToLower(table)
 	if t := g.tables[name]; t != nil {
 		if i := t.ColumnByName(column); i >= 0 && t.Columns[i].Generated == catalog.GeneratedVirtual {
-			return g.deny(ReasonGenerated, t.Name+"."+t.Columns[i].Name)
+			g.noted.generated = true
 		}
-		if n := len(g.read); n == 0 || g.read[n-1] != t {
-			g.read = append(g.read, t)
+		if n := len(g.noted.read); n == 0 || g.noted.read[n-1] != t {
+			g.noted.read = append(g.noted.read, t)
 		}
 		return sqlite.AuthOK
 	}
 	switch {
-	case strings.HasPrefix(name, "pragma_"), name == "sqlite_master", name == "sqlite_schema":
+	case g.told[name]:
+		g.noted.volatile = true // what some of them tell is more than the schema
+		return sqlite.AuthOK
+	case strings.HasPrefix(name, pragmaPrefix), name == "sqlite_master", name == "sqlite_schema":
 		return g.deny(ReasonSchema, name)
 	case strings.HasPrefix(name, "sqlite_"), g.foreign[name]:
 		return g.deny(ReasonTable, name)
@@ -72,15 +88,15 @@ func (g *guard) reads(table, column string) sqlite.Auth {
 }
 
 func (g *guard) deny(r Reason, detail string) sqlite.Auth {
-	if g.denied == nil {
-		g.denied = &UnsupportedError{Reason: r, Detail: detail, Err: errDenied}
+	if g.noted.denied == nil {
+		g.noted.denied = &UnsupportedError{Reason: r, Detail: detail, Err: errDenied}
 	}
 	return sqlite.AuthDeny
 }
 
 // take returns what was noted since the last take.
-func (g *guard) take() (denied *UnsupportedError, read []*catalog.Table) {
-	denied, read = g.denied, g.read
-	g.denied, g.read = nil, nil
-	return denied, read
+func (g *guard) take() footprint {
+	f := g.noted
+	g.noted = footprint{}
+	return f
 }

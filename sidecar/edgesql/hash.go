@@ -16,8 +16,6 @@ const (
 	hashAfter = 2
 	// maxHashBytes bounds what a cursor remembers. A larger table is read each time.
 	maxHashBytes = 16 << 20
-	// checkEvery is how many rows are read between looks at whether the caller is still there.
-	checkEvery = 1024
 )
 
 // filter is a term of which no path knows anything: the rows whose column equals a value.
@@ -129,6 +127,9 @@ func (t *table) filtersOf(info *sqlite.IndexInfo, constraints []constraint) (fil
 	for _, k := range constraints {
 		if k.operator != sqlite.OpEQ || k.in || k.column < 0 || seen[k.column] {
 			continue
+		}
+		if t.Columns[k.column].Generated == catalog.GeneratedVirtual {
+			continue // rows do not have it
 		}
 		if _, constant := info.RHS(k.constraint); constant {
 			continue // it would be read once

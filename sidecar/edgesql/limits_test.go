@@ -1,10 +1,12 @@
 package edgesql
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -63,4 +65,62 @@ func TestMemoryLimit(t *testing.T) {
 	if got, err := r.query(t.Context(), "SELECT money FROM accounts"); err != nil || got != "5" {
 		t.Errorf("afterwards: %q, %v", got, err)
 	}
+}
+
+// A statement that takes too many steps is stopped, whatever its time, and others go on.
+func TestStepLimit(t *testing.T) {
+	const limit = 1_000_000
+	r := newRegion(t, Options{MaxSteps: limit})
+	r.commit(replicatest.Schema(accounts()), account(1, 5))
+	const count = "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s LIMIT %d) SELECT count(*) FROM s"
+	if got, err := r.query(t.Context(), fmt.Sprintf(count, 1000)); err != nil || got != "1000" {
+		t.Errorf("a short one: %q, %v", got, err)
+	}
+	for range 2 {
+		_, err := r.query(t.Context(), fmt.Sprintf(count, limit))
+		if got := rpcerr.ReasonOf(err); got != datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED || !strings.Contains(fmt.Sprint(err), "1000000 steps") {
+			t.Errorf("%v has reason %v", err, got)
+		}
+	}
+	if got, err := r.query(t.Context(), "SELECT money FROM accounts"); err != nil || got != "5" {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+}
+
+// A statement whose time is up is stopped in its middle.
+func TestTimeLimit(t *testing.T) {
+	r := newRegion(t, Options{})
+	r.commit(replicatest.Schema(accounts()), account(1, 5))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := r.query(ctx, "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s) SELECT count(*) FROM s")
+	if got := rpcerr.ReasonOf(err); got != datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED {
+		t.Errorf("%v has reason %v", err, got)
+	}
+}
+
+// What does not only read the database is not run here: it is left to the primary, which says what it thinks of it.
+func TestReadsOnly(t *testing.T) {
+	r := newRegion(t, Options{})
+	r.commit(replicatest.Schema(accounts()), account(1, 5))
+	for _, sql := range []string{
+		"INSERT INTO accounts VALUES (2, 1)", "WITH s AS (SELECT 1) DELETE FROM accounts", "CREATE TABLE t (a)", "CREATE TEMP TABLE t (a)", "CREATE TEMP VIEW v AS SELECT 1",
+		"DROP TABLE accounts", "ATTACH ':memory:' AS other", "DETACH main", "VACUUM", "VACUUM INTO 'file'", "BEGIN", "SAVEPOINT s", "ANALYZE", "REINDEX",
+		"PRAGMA journal_mode = DELETE", "PRAGMA writable_schema = ON", "PRAGMA user_version = 7", "PRAGMA temp_store_directory = '/tmp'", "SELECT * FROM pragma_database_list",
+		"SELECT load_extension('x')", "SELECT writefile('x', 'y')", "SELECT * FROM sqlite_dbpage", "SELECT * FROM dbstat", "SELECT * FROM sqlite_sequence", "SELECT last_insert_rowid()",
+		"SELECT * FROM sqlite_schema", "PRAGMA table_info(accounts)", // of which this catalog tells nothing
+		"UPDATE sqlite_schema SET sql = ''", "EXPLAIN SELECT 1", "SELECT 1; SELECT 2",
+	} {
+		if _, err := r.query(t.Context(), sql); !isUnsupported(err) {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if got, err := r.query(t.Context(), "SELECT money FROM accounts"); err != nil || got != "5" {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+}
+
+func isUnsupported(err error) bool {
+	_, ok := errors.AsType[*UnsupportedError](err)
+	return ok
 }

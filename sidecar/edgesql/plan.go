@@ -18,10 +18,13 @@ type plan struct {
 	lower   *term    // > or >=
 	upper   *term    // < or <=
 	filters []filter // of a scan of the rows
+	used    uint64   // the columns that may be read, by columnBit
 	reverse bool
 	point   bool // at most one row: the whole key of a row is given
 	covered bool // all columns that are read are parts of the path
 	counted bool // nothing is read of any row, as far as is known: how many there are will do
+	// distinct is by how many leading parts of the path rows are told apart: one of those that agree in them will do. 0 is all rows.
+	distinct int
 }
 
 // term is one side of a comparison.
@@ -74,8 +77,15 @@ func (t *table) BestIndex(info *sqlite.IndexInfo) error {
 		best = c
 	}
 	p := best.plan
-	if info.Constraints() == 0 && info.OrderBys() == 0 && info.NothingUsed() {
+	if info.Constraints() == 0 && info.OrderBys() == 0 && info.NothingUsed() && !t.conn.filtered {
 		p = plan{path: &t.paths[0], counted: true}
+	}
+	if best.ordered && info.Distinct() >= 2 {
+		p.distinct = distinctParts(t.Table, info, p.path)
+	}
+	p.used = info.ColumnsUsed()
+	for i := range p.filters {
+		p.used |= columnBit(p.filters[i].column)
 	}
 	place := 0
 	use := func(x *term) {
@@ -115,7 +125,7 @@ func (t *table) number(p *plan) (number int, ok bool) {
 	if p.path.index != nil {
 		index = p.path.index.ID
 	}
-	fmt.Fprintf(&b, "%d %v %v %v %v", index, p.reverse, p.point, p.covered, p.counted)
+	fmt.Fprintf(&b, "%d %x %v %v %v %v %d", index, p.used, p.reverse, p.point, p.covered, p.counted, p.distinct)
 	for _, x := range p.equal {
 		fmt.Fprintf(&b, " =%d,%d", x.operator, x.conversion)
 	}
@@ -278,7 +288,7 @@ func (t *table) hashed(info *sqlite.IndexInfo, constraints []constraint, rows fl
 		used[f.constraint] = true
 	}
 	// Reading the table first is shared by all the times that it is asked again; how many, nobody tells.
-	c = candidate{plan: plan{path: &t.paths[0], filters: filters}, cost: costSeek + rows/4}
+	c = candidate{plan: plan{path: &t.paths[0], filters: filters}, cost: costSeek + rows/8}
 	c.rows = t.filtered(constraints, used, min(rows, equalRows[0]))
 	return c, true
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/sqlite"
@@ -33,14 +32,17 @@ type table struct {
 
 	conn    *conn
 	sql     string
+	virtual uint64  // the columns that a replica has no values of, as in plan.used
 	problem error   // why it cannot be declared
 	paths   []path  // ways to read it; the first is by its rows
 	plans   []*plan // by number
 	known   map[string]int
+	view    view
 }
 
 // path is an order in which the table can be read: of its rows, or of an index.
 type path struct {
+	number int            // in table.paths
 	index  *catalog.Index // nil for the rows
 	parts  []catalog.KeyPart
 	unique int   // rows that agree in that many parts, and have no NULL there, are one row
@@ -54,6 +56,12 @@ func newTable(c *conn, t *catalog.Table, sql string) *table {
 	out.paths = append(out.paths, newPath(t, nil))
 	for i := range t.Indexes {
 		out.paths = append(out.paths, newPath(t, &t.Indexes[i]))
+		out.paths[i+1].number = i + 1
+	}
+	for i := range t.Columns {
+		if t.Columns[i].Generated == catalog.GeneratedVirtual {
+			out.virtual |= columnBit(i)
+		}
 	}
 	return out
 }
@@ -62,8 +70,7 @@ var errNotDeclarable = errors.New("cannot be declared as a virtual table")
 
 func checkDeclarable(t *catalog.Table) error {
 	for i := range t.Columns {
-		// SQLite takes the word out of a virtual table's types, and hides the column.
-		if c := &t.Columns[i]; c.Hidden || strings.Contains(strings.ToLower(c.DeclaredType), "hidden") {
+		if c := &t.Columns[i]; c.Hidden {
 			return fmt.Errorf("column %s.%s is hidden: %w", t.Name, c.Name, errNotDeclarable)
 		}
 	}

@@ -6,11 +6,12 @@ type Reason string
 // The reasons.
 const (
 	ReasonWrites    Reason = "writes"    // it may write, or is no SELECT
-	ReasonSchema    Reason = "schema"    // it reads the schema: sqlite_schema, PRAGMA, pragma_ functions
+	ReasonSchema    Reason = "schema"    // a PRAGMA that tells of the file, or the primary has not told the rows of sqlite_schema
 	ReasonExplain   Reason = "explain"   // its plan is another here
 	ReasonTable     Reason = "table"     // it reads a table that no replica has: one of SQLite's own
 	ReasonFunction  Reason = "function"  // it calls a function that tells of a connection or a file
-	ReasonGenerated Reason = "generated" // it reads a virtual generated column, of which a replica has no values
+	ReasonGenerated Reason = "generated" // a virtual generated column could not be computed
+	ReasonIndexed   Reason = "indexed"   // INDEXED BY: indexes have other names here, or none
 	ReasonDiverged  Reason = "diverged"  // a table is being repaired
 	ReasonError     Reason = "error"     // it does not compile: the primary says why, and may have a newer schema
 	ReasonFailed    Reason = "failed"    // the replica could not be read

@@ -18,7 +18,6 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
-	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 // Limits of bundles.
@@ -27,6 +26,8 @@ const (
 	maxBundledBytes     = 16 << 10 // of one call
 	maxBundledOperation = 16       // operations of one call
 	maxBundlesInFlight  = 2        // of one database
+
+	maxAuthorizationBytes = 8192
 )
 
 // bundles sends short transactions that callers make at the same time together: those that come while earlier ones are on their
@@ -84,9 +85,10 @@ type bundled struct {
 // errAlone means that a call has to be made alone.
 var errAlone = errors.New("not in a bundle")
 
-// bundleable reports whether a transaction is short, and needs no headers but its key and its trace.
-func bundleable(c *call, msg *datav1.TransactRequest) bool {
-	if len(msg.GetOperations()) > maxBundledOperation || proto.Size(msg) > maxBundledBytes {
+// bundleable reports whether a transaction is short, and needs no headers but its key, its trace and its credential.
+// size is the message's in bytes.
+func bundleable(c *call, msg *datav1.TransactRequest, size int) bool {
+	if len(msg.GetOperations()) > maxBundledOperation || size > maxBundledBytes {
 		return false
 	}
 	for _, o := range msg.GetOperations() {
@@ -98,6 +100,10 @@ func bundleable(c *call, msg *datav1.TransactRequest) bool {
 		switch name {
 		case canonicalKey, canonicalTrace:
 			if len(values) > 1 {
+				return false
+			}
+		case canonicalAuthorization:
+			if len(values) > 1 || len(values[0]) > maxAuthorizationBytes {
 				return false
 			}
 		case canonicalBookmark: // says nothing to a write
@@ -112,7 +118,7 @@ func bundleable(c *call, msg *datav1.TransactRequest) bool {
 // sent or nothing was done. encoded is msg, if the caller has it.
 func (b *bundles) transact(
 	ctx context.Context, c *call, msg *datav1.TransactRequest, encoded []byte,
-) (*connect.Response[datav1.TransactResponse], error) {
+) (*datav1.TransactResponse, error) {
 	if b.off.Load() {
 		return nil, errAlone
 	}
@@ -123,7 +129,8 @@ func (b *bundles) transact(
 		}
 	}
 	item := &bundled{ctx: ctx, done: make(chan struct{}), call: &replicationv1.TransactBundleRequest_Call{
-		Request: encoded, IdempotencyKey: c.header.Get(rpcheader.IdempotencyKey), TraceParent: c.header.Get(rpcheader.TraceParent),
+		Request: encoded, IdempotencyKey: c.first(canonicalKey), TraceParent: c.first(canonicalTrace),
+		Authorization: c.first(canonicalAuthorization),
 	}}
 	b.add(msg.GetDatabase(), item)
 	select {
@@ -182,8 +189,8 @@ func (b *bundles) next(database string, q *queue) []*bundled {
 
 // wrote notes that a call may have reached the primary.
 func (i *bundled) wrote() {
-	if trace := httptrace.ContextClientTrace(i.ctx); trace != nil && trace.WroteHeaders != nil {
-		trace.WroteHeaders()
+	if wrote, ok := i.ctx.Value(wroteKey{}).(*atomic.Bool); ok {
+		wrote.Store(true)
 	}
 }
 
@@ -241,7 +248,7 @@ func (b *bundles) send(items []*bundled) {
 }
 
 // response returns what the call would have been answered alone.
-func (i *bundled) response() (*connect.Response[datav1.TransactResponse], error) {
+func (i *bundled) response() (*datav1.TransactResponse, error) {
 	o := i.outcome
 	switch {
 	case o.GetError() != nil:
@@ -259,5 +266,5 @@ func (i *bundled) response() (*connect.Response[datav1.TransactResponse], error)
 	if err := proto.Unmarshal(o.GetResponse(), msg); err != nil {
 		return nil, fmt.Errorf("%w: answer in a bundle: %w", errAlone, err)
 	}
-	return connect.NewResponse(msg), nil
+	return msg, nil
 }

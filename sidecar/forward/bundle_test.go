@@ -254,7 +254,7 @@ func TestNotBundled(t *testing.T) {
 		}
 	}
 	authorized := connect.NewRequest(put(1))
-	authorized.Header().Set("Authorization", "somebody")
+	authorized.Header().Set("Authorization", strings.Repeat("x", maxAuthorizationBytes+1))
 	if _, err := r.client.Transact(t.Context(), authorized); err != nil {
 		t.Error(err)
 	}

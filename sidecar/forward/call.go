@@ -16,12 +16,14 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/server"
 )
 
-// passed are the headers of a caller that the primary gets to see.
-var passed = []string{
-	"Authorization", rpcheader.Bookmark, rpcheader.IdempotencyKey, rpcheader.TraceParent, "tracestate",
-}
+// canonicalAuthorization is the header of callers' credentials, which the primary verifies again.
+const canonicalAuthorization = "Authorization"
+
+// passed are the headers of a caller that the primary gets to see, in canonical form.
+var passed = []string{canonicalAuthorization, canonicalBookmark, canonicalKey, canonicalTrace, "Tracestate"}
 
 // effect is what repeating a call does.
 type effect int
@@ -47,11 +49,18 @@ type call struct {
 func (p *Primary) newCall(method string, e effect, header http.Header) *call {
 	c := &call{primary: p, method: method, effect: e, header: make(http.Header, len(passed))}
 	for _, name := range passed {
-		if values := header.Values(name); len(values) > 0 {
-			c.header[http.CanonicalHeaderKey(name)] = values
+		if values := header[name]; len(values) > 0 {
+			c.header[name] = values
 		}
 	}
 	return c
+}
+
+// from tells the primary where the caller is, which takes it from nodes alone.
+func (c *call) from(ctx context.Context) {
+	if addr, _ := server.Remote(ctx); addr != "" {
+		c.header[canonicalOrigin] = []string{addr}
+	}
 }
 
 // newKeyedCall begins a call that an idempotency key makes repeatable: the one in the message, the caller's header or, where
@@ -60,13 +69,21 @@ func (p *Primary) newKeyedCall(method string, header http.Header, inMessage stri
 	c := p.newCall(method, repeatable, header)
 	c.key = inMessage
 	if c.key == "" {
-		c.key = c.header.Get(rpcheader.IdempotencyKey)
+		c.key = c.first(canonicalKey)
 	}
 	if c.key == "" {
 		c.key = generatedKey()
-		c.header.Set(rpcheader.IdempotencyKey, c.key)
+		c.header[canonicalKey] = []string{c.key}
 	}
 	return c
+}
+
+// first returns a header's first value; name is in canonical form.
+func (c *call) first(name string) string {
+	if values := c.header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // generatedKey returns a key that nobody else makes. It begins with the time, so that new keys come after old ones: at the
@@ -84,11 +101,12 @@ func unary[Req, Res any](
 	ctx context.Context, c *call, msg *Req,
 	send func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error),
 ) (*connect.Response[Res], error) {
+	c.from(ctx)
 	var res *connect.Response[Res]
 	err := c.run(ctx, func(ctx context.Context) (err error) {
 		req := connect.NewRequest(msg)
 		copyHeader(req.Header(), c.header)
-		res, err = send(ctx, req)
+		res, err = send(traced(ctx), req)
 		return err
 	})
 	if err != nil {
@@ -117,6 +135,7 @@ var (
 	canonicalKey   = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
 	canonicalTrace = http.CanonicalHeaderKey(rpcheader.TraceParent)
 
+	canonicalOrigin   = http.CanonicalHeaderKey(rpcheader.Origin)
 	canonicalBookmark = http.CanonicalHeaderKey(rpcheader.Bookmark)
 )
 
@@ -169,13 +188,39 @@ func (c *call) once(ctx context.Context, attempt func(context.Context) error) er
 	defer cancel(nil)
 	defer c.primary.listen(ctx, cancel).Stop()
 	var wrote atomic.Bool // the trace is called on the transport's goroutines
-	err = attempt(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }}))
+	err = attempt(&attemptContext{Context: ctx, wrote: &wrote})
 	err, verdict := c.primary.judge(ctx, err)
 	done(verdict)
 	if err != nil && !connect.IsWireError(err) && wrote.Load() {
 		c.sent = true
 	}
 	return err
+}
+
+// attemptContext is the context of an attempt.
+type attemptContext struct {
+	context.Context //nolint:containedctx // it is a context
+
+	wrote *atomic.Bool // that the attempt may have reached the primary
+}
+
+type wroteKey struct{}
+
+// Value implements context.Context.
+func (a *attemptContext) Value(key any) any {
+	if key == (wroteKey{}) {
+		return a.wrote
+	}
+	return a.Context.Value(key)
+}
+
+// traced returns the context of an attempt that is made as an HTTP request, which notes when it may have reached the primary.
+func traced(ctx context.Context) context.Context {
+	wrote, ok := ctx.Value(wroteKey{}).(*atomic.Bool)
+	if !ok {
+		return ctx
+	}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }})
 }
 
 // listen cancels an attempt with errSilent when the primary has not been heard for too long. It looks again until the
@@ -210,6 +255,8 @@ func (p *Primary) judge(ctx context.Context, err error) (meaning, verdict error)
 	case err == nil:
 		p.silent.Store(false)
 		return nil, nil
+	case isOverBudget(err):
+		return err, errNotCounted
 	case connect.IsWireError(err):
 		p.silent.Store(false)
 		// The primary answers. Only where it says that it cannot serve is that held against it, and not where it says that
@@ -235,6 +282,11 @@ func (p *Primary) judge(ctx context.Context, err error) (meaning, verdict error)
 	}
 }
 
+// isOverBudget reports whether an answer came for which this region has no memory at the moment.
+func isOverBudget(err error) bool {
+	return !connect.IsWireError(err) && rpcerr.ReasonOf(err) == datav1.ErrorReason_ERROR_REASON_OVERLOADED
+}
+
 // retryable reports whether another attempt does no harm and may help.
 func (c *call) retryable(err error) bool {
 	if c.effect == writes && c.sent {
@@ -247,7 +299,7 @@ func (c *call) retryable(err error) bool {
 		e, ok := rpcerr.FromError(err)
 		return !ok || e.RetryAfter() <= retryBackoff
 	}
-	return !errors.Is(err, errRejected) && !errors.Is(err, errNoAnswer)
+	return !isOverBudget(err) && !errors.Is(err, errRejected) && !errors.Is(err, errNoAnswer)
 }
 
 // final returns the caller's error for the last attempt's.
@@ -261,7 +313,7 @@ func (c *call) final(err error) error {
 		}
 	}
 	switch {
-	case connect.IsWireError(err):
+	case connect.IsWireError(err), isOverBudget(err):
 		return err
 	case errors.Is(err, errNoAnswer) && !errors.Is(err, errSilent):
 		return context.DeadlineExceeded

@@ -21,6 +21,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -95,10 +96,12 @@ type breaker = gobreaker.TwoStepCircuitBreaker[struct{}]
 
 // New returns a Primary. The error is a metric's that the registerer has already.
 func New(o Options) (*Primary, error) {
+	metered := *o.HTTPClient
+	metered.Transport = budget.Transport{RoundTripper: metered.Transport}
 	p := &Primary{
 		region: o.Region,
 		// Between nodes compression costs more time than it saves.
-		client:    datav1connect.NewDataServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
+		client:    datav1connect.NewDataServiceClient(&metered, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
 		connected: o.Connected,
 		timeout:   cmp.Or(o.Timeout, DefaultTimeout),
 		slots:     make(slots, cmp.Or(o.MaxInFlight, DefaultMaxInFlight)),

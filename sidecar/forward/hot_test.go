@@ -55,7 +55,7 @@ func hotTwins(t *testing.T, p *Primary, passed *int) (general, hot http.Handler)
 	_, general = datav1connect.NewDataServiceHandler(p, connect.WithInterceptors(errs))
 	return general, hotrpc.NewWriteHandler(hotrpc.WriteOptions{
 		Method: func(ctx context.Context, header http.Header, msg []byte, a *hotrpc.Answer) error {
-			return p.TransactHot(ctx, errs, header, msg, a)
+			return p.TransactHot(ctx, errs, nil, header, msg, a)
 		},
 		General: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			*passed++
@@ -106,7 +106,8 @@ func TestHotTransactIsLikeTheGeneralHandler(t *testing.T) {
 		{name: "alone after a bundle", body: plain, header: []string{"Idempotency-Key", "later"}, hot: true},
 		{name: "SQL", body: encode(t, sql)},
 		{name: "invalid", body: encode(t, &datav1.TransactRequest{})},
-		{name: "authorized", body: plain, header: []string{"Authorization", "x"}},
+		{name: "authorized", body: plain, header: []string{"Authorization", "x"}, hot: true},
+		{name: "long credential", body: plain, header: []string{"Authorization", strings.Repeat("x", maxAuthorizationBytes+1)}},
 		{name: "long key", body: plain, header: []string{"Idempotency-Key", strings.Repeat("k", 256)}},
 	}
 	for i := 1; i < len(plain); i++ {

@@ -5,8 +5,10 @@ import (
 	"errors"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 // CreateDatabase implements datav1connect.DataServiceHandler.
@@ -41,6 +43,13 @@ func (p *Primary) DeleteDatabase(
 	return unary(ctx, p.newCall("DeleteDatabase", writes, req.Header()), req.Msg, p.client.DeleteDatabase)
 }
 
+// SetPlacement implements datav1connect.DataServiceHandler.
+func (p *Primary) SetPlacement(
+	ctx context.Context, req *connect.Request[datav1.SetPlacementRequest],
+) (*connect.Response[datav1.SetPlacementResponse], error) {
+	return unary(ctx, p.newCall("SetPlacement", repeatable, req.Header()), req.Msg, p.client.SetPlacement)
+}
+
 // Execute implements datav1connect.DataServiceHandler.
 func (p *Primary) Execute(
 	ctx context.Context, req *connect.Request[datav1.ExecuteRequest],
@@ -61,28 +70,43 @@ func (p *Primary) Transact(
 	ctx context.Context, req *connect.Request[datav1.TransactRequest],
 ) (*connect.Response[datav1.TransactResponse], error) {
 	c := p.newKeyedCall("Transact", req.Header(), req.Msg.GetIdempotencyKey())
-	if !bundleable(c, req.Msg) {
+	if !bundleable(c, req.Msg, proto.Size(req.Msg)) {
 		return unary(ctx, c, req.Msg, p.client.Transact)
 	}
-	return p.transact(ctx, c, req.Msg, nil)
+	msg, err := p.transact(ctx, c, req.Msg, nil)
+	if err != nil {
+		return nil, err
+	}
+	res := connect.NewResponse(msg)
+	rpcheader.SetAnswer(res.Header(), msg.GetAnswer())
+	return res, nil
 }
 
-// transact passes a transaction in a bundle first. encoded is msg where the caller has it, to be kept.
+// transact passes a transaction in a bundle first. encoded is the request where the caller has it, to be kept.
 func (p *Primary) transact(
-	ctx context.Context, c *call, msg *datav1.TransactRequest, encoded []byte,
-) (*connect.Response[datav1.TransactResponse], error) {
+	ctx context.Context, c *call, request *datav1.TransactRequest, encoded []byte,
+) (msg *datav1.TransactResponse, err error) {
 	first := true
-	return unary(ctx, c, msg, func(
-		ctx context.Context, alone *connect.Request[datav1.TransactRequest],
-	) (*connect.Response[datav1.TransactResponse], error) {
+	err = c.run(ctx, func(ctx context.Context) (err error) {
 		if first {
 			first = false
-			if res, err := p.bundles.transact(ctx, c, msg, encoded); !errors.Is(err, errAlone) {
-				return res, err
+			if msg, err = p.bundles.transact(ctx, c, request, encoded); !errors.Is(err, errAlone) {
+				return err
 			}
 		}
-		return p.client.Transact(ctx, alone)
+		alone := connect.NewRequest(request)
+		copyHeader(alone.Header(), c.header)
+		res, err := p.client.Transact(traced(ctx), alone)
+		if err == nil {
+			msg = res.Msg
+		}
+		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	p.rewrite(msg)
+	return msg, nil
 }
 
 // BatchInsert implements datav1connect.DataServiceHandler.

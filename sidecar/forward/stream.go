@@ -40,11 +40,12 @@ func relay[Req, Res any, P interface {
 	answered
 }](caller context.Context, c *call, msg *Req, out *connect.ServerStream[Res], send send[Req, Res],
 ) error {
+	c.from(caller)
 	var in *connect.ServerStreamForClient[Res]
 	var more bool
 	end := func() {}
 	err := c.attempts(caller, func(first context.Context) (err error) {
-		in, more, end, err = open(caller, first, c, msg, send)
+		in, more, end, err = open(caller, traced(first), c, msg, send)
 		return err
 	})
 	if err != nil {

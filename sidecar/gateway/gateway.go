@@ -1,33 +1,41 @@
 // Package gateway is what a region's listener answers: DataService, of which reads go down the region's read path, watches
-// are its own, and all else goes to the primary, and StatusService.
+// are its own or another region's, and all else goes to the primary, and StatusService.
 package gateway
 
 import (
 	"context"
+	"net/http"
 
 	"connectrpc.com/connect"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/sidecar/forward"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/watch"
+	"github.com/nearside-dev/nearside/sidecar/watchquery"
 )
 
 // Data answers DataService. Methods that are not here are the primary's.
 type Data struct {
 	*forward.Primary
 
-	path *readpath.Path
-	hub  *watch.Hub
+	path    *readpath.Path
+	hub     *watch.Hub
+	queries *watchquery.Hub
+	streams *http.Client // to other regions
+	guard   *access.Guard
 }
 
 var _ datav1connect.DataServiceHandler = (*Data)(nil)
 
-// NewData returns a region's DataService.
-func NewData(primary *forward.Primary, path *readpath.Path, hub *watch.Hub) *Data {
-	return &Data{Primary: primary, path: path, hub: hub}
+// NewData returns a region's DataService. It watches with streams, in other regions, what this one may not hold.
+func NewData(
+	primary *forward.Primary, path *readpath.Path, hub *watch.Hub, queries *watchquery.Hub, streams *http.Client, guard *access.Guard,
+) *Data {
+	return &Data{Primary: primary, path: path, hub: hub, queries: queries, streams: streams, guard: guard}
 }
 
 // Get implements datav1connect.DataServiceHandler.

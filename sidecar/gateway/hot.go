@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/hotrpc"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
@@ -15,9 +16,11 @@ import (
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 )
 
-// MountHot puts before the general handler of DataService those of the methods that the region mostly answers at once.
+// MountHot puts before the general handler of DataService those of the methods that the region mostly answers at once, and
+// adds them to short.
 func MountHot(
-	mux *http.ServeMux, general http.Handler, path *readpath.Path, logger *slog.Logger, registerer prometheus.Registerer,
+	mux *http.ServeMux, short map[string]access.ShortHandler, general http.Handler, path *readpath.Path, logger *slog.Logger,
+	registerer prometheus.Registerer,
 ) error {
 	for _, m := range []struct {
 		procedure string
@@ -26,21 +29,25 @@ func MountHot(
 	}{
 		{datav1connect.DataServiceGetProcedure, path.GetNow, false},
 		{datav1connect.DataServiceBatchGetProcedure, path.BatchGetNow, true},
+		{datav1connect.DataServiceQueryProcedure, path.QueryNow, false},
 	} {
 		observer, err := server.NewObserver(registerer, m.procedure)
 		if err != nil {
 			return err
 		}
-		mux.Handle(m.procedure, hotrpc.NewHandler(hotrpc.Options{
+		h := hotrpc.NewHandler(hotrpc.Options{
 			Method: m.method, General: general, Logger: logger, Metrics: observer, Large: m.large,
-		}))
+		})
+		mux.Handle(m.procedure, h)
+		short[m.procedure] = h
 	}
 	return nil
 }
 
-// MountHotWrites puts a shorter way for short transactions before the general handler of DataService.
+// MountHotWrites puts a shorter way for short transactions before the general handler of DataService, and adds it to short.
 func MountHotWrites(
-	mux *http.ServeMux, general http.Handler, primary *forward.Primary, logger *slog.Logger, registerer prometheus.Registerer,
+	mux *http.ServeMux, short map[string]access.ShortHandler, general http.Handler, primary *forward.Primary, guard *access.Guard,
+	logger *slog.Logger, registerer prometheus.Registerer,
 ) error {
 	errs, err := rpcerr.NewInterceptor(logger)
 	if err != nil {
@@ -50,12 +57,14 @@ func MountHotWrites(
 	if err != nil {
 		return err
 	}
-	mux.Handle(datav1connect.DataServiceTransactProcedure, hotrpc.NewWriteHandler(hotrpc.WriteOptions{
+	h := hotrpc.NewWriteHandler(hotrpc.WriteOptions{
 		Method: func(ctx context.Context, header http.Header, msg []byte, a *hotrpc.Answer) error {
-			return primary.TransactHot(ctx, errs, header, msg, a)
+			return primary.TransactHot(ctx, errs, guard, header, msg, a)
 		},
 		General: general, Metrics: observer, Procedure: datav1connect.DataServiceTransactProcedure,
 		Errors: errs,
-	}))
+	})
+	mux.Handle(datav1connect.DataServiceTransactProcedure, h)
+	short[datav1connect.DataServiceTransactProcedure] = h
 	return nil
 }

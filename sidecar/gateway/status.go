@@ -26,6 +26,7 @@ type Status struct {
 	Directory  *readpath.Directory
 	Primary    *forward.Primary
 	Health     *server.Health
+	Path       *readpath.Path
 	Connected  func() bool  // whether the stream from the primary is up
 	HTTPClient *http.Client // asks the other regions
 }
@@ -39,13 +40,16 @@ func (s *Status) GetStatus(
 ) (*connect.Response[controlv1.GetStatusResponse], error) {
 	regions, err := s.Directory.Regions()
 	own := s.own(regions)
+	if req.Msg.GetFallbacks() {
+		own.Fallbacks = s.fallbacks()
+	}
 	if err != nil && own.Reason == "" {
 		own.Reason = "other regions are not known: " + err.Error()
 	}
 	if req.Msg.GetLocalOnly() || err != nil {
 		return connect.NewResponse(&controlv1.GetStatusResponse{Regions: []*controlv1.GetStatusResponse_Region{own}}), nil //nolint:nilerr // the answer says it
 	}
-	return connect.NewResponse(status.Gather(ctx, s.HTTPClient, regions, own)), nil
+	return connect.NewResponse(status.Gather(ctx, s.HTTPClient, regions, own, req.Msg)), nil
 }
 
 func (s *Status) own(regions []meshdb.Region) *controlv1.GetStatusResponse_Region {
@@ -76,6 +80,16 @@ func (s *Status) own(regions []meshdb.Region) *controlv1.GetStatusResponse_Regio
 	return own
 }
 
+// fallbacks are the statements that this region left to the primary.
+func (s *Status) fallbacks() (list []*controlv1.GetStatusResponse_Fallback) {
+	for _, f := range s.Path.Fallbacks() {
+		list = append(list, &controlv1.GetStatusResponse_Fallback{
+			Database: f.Database, Reason: f.Reason, Count: f.Count, LastUnixMs: f.Last.UnixMilli(), Statement: f.Statement,
+		})
+	}
+	return list
+}
+
 func (s *Status) database(name string, id uint32) *controlv1.GetStatusResponse_Database {
 	out := &controlv1.GetStatusResponse_Database{Name: name, StalenessMs: math.MaxUint32}
 	c, ok := s.Store.Database(id)
@@ -95,6 +109,7 @@ func (s *Status) database(name string, id uint32) *controlv1.GetStatusResponse_D
 	for _, id := range c.DivergedTables() {
 		out.DivergedTables = append(out.DivergedTables, c.TableName(id))
 	}
+	out.WithheldTables = c.Withheld()
 	if err := c.Problem(); err != nil {
 		out.Problem = err.Error()
 	}

@@ -6,6 +6,7 @@
 package memory
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
@@ -38,6 +39,8 @@ type Options struct {
 	Bytes int64
 	// DatabasePercent is how much of it one database may take, from 1 to 100.
 	DatabasePercent int
+	// SmallResult is how large a result of SQL may be, in bytes, that is kept however little work it was; default 4 KiB.
+	SmallResult int64
 	// Stamps says what has changed.
 	Stamps *stamp.Table
 	// Registerer takes the metrics; default none.
@@ -49,8 +52,10 @@ type Cache struct {
 	entries *ristretto.Cache[uint64, *entry]
 	stamps  *stamp.Table
 	seed    maphash.Seed
+	begun   time.Time
 	counts  [kinds]counts
 	limit   int64
+	small   int64 // Options.SmallResult
 	share   int64 // of one database
 
 	mu        sync.Mutex // guards databases
@@ -63,8 +68,8 @@ func New(o Options) (*Cache, error) {
 		return nil, fmt.Errorf("memory cache of %d bytes, %d %% for a database", o.Bytes, o.DatabasePercent)
 	}
 	c := &Cache{
-		stamps: o.Stamps, seed: maphash.MakeSeed(), limit: o.Bytes, share: o.Bytes * int64(o.DatabasePercent) / 100,
-		databases: make(map[uint32]*usage),
+		stamps: o.Stamps, seed: maphash.MakeSeed(), begun: time.Now(), limit: o.Bytes, share: o.Bytes * int64(o.DatabasePercent) / 100,
+		small: cmp.Or(o.SmallResult, smallResultBytes), databases: make(map[uint32]*usage),
 	}
 	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
 		NumCounters: o.Bytes / counterBytes, MaxCost: o.Bytes - o.Bytes/counterBytes*4, BufferItems: 64,
@@ -96,13 +101,14 @@ type Kind int
 
 // The kinds of entries.
 const (
-	KindRow   Kind = iota // a row by its key or a unique index, or that there is none
-	KindPage              // a page of rows
-	KindValue             // a value of an application's own
+	KindRow    Kind = iota // a row by its key or a unique index, or that there is none
+	KindPage               // a page of rows
+	KindValue              // a value of an application's own
+	KindResult             // what a statement answers
 	kinds
 )
 
-var kindNames = [kinds]string{"row", "page", "value"}
+var kindNames = [kinds]string{"row", "page", "value", "result"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -113,6 +119,7 @@ type entry struct {
 	slots   [1]stamp.Slot // what it depends on
 	more    []stamp.Slot  // what else
 	expires time.Time     // of a value; zero for never
+	made    time.Duration // of a result: when, since the cache was made
 
 	kind     Kind
 	database uint32
@@ -134,12 +141,17 @@ func appendKey(dst []byte, kind Kind, database uint32) []byte {
 
 // find returns the entry of a key, if it still holds at now, and counts.
 func (c *Cache) find(kind Kind, key []byte, now stamp.Stamp) *entry {
+	return c.findYoung(kind, key, now, -1)
+}
+
+// findYoung is find of an entry that is younger than maxAge, if that is not negative.
+func (c *Cache) findYoung(kind Kind, key []byte, now stamp.Stamp, maxAge time.Duration) *entry {
 	e, ok := c.entries.Get(maphash.Bytes(c.seed, key))
 	if !ok || e.key != string(key) {
 		c.counts[kind].misses.Add(1)
 		return nil
 	}
-	if !c.holds(e, now) {
+	if !c.holds(e, now) || maxAge >= 0 && time.Since(c.begun)-e.made >= maxAge {
 		c.counts[kind].old.Add(1)
 		return nil
 	}
@@ -177,6 +189,11 @@ func (c *Cache) keep(e *entry, ttl time.Duration) bool {
 	if !c.entries.SetWithTTL(hash, e, e.cost, ttl) {
 		c.left(e)
 		c.counts[e.kind].refused.Add(1)
+		return false
+	}
+	if !c.holds(e, e.reading.At) {
+		// It was no longer true when it came in, and may be what Evict has just removed.
+		c.entries.Del(hash)
 		return false
 	}
 	return true

@@ -201,6 +201,53 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// A large result is kept only if it took time to make, one that is too old is not found, and one depends on all its tables.
+func TestResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(Options{Bytes: MinBytes, DatabasePercent: 100, Stamps: stamp.NewTable()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		key := func(name string) []byte { return AppendResultKey(nil, 1, 7, "", name, nil) }
+		keep := func(name string, size int, work time.Duration, tables ...uint32) {
+			c.KeepResult(now(c), 1, NewResult{Key: key(name), Tables: tables, Wire: make([]byte, size), Work: work})
+			c.Wait()
+		}
+		found := func(name string, age time.Duration) bool {
+			_, ok := c.LookupResult(c.stamps.Last(), key(name), age)
+			return ok
+		}
+		keep("small", smallResultBytes, 0, 1)
+		keep("fast", smallResultBytes+1, 10*time.Microsecond, 1)
+		keep("slow", 100*resultBytesPerMicrosecond, 100*time.Microsecond, 1, 2)
+		keep("none", 10, 0)
+		if !found("small", -1) || found("fast", -1) || !found("slow", -1) || !found("none", -1) || c.Stats(KindResult).Refused != 1 {
+			t.Errorf("kept the wrong ones: %+v", c.Stats(KindResult))
+		}
+		for _, other := range [][]byte{
+			AppendResultKey(nil, 2, 7, "", "small", nil), AppendResultKey(nil, 1, 8, "", "small", nil),
+			AppendResultKey(nil, 1, 7, "view", "small", nil), AppendResultKey(nil, 1, 7, "", "small", []byte{18, 2, 16, 1}),
+		} {
+			if _, ok := c.LookupResult(c.stamps.Last(), other, -1); ok {
+				t.Errorf("%q has another's result", other)
+			}
+		}
+		time.Sleep(time.Minute) // of the bubble
+		if found("small", time.Minute) || !found("small", time.Minute+1) {
+			t.Error("the age does not count")
+		}
+		c.ForgetTable(1, 2)
+		if !found("small", -1) || found("slow", -1) {
+			t.Error("the second table does not count")
+		}
+		c.ForgetDatabase(1)
+		if found("small", -1) || found("none", -1) {
+			t.Error("the database does not count")
+		}
+	})
+}
+
 // What is kept again has one place among its database's entries, however often.
 func TestOnePlace(t *testing.T) {
 	c := open(t, MinBytes, 50)

@@ -25,7 +25,7 @@ type Stats struct {
 }
 
 // Kinds returns all kinds.
-func Kinds() []Kind { return []Kind{KindRow, KindPage, KindValue} }
+func Kinds() []Kind { return []Kind{KindRow, KindPage, KindValue, KindResult} }
 
 // Stats returns the numbers of one kind.
 func (c *Cache) Stats(kind Kind) Stats {

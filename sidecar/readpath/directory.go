@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/keyread"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/placement"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/sidecar/replica"
@@ -33,6 +35,9 @@ type listing struct {
 	version uint64
 	byName  map[string]*Database
 	regions []meshdb.Region
+	revoked map[string]bool               // nodes
+	joined  map[string]bool               // regions that have a node
+	placed  map[uint32]placement.Database // those that not all regions may hold whole
 }
 
 // Database is a database as the region knows it.
@@ -83,6 +88,21 @@ func (d *Directory) Regions() ([]meshdb.Region, error) {
 		return nil, err
 	}
 	return l.regions, nil
+}
+
+// Revoked reports whether a node of the mesh is known to be revoked.
+func (d *Directory) Revoked(node string) bool {
+	l, err := d.latest(true)
+	return err == nil && l.revoked[node]
+}
+
+// Joined reports whether the gateway at a host, host:port, is of a region that has a node. Where nobody can tell, it is.
+func (d *Directory) Joined(host string) bool {
+	l, err := d.latest(true)
+	return err != nil || slices.ContainsFunc(l.regions, func(r meshdb.Region) bool {
+		u, err := url.Parse(r.URL)
+		return err == nil && u.Host == host && l.joined[r.Name]
+	})
 }
 
 // MeshProblem returns how the copy of _mesh contradicts the primary, as it does after the primary was restored from an older
@@ -161,22 +181,12 @@ func (d *Directory) read(mesh *replica.Database, old *listing) (l *listing, err 
 			err = fmt.Errorf("read copy of %s: %w", meshdb.Name, err)
 		}
 	}()
-	l = &listing{epoch: snap.Epoch(), version: snap.Version(), byName: make(map[string]*Database)}
-	here, elsewhere := make(map[uint32]bool), make(map[uint32]bool)
-	err = eachRow(snap, meshdb.TablePlacements, func(t *catalog.Table, values []value.Value) error {
-		id, region, err := meshdb.PlacementFromRow(t, values)
-		if region == d.region {
-			here[id] = true
-		} else {
-			elsewhere[id] = true
-		}
-		return err
-	})
-	if err != nil {
+	l = &listing{epoch: snap.Epoch(), version: snap.Version(), byName: make(map[string]*Database), revoked: make(map[string]bool), joined: make(map[string]bool)}
+	if l.placed, err = readPlacements(snap); err != nil {
 		return nil, err
 	}
 	add := func(row meshdb.Database) {
-		db := &Database{id: row.ID, name: row.Name, placed: here[row.ID] || !elsewhere[row.ID]}
+		db := &Database{id: row.ID, name: row.Name, placed: l.placed[row.ID].Allows(d.region)}
 		if old != nil {
 			if was := old.byName[row.Name]; was != nil && was.id == db.id && was.placed == db.placed {
 				db = was
@@ -198,6 +208,18 @@ func (d *Directory) read(mesh *replica.Database, old *listing) (l *listing, err 
 	err = eachRow(snap, meshdb.TableRegions, func(t *catalog.Table, values []value.Value) error {
 		region, err := meshdb.RegionFromRow(t, values)
 		l.regions = append(l.regions, region)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = eachRow(snap, meshdb.TableNodes, func(t *catalog.Table, values []value.Value) error {
+		node, err := meshdb.NodeFromRow(t, values)
+		if err == nil && node.RevokedAt != 0 {
+			l.revoked[node.ID] = true
+		} else if err == nil {
+			l.joined[node.Region] = true
+		}
 		return err
 	})
 	if err != nil {

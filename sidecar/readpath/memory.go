@@ -8,6 +8,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/keyread"
 	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/replica"
@@ -70,7 +71,7 @@ func (r *memoryReader) answer(m moment) *datav1.Answer {
 
 // skips reports whether memory has nothing to do with a read.
 func (r *memoryReader) skips(read *Read) bool {
-	return r.cache == nil || read.Database == nil || read.Freshness.Level == datav1.Consistency_LEVEL_PRIMARY
+	return r.cache == nil || read.rows != nil || read.Database == nil || read.Freshness.Level == datav1.Consistency_LEVEL_PRIMARY
 }
 
 // Get implements Reader.
@@ -204,6 +205,10 @@ func (r *memoryReader) BatchGet(
 		return b.below(ctx)
 	}
 	b.lookup(m.Stamp())
+	meter := budget.NewMeter(ctx)
+	if err := meter.Add(b.size()); err != nil {
+		return nil, err
+	}
 	if b.size() > keyread.MaxResponseBytes || len(b.misses) == len(b.keys) {
 		return b.below(ctx)
 	}

@@ -29,6 +29,7 @@ var methodNames = [...]string{
 const (
 	whyAsked    = "asked"    // the caller wants it
 	whyUnknown  = "unknown"  // no such database, table or index here
+	whyWithheld = "withheld" // the same, and there is something that the region may not hold
 	whyNotReady = "notready" // the copy is not served
 	whyBehind   = "behind"   // the bookmark is newer than the copy
 	whyStale    = "stale"    // the copy is too old

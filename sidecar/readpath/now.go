@@ -9,14 +9,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/hotrpc"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/keyread"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
@@ -42,6 +45,7 @@ type now struct {
 	row     rowcodec.Row
 	kept    []keptRow
 
+	caller    *identity.Principal
 	database  *Database
 	copy      *replica.Database
 	moment    replica.Moment
@@ -71,16 +75,15 @@ func (n *now) release() {
 }
 
 // GetNow answers a GetRequest. It is a hotrpc.Method.
-func (p *Path) GetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
+func (p *Path) GetNow(caller *identity.Principal, h http.Header, msg []byte, a *hotrpc.Answer) bool {
 	n := nows.Get().(*now)
 	defer n.release()
-	if !n.request.ParseGet(msg) || !p.openNow(n, h) {
+	if !n.request.ParseGet(msg) || !p.openNow(n, &n.request, h) || !p.mayNow(caller, datav1connect.DataServiceGetProcedure, n) {
 		return false
 	}
 	if row, ok := p.memory.cache.Lookup(n.moment.Stamp(), n.database.id, n.request.Table, n.request.Keys[0]); ok {
 		a.Message = row.AppendGetResponse(a.Message)
-		p.answerNow(n, methodGet, datav1.Source_SOURCE_MEMORY, 0, a)
-		return true
+		return p.answerNow(n, methodGet, datav1.Source_SOURCE_MEMORY, 0, a)
 	}
 	read := nowReading{now: n}
 	if !read.open() {
@@ -97,15 +100,14 @@ func (p *Path) GetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
 		return false
 	}
 	p.keepNow(&read, a.Message)
-	p.answerNow(n, methodGet, datav1.Source_SOURCE_REPLICA, read.rows, a)
-	return true
+	return p.answerNow(n, methodGet, datav1.Source_SOURCE_REPLICA, read.rows, a)
 }
 
 // BatchGetNow answers a BatchGetRequest. It is a hotrpc.Method.
-func (p *Path) BatchGetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
+func (p *Path) BatchGetNow(caller *identity.Principal, h http.Header, msg []byte, a *hotrpc.Answer) bool {
 	n := nows.Get().(*now)
 	defer n.release()
-	if !n.request.ParseBatchGet(msg) || !p.openNow(n, h) {
+	if !n.request.ParseBatchGet(msg) || !p.openNow(n, &n.request, h) || !p.mayNow(caller, datav1connect.DataServiceBatchGetProcedure, n) {
 		return false
 	}
 	t := n.table()
@@ -138,15 +140,13 @@ func (p *Path) BatchGetNow(h http.Header, msg []byte, a *hotrpc.Answer) bool {
 		read.move(moved)
 	}
 	if read.table == nil && !read.failed {
-		p.answerNow(n, methodBatchGet, datav1.Source_SOURCE_MEMORY, 0, a)
-		return true
+		return p.answerNow(n, methodBatchGet, datav1.Source_SOURCE_MEMORY, 0, a)
 	}
 	if !read.close() {
 		return false
 	}
 	p.keepNow(&read, a.Message)
-	p.answerNow(n, methodBatchGet, datav1.Source_SOURCE_REPLICA, read.rows, a)
-	return true
+	return p.answerNow(n, methodBatchGet, datav1.Source_SOURCE_REPLICA, read.rows, a)
 }
 
 // appendResult appends a result of a BatchGetResponse with a row's wire form; nil is no row.
@@ -167,6 +167,8 @@ const (
 	tagResult    = 2<<3 | 2 // of BatchGetResponse
 	tagResultRow = 1<<3 | 2
 	tagAnswer    = 3<<3 | 2 // of both
+	tagResultSet = 1<<3 | 2 // of QueryResponse
+	tagQueried   = 2<<3 | 2 // its answer
 
 	tagBookmark  = 1<<3 | 2
 	tagRegion    = 2<<3 | 2
@@ -183,9 +185,16 @@ func prefixed(b []byte, start int) (out []byte, moved int) {
 	return slices.Insert(b, start, length[:moved]...), moved
 }
 
+// mayNow reports whether the caller may read what the request names. Where it may not, the layers' general handler says so.
+func (p *Path) mayNow(caller *identity.Principal, procedure string, n *now) bool {
+	n.caller = caller
+	// The name is of the request, and looked at during the call only.
+	table := unsafe.String(unsafe.SliceData(n.request.Table), len(n.request.Table)) //nolint:gosec // see above
+	return p.guard.MayNow(caller, procedure, n.database.name, table)
+}
+
 // openNow finds the copy that a request is about and a moment of it that is as fresh as the request asks for.
-func (p *Path) openNow(n *now, h http.Header) (ok bool) {
-	r := &n.request
+func (p *Path) openNow(n *now, r *wire.Request, h http.Header) (ok bool) {
 	if r.Level == datav1.Consistency_LEVEL_MAX_STALENESS || r.Level == datav1.Consistency_LEVEL_PRIMARY {
 		return false
 	}
@@ -363,14 +372,22 @@ func (p *Path) keepNow(r *nowReading, message []byte) {
 	}
 }
 
-// answerNow appends the field that says where the answer comes from.
-func (p *Path) answerNow(n *now, method method, source datav1.Source, rows int, a *hotrpc.Answer) {
+// answerNow appends the field that says where the answer comes from. It reports false where the caller was let in by rows of _mesh
+// that have changed meanwhile: what was read may be newer than they are.
+func (p *Path) answerNow(n *now, method method, source datav1.Source, rows int, a *hotrpc.Answer) bool {
+	if !p.guard.Current(n.caller) {
+		return false
+	}
 	m := n.database.markOf(p.codec(), n.moment.Epoch(), n.moment.Version())
 	a.Bookmark, a.Region, a.Source = m.header, p.region, sourceHeaders[source]
 	a.StalenessMs = Milliseconds(n.staleness)
 
 	b := a.Message
-	b = append(b, tagAnswer)
+	if method == methodQuery {
+		b = append(b, tagQueried)
+	} else {
+		b = append(b, tagAnswer)
+	}
 	start := len(b)
 	b = append(append(b, tagBookmark, byte(len(m.text))), m.text...)
 	b = append(binary.AppendUvarint(append(b, tagRegion), uint64(len(p.region[0]))), p.region[0]...)
@@ -388,6 +405,7 @@ func (p *Path) answerNow(n *now, method method, source datav1.Source, rows int, 
 	}
 	a.Message, _ = prefixed(b, start)
 	p.metrics.bySource[method][source].Inc()
+	return true
 }
 
 var sourceHeaders = [...][]string{

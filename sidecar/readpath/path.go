@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/sidecar/memory"
@@ -26,6 +28,7 @@ type Options struct {
 	Primary    Primary
 	SQL        SQL
 	Memory     *memory.Cache // optional: without it nothing is kept
+	Guard      *access.Guard // asked before reads that are answered at once; nil lets everything through
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // optional
 }
@@ -37,10 +40,13 @@ type Path struct {
 	first     Reader
 	memory    *memoryReader  // for the values that are kept beside the rows
 	replica   *replicaReader // answers SQL, which nothing else here does
+	results   *results       // in front of it
 	sql       SQL
 	streams   chan struct{} // a place for each stream of SQL
 	metrics   *metrics
-	region    []string // alone, as a header has it
+	guard     *access.Guard
+	fallbacks fallbacks // statements that went to the primary
+	region    []string  // alone, as a header has it
 	key       atomic.Pointer[key]
 }
 
@@ -58,7 +64,7 @@ func New(o Options) (*Path, error) {
 	}
 	p := &Path{
 		store: o.Store, directory: o.Directory, metrics: m, region: []string{o.Region}, sql: o.SQL,
-		streams: make(chan struct{}, maxStreams),
+		streams: make(chan struct{}, maxStreams), guard: o.Guard,
 	}
 
 	// A read goes down from here until a layer can answer it.
@@ -68,12 +74,26 @@ func New(o Options) (*Path, error) {
 	}
 	p.memory = &memoryReader{next: p.replica, cache: o.Memory, store: o.Store, codec: p.codec, region: o.Region}
 	p.first = p.memory
+	p.results = &results{memory: p.memory, replica: p.replica, sql: o.SQL}
 	return p, nil
+}
+
+// WaitMesh waits until the copy of _mesh has what a bookmark names, or until ctx ends: what a caller has done to who may do what
+// then holds here too.
+func (p *Path) WaitMesh(ctx context.Context, text string) {
+	codec := p.codec()
+	mesh, ok := p.store.Database(meshdb.DatabaseID)
+	if codec == nil || !ok {
+		return
+	}
+	if b, err := codec.Decode(text); err == nil && b.DatabaseID == meshdb.DatabaseID {
+		_ = mesh.WaitFor(ctx, b.Epoch, b.Version) // it comes later then
+	}
 }
 
 // Get answers a Get with the caller's headers.
 func (p *Path) Get(ctx context.Context, h http.Header, req *datav1.GetRequest) (*datav1.GetResponse, error) {
-	read, err := p.read(ctx, h, req.GetDatabase(), req.GetConsistency())
+	read, err := p.keyed(ctx, h, datav1connect.DataServiceGetProcedure, req)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +104,7 @@ func (p *Path) Get(ctx context.Context, h http.Header, req *datav1.GetRequest) (
 
 // BatchGet answers a BatchGet with the caller's headers.
 func (p *Path) BatchGet(ctx context.Context, h http.Header, req *datav1.BatchGetRequest) (*datav1.BatchGetResponse, error) {
-	read, err := p.read(ctx, h, req.GetDatabase(), req.GetConsistency())
+	read, err := p.keyed(ctx, h, datav1connect.DataServiceBatchGetProcedure, req)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +115,7 @@ func (p *Path) BatchGet(ctx context.Context, h http.Header, req *datav1.BatchGet
 
 // List answers a List with the caller's headers.
 func (p *Path) List(ctx context.Context, h http.Header, req *datav1.ListRequest) (*datav1.ListResponse, error) {
-	read, err := p.read(ctx, h, req.GetDatabase(), req.GetConsistency())
+	read, err := p.keyed(ctx, h, datav1connect.DataServiceListProcedure, req)
 	if err != nil {
 		return nil, err
 	}

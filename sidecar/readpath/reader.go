@@ -11,7 +11,9 @@ import (
 	"time"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/policy"
 )
 
 // Reader answers keyed reads. Answers have their Answer filled in; their columns may be shared, so nobody changes them.
@@ -29,8 +31,14 @@ type Read struct {
 	Database *Database
 	// Freshness is what the caller asks for. It means nothing without a Database.
 	Freshness Freshness
+	// View names the part of the rows that the caller may see; empty is all. Results are kept for each.
+	View string
+
+	sql  *access.View   // the view itself, for statements; nil is all
+	rows *policy.Filter // of the table that a read by key is of; nil is all
 
 	provenance *provenance // filled in by the replica; nil if nobody asks
+	passed     string      // why the replica left it to the primary; filled in by it
 }
 
 // from returns the same read for the next layer, which is to fill in p.

@@ -81,7 +81,7 @@ func newRegionWith(t testing.TB, cacheBytes int64) *region {
 		t.Fatal(err)
 	}
 	if cacheBytes > 0 {
-		r.cache, err = memory.New(memory.Options{Bytes: cacheBytes, DatabasePercent: 100, Stamps: store.Stamps()})
+		r.cache, err = memory.New(memory.Options{Bytes: cacheBytes, DatabasePercent: 100, SmallResult: 1 << 20, Stamps: store.Stamps()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func (r *replicaReader) BatchGet(
 	ctx context.Context, read *Read, req *datav1.BatchGetRequest,
 ) (res *datav1.BatchGetResponse, err error) {
 	done, err := r.answer(ctx, read, func(v *view) (err error) {
-		res, err = v.batchGet(req)
+		res, err = v.batchGet(ctx, req)
 		return err
 	})
 	if done || err != nil {
@@ -71,8 +71,13 @@ func (r *replicaReader) answer(ctx context.Context, read *Read, f func(*view) er
 		return false, err
 	}
 	if why == "" {
+		partial := v.snap.Catalog().IsPartial()
 		err = v.use(f)
-		if why = whyPassed(err); why == "" {
+		why = whyPassed(err)
+		if partial && why == whyUnknown {
+			why = whyWithheld
+		}
+		if why == "" {
 			read.provenance.isReplica(err == nil)
 			return err == nil, err
 		}
@@ -82,6 +87,10 @@ func (r *replicaReader) answer(ctx context.Context, read *Read, f func(*view) er
 		}
 	}
 	r.metrics.passed.WithLabelValues(why).Inc()
+	read.passed = why
+	if u, ok := errors.AsType[*edgesql.UnsupportedError](err); ok {
+		read.passed = string(u.Reason)
+	}
 	read.provenance.isReplica(false)
 	return false, nil
 }
@@ -131,6 +140,9 @@ func (r *replicaReader) open(ctx context.Context, read *Read) (v *view, why stri
 		return nil, whyAsked, nil
 	}
 	d, ok := r.store.Database(read.Database.id)
+	if !ok && !read.Database.placed {
+		return nil, whyWithheld, nil
+	}
 	if !ok || d.Problem() != nil {
 		return nil, whyNotReady, nil //nolint:nilerr // the primary answers then
 	}
@@ -162,7 +174,7 @@ func (r *replicaReader) open(ctx context.Context, read *Read) (v *view, why stri
 	}
 	v = &view{
 		reader: r, codec: codec, database: read.Database, snap: snap, begin: begin, staleness: staleness,
-		provenance: read.provenance,
+		provenance: read.provenance, filter: read.rows,
 	}
 	return v, "", nil
 }

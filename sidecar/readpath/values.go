@@ -124,6 +124,9 @@ func (p *Path) readTables(read *Read, req *datav1.CacheServiceSetRequest, v *mem
 	defer func() { err = errors.Join(err, snap.Close()) }()
 	for _, name := range req.GetTables() {
 		t, err := keyread.Table(snap.Catalog(), name)
+		if err != nil && snap.Catalog().IsPartial() {
+			return stamp.Reading{}, nil // it may be one that the region may not hold, and so nothing that was made of it
+		}
 		if err != nil {
 			return r, err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/keyread"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
@@ -30,7 +31,8 @@ type view struct {
 	begin     time.Time
 	staleness time.Duration
 
-	provenance *provenance // to be filled in; nil if nobody asks
+	provenance *provenance    // to be filled in; nil if nobody asks
+	filter     *policy.Filter // which rows of the table that is read the caller may see; nil is all
 
 	key []byte       // scratch
 	row rowcodec.Row // the row that was read last
@@ -83,6 +85,7 @@ func (v *view) get(req *datav1.GetRequest) (*datav1.GetResponse, error) {
 	if err != nil {
 		return nil, err
 	}
+	ok = ok && v.filter.Of(plan.Table).Has(v.row.Values)
 	rows := 0
 	if ok {
 		rows = 1
@@ -92,7 +95,7 @@ func (v *view) get(req *datav1.GetRequest) (*datav1.GetResponse, error) {
 	return res, nil
 }
 
-func (v *view) batchGet(req *datav1.BatchGetRequest) (*datav1.BatchGetResponse, error) {
+func (v *view) batchGet(ctx context.Context, req *datav1.BatchGetRequest) (*datav1.BatchGetResponse, error) {
 	plans, err := keyread.PlanBatchGet(v.snap.Catalog(), req.GetTable(), req.GetKeys())
 	if err != nil {
 		return nil, err
@@ -101,14 +104,14 @@ func (v *view) batchGet(req *datav1.BatchGetRequest) (*datav1.BatchGetResponse, 
 	if err != nil {
 		return nil, err
 	}
-	batch := keyread.NewBatch(shape, len(plans))
-	rows := 0
+	batch := keyread.NewBatch(ctx, shape, len(plans))
+	rows, visible := 0, v.filter.Of(plans[0].Table)
 	for i := range plans {
 		version, ok, err := v.find(&plans[i])
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		if !ok || !visible.Has(v.row.Values) {
 			batch.AddMissing()
 			continue
 		}
@@ -202,8 +205,9 @@ func (v *view) scanRows(ctx context.Context, plan *keyread.ListPlan, page *keyre
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.Next() {
-		if rows++; rows%checkEvery == 0 && ctx.Err() != nil {
+	visible := v.filter.Of(plan.Table)
+	for passed := 1; it.Next(); passed++ {
+		if passed%checkEvery == 0 && ctx.Err() != nil {
 			return rows, ctx.Err()
 		}
 		stored, version, err := it.Value()
@@ -213,7 +217,10 @@ func (v *view) scanRows(ctx context.Context, plan *keyread.ListPlan, page *keyre
 		if err := rowcodec.DecodeRowInto(&v.row, plan.Table, it.Key(), stored); err != nil {
 			return rows, v.snap.Diverged(plan.Table, err)
 		}
-		if !page.Add(v.row, version) {
+		if !visible.Has(v.row.Values) {
+			continue
+		}
+		if rows++; !page.Add(v.row, version) {
 			return rows, nil
 		}
 	}
@@ -228,8 +235,9 @@ func (v *view) scanIndex(ctx context.Context, plan *keyread.ListPlan, page *keyr
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.Next() {
-		if rows++; rows%checkEvery == 0 && ctx.Err() != nil {
+	visible := v.filter.Of(plan.Table)
+	for passed := 1; it.Next(); passed++ {
+		if passed%checkEvery == 0 && ctx.Err() != nil {
 			return rows, ctx.Err()
 		}
 		rowKey, err := it.RowKey()
@@ -240,7 +248,10 @@ func (v *view) scanIndex(ctx context.Context, plan *keyread.ListPlan, page *keyr
 		if err != nil {
 			return rows, err
 		}
-		if !page.Add(v.row, version) {
+		if !visible.Has(v.row.Values) {
+			continue
+		}
+		if rows++; !page.Add(v.row, version) {
 			return rows, nil
 		}
 	}

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -193,8 +192,10 @@ func (g *group) add(encoded []byte) error {
 	}
 	g.next.epochs = withEpoch(g.next.epochs, r.epoch, r.version)
 	g.next.epoch, g.next.version = r.epoch, r.version
-	sum := sha256.Sum256(encoded)
-	copy(g.next.checksum[:], sum[:])
+	var err error
+	if g.next.checksum, err = r.checksum(encoded); err != nil {
+		return fmt.Errorf("%w: version %d: %w", ErrRecord, r.version, err)
+	}
 	g.next.tailBytes += uint64(len(encoded) + len(g.olds.of(len(g.records))))
 	g.records = append(g.records, encoded)
 	g.bytes += len(encoded)

@@ -17,12 +17,16 @@ import (
 // buildBytes is how large the batches get that an index is built with.
 const buildBytes = 4 << 20
 
+// closingEvery is how many rows are read between two looks at whether the store is being closed.
+const closingEvery = 4096
+
 // catalogChange is what a new catalog means for the stored keys.
 type catalogChange struct {
 	catalog *catalog.Catalog
 	build   []tableIndex // new indexes of tables that are there already
 	remove  []tableIndex
-	drop    []uint32 // tables
+	drop    []uint32         // tables
+	shed    []*catalog.Table // that lost columns: their sums begin anew
 }
 
 type tableIndex struct {
@@ -49,7 +53,61 @@ func (g *group) changeSchema(r *record) error {
 	if err := g.buildIndexes(change.build); err != nil {
 		return err
 	}
-	return g.changeCatalog(r, change)
+	if err := g.changeCatalog(r, change); err != nil {
+		return err
+	}
+	return g.restartSums(change.shed)
+}
+
+// lostColumns reports whether rows of a table may have values of columns that it no longer has.
+func lostColumns(old, t *catalog.Table) bool {
+	return slices.ContainsFunc(old.Columns, func(c catalog.Column) bool {
+		return c.Generated != catalog.GeneratedVirtual && t.ColumnByID(c.ID) < 0
+	})
+}
+
+// restartSums sums up the rows of tables that lost columns, without those. The rows stay as they are until they are written
+// again. Readers are not held up, but the records behind this one are: nothing is kept of the rows that are read.
+func (g *group) restartSums(tables []*catalog.Table) error {
+	for _, t := range tables {
+		sum, err := g.sumRows(t)
+		if err != nil {
+			if err := g.passOver(t, fmt.Errorf("table %s: %w", t.Name, err)); err != nil {
+				return err
+			}
+			continue
+		}
+		g.sums[t.ID] = &sum
+	}
+	return nil
+}
+
+func (g *group) sumRows(t *catalog.Table) (sum tableSum, err error) {
+	lower, upper := indexRange(g.database.id, g.next.generationOf(t.ID), t.ID, rowsIndex)
+	iter, err := g.store.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return sum, err
+	}
+	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
+		if sum.rows%closingEvery == 0 && g.store.closes() {
+			err = ErrClosed
+			break
+		}
+		var stored, value []byte
+		if stored, err = iter.ValueAndErr(); err != nil {
+			break
+		}
+		if value, _, err = splitRow(stored); err != nil {
+			break
+		}
+		if value, err = rowcodec.CanonicalRow(&g.value, t, value); err != nil {
+			err = fmt.Errorf("%w: stored row: %w", ErrCorrupt, err)
+			break
+		}
+		sum.sum = sum.sum.Add(rowcodec.RowSum(t.ID, iter.Key()[dataPrefixSize:], value))
+		sum.rows++
+	}
+	return sum, errors.Join(err, iter.Error(), iter.Close())
 }
 
 // planCatalog compares a record's catalog with the present one.
@@ -73,9 +131,12 @@ func (g *group) planCatalog(r *record) (catalogChange, error) {
 			case before == nil && slices.Contains(g.next.diverged, t.ID): // the new copy will have it
 			case before == nil:
 				change.build = append(change.build, tableIndex{t, ix})
-			case !slices.Equal(before.Parts, ix.Parts):
+			case !old.SameParts(before.Parts, t, ix.Parts):
 				return catalogChange{}, fmt.Errorf("%w: index %s has other columns under its old id", ErrRecord, ix.Name)
 			}
+		}
+		if lostColumns(old, t) && !slices.Contains(g.next.diverged, t.ID) {
+			change.shed = append(change.shed, t)
 		}
 		for i := range old.Indexes {
 			if indexByID(t, old.Indexes[i].ID) == nil {

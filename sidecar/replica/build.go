@@ -68,12 +68,15 @@ type build struct {
 	bytes    uint64   // of the rows' keys and values
 	lacking  []uint32 // tables, ascending, that a record replaced when the rows had been sent: to be copied afterwards
 
+	withheld []string // names of tables that the region may not hold, ascending
+
 	catalogVersion uint64
 	catalog        *catalog.Catalog
 }
 
-// buildFormat begins a stored build. In format 1 the bytes were not counted and no table could be lacking.
-const buildFormat = 2
+// buildFormat begins a stored build. In format 1 the bytes were not counted and no table could be lacking; before format 3
+// nothing is withheld.
+const buildFormat = 3
 
 func (b *build) encode() []byte {
 	flags := uint64(0)
@@ -94,7 +97,7 @@ func (b *build) encode() []byte {
 	out = binary.AppendUvarint(out, uint64(len(b.after)))
 	out = append(out, b.after...)
 	out = binary.AppendUvarint(out, b.bytes)
-	return appendTables(appendTables(out, b.tables), b.lacking)
+	return appendNames(appendTables(appendTables(out, b.tables), b.lacking), b.withheld)
 }
 
 func decodeBuild(stored []byte) (*build, error) {
@@ -117,6 +120,9 @@ func decodeBuild(stored []byte) (*build, error) {
 	b.tables = r.tables()
 	if stored[0] > 1 {
 		b.lacking = r.tables()
+	}
+	if stored[0] > 2 {
+		b.withheld = r.names()
 	}
 	if r.bad || len(r.b) != 0 {
 		return nil, fmt.Errorf("%w: build of another length", ErrCorrupt)
@@ -151,7 +157,7 @@ func (b *build) wants(table uint32) bool { return b.tables == nil || slices.Cont
 // resume tells the primary what is there.
 func (b *build) resume() *replicationv1.SnapshotRequest_Resume {
 	r := &replicationv1.SnapshotRequest_Resume{
-		Begin: b.begin.toProto(), TableId: b.table, AfterKey: b.after, TableDone: b.ended,
+		Begin: b.begin.toProto(), TableId: b.table, AfterKey: b.after, TableDone: b.ended, Withheld: b.withheld,
 	}
 	if b.rowsDone {
 		r.Records = b.at.toProto()
@@ -196,7 +202,7 @@ func (d *Database) startBuild(m *replicationv1.SnapshotBegin, tables []uint32) (
 		if a.lastGeneration() >= math.MaxUint32-1 {
 			return fmt.Errorf("%w: no generation left", errBuild)
 		}
-		*next = build{generation: a.lastGeneration() + 1, tables: tables, total: m.GetRowCount()}
+		*next = build{generation: a.lastGeneration() + 1, tables: tables, total: m.GetRowCount(), withheld: m.GetWithheld()}
 		if next.begin, err = placeOf(m.GetPosition()); err != nil {
 			return err
 		}
@@ -236,7 +242,8 @@ func (d *Database) discardBuild() error {
 	batch := d.store.db.NewBatch()
 	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
 	lower, upper := generationRange(d.id, b.generation, b.generation+1)
-	err := errors.Join(batch.DeleteRange(lower, upper, nil), forgetBuild(batch, d.id))
+	// The region may not have it any more: that may be why it is discarded.
+	err := errors.Join(d.store.eraser.DeleteRange(batch, lower, upper), forgetBuild(batch, d.id))
 	if err == nil {
 		err = d.store.commit(batch)
 	}
@@ -244,6 +251,7 @@ func (d *Database) discardBuild() error {
 		return fmt.Errorf("discard snapshot of database %d: %w", d.id, err)
 	}
 	d.building.Store(nil)
+	d.store.eraser.Wake()
 	return nil
 }
 

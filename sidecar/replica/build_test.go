@@ -235,14 +235,21 @@ func TestBuildRoundTrip(t *testing.T) {
 	b := &build{
 		generation: 3, tables: []uint32{4, 7}, begin: place{epoch: 1, version: 8}, at: place{epoch: 2, version: 9, checksum: [checksumSize]byte{1}},
 		newest: 9, table: 7, after: []byte("key"), ended: true, rowsDone: true, rows: 5, total: 6, catalogVersion: 2, lacking: []uint32{9, 12},
+		withheld: []string{"a", "people"},
 	}
 	stored := b.encode()
 	got, err := decodeBuild(stored)
 	if err != nil || !reflect.DeepEqual(got, b) {
 		t.Errorf("%+v, %v", got, err)
 	}
+	// Without what is withheld, at the end.
+	names := len(stored) - len(appendNames(nil, b.withheld))
+	b.withheld = nil
+	if got, err := decodeBuild(slices.Concat([]byte{2}, stored[1:names])); err != nil || !reflect.DeepEqual(got, b) {
+		t.Errorf("of format 2: %+v, %v", got, err)
+	}
 	// Without the bytes before the tables and what is lacking behind them, each a number and two ids.
-	at := len(stored) - 3 - 3
+	at := names - 3 - 3
 	old := slices.Concat([]byte{1}, stored[1:at-1], stored[at:at+3])
 	b.lacking = nil
 	if got, err := decodeBuild(old); err != nil || !reflect.DeepEqual(got, b) {

@@ -3,7 +3,6 @@ package replica
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -108,13 +107,17 @@ func (d *Database) finishTable(ctx context.Context, b *build, t *catalog.Table, 
 	}
 	var have tableSum
 	var row rowcodec.Row
-	var key []byte
+	var key, canonical []byte
 	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
 		var stored, value []byte
 		if stored, err = iter.ValueAndErr(); err != nil {
 			break
 		}
 		if value, _, err = splitRow(stored); err != nil {
+			break
+		}
+		if value, err = rowcodec.CanonicalRow(&canonical, t, value); err != nil {
+			err = fmt.Errorf("%w: %w", errBuild, err)
 			break
 		}
 		rowKey := iter.Key()[dataPrefixSize:]
@@ -180,7 +183,7 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 		// Where the epoch began was in the records that are gone: bookmarks of older ones are lost.
 		a.epochs = []epochStart{{epoch: a.epoch}}
 	}
-	a.catalogVersion = b.catalogVersion
+	a.catalogVersion, a.withheld = b.catalogVersion, b.withheld
 	a.catalog = new(atomic.Pointer[catalog.Catalog])
 	batch := d.store.db.NewBatch()
 	defer func() { _ = batch.Close() }() // gives memory back; there is nothing to lose
@@ -205,6 +208,11 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 		}
 		errs = append(errs, batch.Set(sumKey(d.id, t.ID), sums[t.ID].encode(), nil))
 	}
+	lost := lostNames(old.withheld, a.withheld)
+	if len(lost) > 0 { // what is deleted here, and was before, the region may not have any more
+		lower, upper := databaseRange(d.id)
+		errs = append(errs, d.store.eraser.Erase(batch, lower, upper))
+	}
 	errs = append(errs, batch.Set(stateKey(d.id), a.encode(), nil))
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -213,6 +221,9 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 		return err
 	}
 	d.building.Store(nil)
+	if len(lost) > 0 {
+		d.store.erase(d.id)
+	}
 	return nil
 }
 
@@ -229,7 +240,7 @@ func (d *Database) switchTables(b *build, sums map[uint32]tableSum) (err error) 
 	if d.building.Load() != b || old.problem == problemDropped {
 		return errBuildLost
 	}
-	if old.tailFirst > b.at.version+1 || old.catalogVersion != b.catalogVersion {
+	if old.tailFirst > b.at.version+1 || old.catalogVersion != b.catalogVersion || !slices.Equal(old.withheld, b.withheld) {
 		return errBuildStale
 	}
 	g := d.newGroup(b.catalog)
@@ -291,7 +302,8 @@ func (g *group) addTail(b *build, version uint64, before [checksumSize]byte) (ch
 			return checksum, err
 		}
 	}
-	sum := sha256.Sum256(stored)
-	copy(checksum[:], sum[:])
+	if checksum, err = r.checksum(stored); err != nil {
+		return checksum, fmt.Errorf("%w: log tail: %w", errBuildStale, err)
+	}
 	return checksum, nil
 }

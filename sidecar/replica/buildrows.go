@@ -2,7 +2,6 @@ package replica
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 
@@ -88,9 +87,11 @@ func (d *Database) addRecords(b *build, records [][]byte) (*build, error) {
 			if err := d.buildRecord(batch, next, &r); err != nil {
 				return fmt.Errorf("record %d: %w", r.GetVersion(), err)
 			}
-			sum := sha256.Sum256(record)
-			next.at.epoch, next.at.version = r.GetEpoch(), r.GetVersion()
-			copy(next.at.checksum[:], sum[:])
+			sum, err := checksumOf(record)
+			if err != nil {
+				return fmt.Errorf("%w: record %d: %w", errBuild, r.GetVersion(), err)
+			}
+			next.at.epoch, next.at.version, next.at.checksum = r.GetEpoch(), r.GetVersion(), sum
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -123,6 +124,11 @@ func (g *group) stored(t *changedTable, key []byte) ([]byte, error) {
 		return nil, err
 	}
 	value, _, err := splitRow(stored)
+	if err == nil && t.table.ColumnsDropped {
+		if value, err = rowcodec.CanonicalRow(&g.value, t.table, value); err != nil {
+			err = fmt.Errorf("%w: stored row: %w", ErrCorrupt, err)
+		}
+	}
 	if err == nil {
 		if len(value) > cap(g.old)-len(g.old) {
 			g.old = make([]byte, 0, max(len(value), min(2*cap(g.old), maxScratch/4), 4<<10)) // rows share what was before

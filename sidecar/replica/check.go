@@ -3,7 +3,6 @@ package replica
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,8 +64,10 @@ func (s *Snapshot) RecordsAfter(
 		if size += len(b); size > maxBytes {
 			return fmt.Errorf("%w: more than %d bytes after version %d of database %d", ErrTail, maxBytes, version, s.id)
 		}
-		sum := sha256.Sum256(b)
-		copy(checksum[:], sum[:])
+		var err error
+		if checksum, err = checksumOf(b); err != nil {
+			return fmt.Errorf("%w: record %d: %w", ErrCorrupt, r.Version, err)
+		}
 		if r.Version == s.applied.version && checksum != s.applied.checksum {
 			return fmt.Errorf("%w: record %d has checksum %x, %x was applied", ErrCorrupt, r.Version, checksum, s.applied.checksum)
 		}
@@ -83,8 +84,10 @@ func (s *Snapshot) CheckTail(ctx context.Context) error {
 		if have && !bytes.Equal(r.PreviousChecksum, last[:]) {
 			return fmt.Errorf("%w: record %d follows checksum %x, not %x", ErrCorrupt, r.Version, r.PreviousChecksum, last)
 		}
-		sum := sha256.Sum256(b)
-		copy(last[:], sum[:])
+		var err error
+		if last, err = checksumOf(b); err != nil {
+			return fmt.Errorf("%w: record %d: %w", ErrCorrupt, r.Version, err)
+		}
 		have = true
 		return ctx.Err()
 	})

@@ -73,7 +73,7 @@ func (s *session) follow(id uint32) error {
 	c.asked = true
 	s.behind[id] = c
 	a := d.state.Load()
-	m := &replicationv1.Follow{DatabaseId: id}
+	m := &replicationv1.Follow{DatabaseId: id, Withheld: a.withheld}
 	if a.version > 0 {
 		m.Epoch, m.Version, m.Checksum = a.epoch, a.version, a.checksum[:]
 	}

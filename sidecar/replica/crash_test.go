@@ -13,33 +13,39 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/sidecar/replica/replicatest"
 )
 
-// history is a run of commits of a few hundred kilobytes, with a schema change on the way.
-func history() (p *replicatest.Primary, records [][]byte) {
-	plain := replicatest.Table(10, "users", "id", "email", "age")
-	u := replicatest.WithIndex(plain, 20, "by_email", false, "email")
+// history is a run of commits of a few hundred kilobytes, with schema changes on the way: an index, and a column before its own
+// that is dropped. It ends with the table last.
+func history() (p *replicatest.Primary, records [][]byte, last *catalog.Table) {
+	plain := replicatest.Table(10, "users", "id", "note", "email", "age")
+	indexed := replicatest.WithIndex(plain, 20, "by_email", false, "email")
+	last = replicatest.WithoutColumn(indexed, "note")
 	p = replicatest.NewPrimary()
 	records = append(records, p.Commit(replicatest.Schema(plain)))
 	for i := range int64(300) {
 		t := plain
 		var changes []replicatest.Change
-		if i == 150 {
-			changes = append(changes, replicatest.Schema(u))
-		}
+		values := []value.Value{value.Text("note"), value.Text(fmt.Sprint(i) + strings.Repeat("x", 600)), value.Integer(i)}
 		if i >= 150 {
-			t = u
+			t = indexed
 		}
-		row := replicatest.Row(i%40, value.Text(fmt.Sprint(i)+strings.Repeat("x", 600)), value.Integer(i))
-		records = append(records, p.Commit(append(changes, replicatest.Put(t, row))...))
+		if i >= 220 {
+			t, values = last, values[1:]
+		}
+		if i == 150 || i == 220 {
+			changes = append(changes, replicatest.Schema(t))
+		}
+		records = append(records, p.Commit(append(changes, replicatest.Put(t, replicatest.Row(i%40, values...)))...))
 	}
-	return p, records
+	return p, records, last
 }
 
 // resume applies the rest of the history to a store that has some of it, and compares.
-func resume(t *testing.T, fs vfs.FS, p *replicatest.Primary, records [][]byte, atMost int) (had uint64) {
+func resume(t *testing.T, fs vfs.FS, p *replicatest.Primary, last *catalog.Table, records [][]byte, atMost int) (had uint64) {
 	t.Helper()
 	s := openOn(t, fs, Options{})
 	defer s.Close()
@@ -53,12 +59,12 @@ func resume(t *testing.T, fs vfs.FS, p *replicatest.Primary, records [][]byte, a
 		t.Fatalf("version %d, but only %d were applied", had, atMost)
 	}
 	apply(t, s, shop, records[had:]...) // every record's sums are compared on the way
-	verify(t, s, shop, p, replicatest.WithIndex(replicatest.Table(10, "users", "id", "email", "age"), 20, "by_email", false, "email"))
+	verify(t, s, shop, p, last)
 	return had
 }
 
 func TestCrashLosesAWholeTail(t *testing.T) {
-	p, records := history()
+	p, records, last := history()
 	lost := 0
 	for seed := range uint64(30) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
@@ -74,7 +80,7 @@ func TestCrashLosesAWholeTail(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if resume(t, crashed, p, records, stop) < uint64(stop) {
+		if resume(t, crashed, p, last, records, stop) < uint64(stop) {
 			lost++
 		}
 	}
@@ -84,21 +90,21 @@ func TestCrashLosesAWholeTail(t *testing.T) {
 }
 
 func TestReopenResumes(t *testing.T) {
-	p, records := history()
+	p, records, last := history()
 	fs := vfs.NewMem()
 	s := openOn(t, fs, Options{})
 	apply(t, s, shop, records[:200]...)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if had := resume(t, fs, p, records, 200); had != 200 {
+	if had := resume(t, fs, p, last, records, 200); had != 200 {
 		t.Errorf("version %d after reopening, want 200", had)
 	}
 }
 
 // TestFailingDisk makes each write in turn the first that fails, and all after it too.
 func TestFailingDisk(t *testing.T) {
-	p, records := history()
+	p, records, last := history()
 	broken := errors.New("no space left")
 	failures := 0
 	for first := int64(1); ; first += 1 + first/20 {
@@ -144,7 +150,7 @@ func TestFailingDisk(t *testing.T) {
 			t.Fatalf("write %d: OnFatal was told %d times", first, told.Load())
 		}
 		// What a failed group left must not be half there. (A group may be there although its caller was told of a failure.)
-		resume(t, fs, p, records, applied+7)
+		resume(t, fs, p, last, records, applied+7)
 	}
 	if failures < 20 {
 		t.Errorf("only %d writes failed", failures)
@@ -152,7 +158,7 @@ func TestFailingDisk(t *testing.T) {
 }
 
 func TestFailedStoreServesNothing(t *testing.T) {
-	p, records := history()
+	p, records, _ := history()
 	var broken atomic.Bool
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {

@@ -160,7 +160,7 @@ func (f *Follower) takeSnapshot(ctx context.Context, d *Database, tables []uint3
 		}
 		b = nil
 	}
-	req := &replicationv1.SnapshotRequest{DatabaseId: d.id, TableIds: tables}
+	req := &replicationv1.SnapshotRequest{DatabaseId: d.id, TableIds: tables, Region: f.config.Region}
 	if b != nil {
 		req.Resume = b.resume()
 	}

@@ -19,6 +19,9 @@ type FollowerConfig struct {
 	URL string
 	// PingInterval is how often the primary is asked for a heartbeat; default 100 ms.
 	PingInterval time.Duration
+	// IdlePingInterval is how often it is asked after IdleAfter in which no copy was read, none got records, and none was
+	// incomplete; the next read and the next records end that at once. Defaults 250 ms, or PingInterval if that is more, and 2 s.
+	IdlePingInterval, IdleAfter time.Duration
 	// StuckAfter is how long nothing may come from the primary before the connection is given up; default 3 s.
 	StuckAfter time.Duration
 	// MinBackoff and MaxBackoff bound the pause before the next attempt to connect, which grows twofold and is drawn anew
@@ -30,13 +33,19 @@ type FollowerConfig struct {
 	// Default: nothing.
 	Redial func()
 	// OnConnect is called each time a primary of our mesh has welcomed us, OnHeartbeat at each heartbeat. Both are called on
-	// the follower's goroutine and must not block.
+	// the follower's goroutines, one at a time, and must not block.
 	OnConnect, OnHeartbeat func()
 }
 
 func (c FollowerConfig) withDefaults() FollowerConfig {
 	if c.PingInterval == 0 {
 		c.PingInterval = 100 * time.Millisecond
+	}
+	if c.IdlePingInterval == 0 {
+		c.IdlePingInterval = max(c.PingInterval, 250*time.Millisecond)
+	}
+	if c.IdleAfter == 0 {
+		c.IdleAfter = 2 * time.Second
 	}
 	if c.StuckAfter == 0 {
 		c.StuckAfter = 3 * time.Second
@@ -71,7 +80,7 @@ type Follower struct {
 	link      link
 	connected atomic.Bool
 
-	// For Run's goroutine alone.
+	// For Run and its session, whose goroutines take turns.
 	copies  map[uint32]*followed
 	stamp   [2]tableSum // of the plan that copies follows
 	savedAt time.Time   // when heardAt was written last

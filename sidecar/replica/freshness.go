@@ -42,7 +42,10 @@ func (d *Database) Target() (epoch uint32, version uint64) {
 // copies were complete, which the process before wrote down about once a second. A wall clock that was set forward makes the
 // estimate too great, one that was set back makes it too small, but never less than the time since the store was opened.
 // With nothing written down it is UnknownStaleness.
+//
+// As long as it is asked for, a heartbeat comes every FollowerConfig.PingInterval.
 func (d *Database) Staleness(now time.Time) time.Duration {
+	d.store.activity.note()
 	f := d.freshness.Load()
 	since := f.since
 	if f.live != nil {
@@ -61,7 +64,7 @@ func (d *Database) Staleness(now time.Time) time.Duration {
 func (d *Database) Live() bool { return d.freshness.Load().live != nil }
 
 // heard notes what the primary has, as a heartbeat says. A copy that has not reached it stops being live, before the link's
-// clock moves on to that heartbeat. heard, caughtUp and lost are for the follower's goroutine alone.
+// clock moves on to that heartbeat. heard, caughtUp and lost are for the follower alone.
 func (d *Database) heard(epoch uint32, version uint64) {
 	f := *d.freshness.Load()
 	f.targetEpoch, f.targetVersion = epoch, version

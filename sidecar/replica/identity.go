@@ -109,5 +109,8 @@ func (s *Store) saveHeardAt(t time.Time) error {
 	if err := b.Set(metaKey(metaHeardAt), binary.BigEndian.AppendUint64(nil, uint64(t.UnixNano())), nil); err != nil {
 		return fmt.Errorf("note the last heartbeat: %w", err)
 	}
-	return s.commit(b)
+	if err := b.Commit(pebble.NoSync); err != nil { // not worth a sync of its own, each second of an idle region
+		return fmt.Errorf("note the last heartbeat: %w", err)
+	}
+	return s.Failed()
 }

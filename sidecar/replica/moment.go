@@ -1,6 +1,9 @@
 package replica
 
 import (
+	"context"
+	"fmt"
+
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
@@ -43,12 +46,42 @@ func (m Moment) Epoch() uint32 { return m.applied.epoch }
 // Version returns the version of the newest commit.
 func (m Moment) Version() uint64 { return m.applied.version }
 
+// SchemaVersion returns the version of the commit that made the schema; 0 where there is none.
+func (m Moment) SchemaVersion() uint64 { return m.applied.catalogVersion }
+
 // Stamp returns the number of the change that made the state.
 func (m Moment) Stamp() stamp.Stamp { return m.applied.stamp }
 
 // Reaches reports whether the state is at least as fresh as a bookmark. The error is ErrBookmarkLost, where none ever will be.
 func (m Moment) Reaches(epoch uint32, version uint64) (bool, error) {
 	return m.applied.reaches(epoch, version)
+}
+
+// Holds reports whether what was read of the copy, and depends on a slot of it, is what the copy has at a moment of it.
+func (d *Database) Holds(r stamp.Reading, m Moment, slot stamp.Slot) bool {
+	return d.store.stamps.Holds(r, m.applied.stamp, d.id, slot)
+}
+
+// AwaitChange waits until the copy's state is another one than that of a stamp, and returns it. Errors are Problem's, ErrClosed
+// and ctx's.
+func (d *Database) AwaitChange(ctx context.Context, than stamp.Stamp) (Moment, error) {
+	for {
+		changed := d.nextChange()
+		if err := d.Problem(); err != nil {
+			return Moment{}, err
+		}
+		if a := d.state.Load(); a.stamp != than {
+			return Moment{a}, nil
+		}
+		select {
+		case <-changed:
+		case <-d.store.failed:
+		case <-d.store.closing:
+			return Moment{}, ErrClosed
+		case <-ctx.Done():
+			return Moment{}, ctx.Err()
+		}
+	}
 }
 
 // Stamps returns the stamps of what the store's databases hold.
@@ -69,3 +102,21 @@ func (s *Snapshot) RowSlot(table uint32, key []byte) stamp.Slot {
 
 // TableSlot returns what all rows of a table depend on.
 func (s *Snapshot) TableSlot(table uint32) stamp.Slot { return s.store.stamps.Whole(s.id, table) }
+
+// Holds reports whether what was read of the snapshot's database, and depends on a slot of it, is what the snapshot has.
+func (s *Snapshot) Holds(r stamp.Reading, slot stamp.Slot) bool {
+	return s.store.stamps.Holds(r, s.floor, s.id, slot)
+}
+
+// Touched returns the stamp of the newest change of what a slot of the snapshot's database stands for, now.
+func (s *Snapshot) Touched(slot stamp.Slot) stamp.Stamp { return s.store.stamps.Newest(s.id, slot) }
+
+// Newest returns another snapshot of the same copy, as it is now. It has none of the first one's memory, and is to be closed
+// as well.
+func (s *Snapshot) Newest() (*Snapshot, error) {
+	d, ok := s.store.Database(s.id)
+	if !ok {
+		return nil, fmt.Errorf("database %d: %w", s.id, ErrDropped)
+	}
+	return d.Snapshot()
+}

@@ -25,6 +25,9 @@ type Options struct {
 	MemTableBytes uint64
 	// OnFatal is told once when the store fails, on a goroutine of its own; it may close the store. Default: nothing.
 	OnFatal func(error)
+	// OnErase is told of a database of which something was deleted that this region may not have any more; it returns when nobody
+	// keeps anything of that in memory. It must not call the store. Default: nothing.
+	OnErase func(database uint32)
 	// Registerer takes the metrics; default none.
 	Registerer prometheus.Registerer
 	// TailRecords and TailBytes bound how much of each database's log is kept: 10,000 records and 64 MiB by default. An

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/placement"
 )
 
 // record is what applying needs of a commit record. All bytes are the encoded record's own: a record of one row, which is
@@ -20,6 +21,7 @@ type record struct {
 	catalog          *replicationv1.Catalog // nil where the schema did not change
 	tables           []tableChange
 	dropped          []uint32
+	withheld         []byte // the content of the last field, where something was left out of the record; else empty
 }
 
 type tableChange struct {
@@ -83,12 +85,29 @@ func (r *record) decode(b []byte) (err error) {
 			}
 		case 14:
 			err = field.message(&replicationv1.AppliedMigration{})
+		case 20:
+			field.content(&r.withheld)
+			err = field.message(&replicationv1.Withheld{})
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// checksum returns the checksum by which the next record follows this one, of which encoded is the whole.
+func (r *record) checksum(encoded []byte) ([checksumSize]byte, error) {
+	return placement.ChecksumOf(encoded, r.withheld)
+}
+
+// checksumOf returns the checksum by which the next record follows an encoded one.
+func checksumOf(encoded []byte) ([checksumSize]byte, error) {
+	var r record
+	if err := r.decode(encoded); err != nil {
+		return [checksumSize]byte{}, err
+	}
+	return r.checksum(encoded)
 }
 
 func (r *record) addTable(field wireField) error {

@@ -23,11 +23,15 @@ const saveInterval = time.Second
 
 var (
 	errStuck = errors.New("nothing came from the primary for too long")
-	errEnded = errors.New("stream ended") // the receiver knows why
+	errEnded = errors.New("stream ended") // the receiver finds out why
 )
 
-// session is one connection. One goroutine runs it; another only receives, so that pings go out while nothing comes in.
+// session is one connection. One goroutine receives and works on what it receives, so that a message wakes up no second one;
+// another sends pings. They take turns.
 type session struct {
+	mu       sync.Mutex // held by the one whose turn it is; guards the follower's copies, too
+	ended    bool       // nothing can be sent any more
+	busyAt   time.Time  // when there was last something to do
 	f        *Follower
 	stream   *connect.BidiStreamForClient[replicationv1.SubscribeRequest, replicationv1.SubscribeResponse]
 	welcomed bool
@@ -64,29 +68,29 @@ func (f *Follower) connect(ctx context.Context) (welcomed bool, err error) {
 		defer close(closed)
 		_ = s.stream.CloseRequest() // nothing is lost: the stream is over
 	})
-	var receiveErr error
-	received, done := make(chan *replicationv1.SubscribeResponse), make(chan struct{})
 	err = s.send(&replicationv1.SubscribeRequest{Message: &replicationv1.SubscribeRequest_Hello{Hello: &replicationv1.Hello{
 		Region: f.config.Region, Url: f.config.URL, ProtocolVersion: protocolVersion,
-		Capabilities: []string{capabilitySnapshot},
+		Capabilities: []string{capabilitySnapshot, capabilityPlacement},
 	}}})
+	s.ended = err != nil
+	done := make(chan struct{})
+	var tickErr error
 	go func() {
 		defer close(done)
-		receiveErr = s.receive(ctx, received)
-	}()
-	if err == nil {
-		err = s.run(received, done) //nolint:contextcheck // it has ctx as s.ctx
-	}
-	if errors.Is(err, errEnded) {
-		<-done
-		err = receiveErr
-		if errors.Is(context.Cause(ctx), errStuck) {
-			err = errStuck
+		if tickErr = s.runTicks(); tickErr != nil {
+			cancel(nil) // the receiver waits for the primary
 		}
+	}()
+	err = s.receive()
+	if errors.Is(context.Cause(ctx), errStuck) {
+		err = errStuck
 	}
 	cancel(nil)
 	<-closed
 	<-done
+	if tickErr != nil {
+		err = tickErr
+	}
 	s.fetches.Wait()
 	_ = s.stream.CloseResponse() // what it could say, the receiver was told
 	f.connected.Store(false)
@@ -97,19 +101,33 @@ func (f *Follower) connect(ctx context.Context) (welcomed bool, err error) {
 	return s.welcomed, err
 }
 
-// receive hands over what comes, until the stream ends.
-func (s *session) receive(ctx context.Context, received chan<- *replicationv1.SubscribeResponse) error {
+// receive works on what comes until the stream ends or something is wrong that another connection may cure.
+func (s *session) receive() error {
 	for {
 		msg, err := s.stream.Receive()
 		if err != nil {
 			return err
 		}
-		select {
-		case received <- msg:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := s.received(msg); err != nil {
+			return err
 		}
 	}
+}
+
+func (s *session) received(msg *replicationv1.SubscribeResponse) error {
+	return s.turn(func() error {
+		s.heard()
+		return s.handle(msg)
+	})
+}
+
+// ends notes that nothing can be sent any more, which is no error of its own: the receiver finds out why.
+func (s *session) ends(err error) error {
+	if !errors.Is(err, errEnded) {
+		return err
+	}
+	s.ended = true
+	return nil
 }
 
 func (s *session) send(msg *replicationv1.SubscribeRequest) error {
@@ -119,29 +137,67 @@ func (s *session) send(msg *replicationv1.SubscribeRequest) error {
 	return nil
 }
 
-// run works on what comes until the stream ends (errEnded) or something is wrong that another connection may cure.
-func (s *session) run(received <-chan *replicationv1.SubscribeResponse, done <-chan struct{}) error {
-	ticker := time.NewTicker(s.f.config.PingInterval)
-	defer ticker.Stop()
+// runTicks sends pings and sees to what is due, until the session ends or something is wrong.
+func (s *session) runTicks() error {
+	timer := time.NewTimer(untilTick(time.Now(), s.f.config.PingInterval))
+	defer timer.Stop()
+	tick := func() error {
+		now := time.Now()
+		return s.turn(func() error {
+			timer.Reset(untilTick(now, s.interval(now)))
+			return s.tick(now)
+		})
+	}
 	for {
+		var err error
 		select {
-		case msg := <-received:
-			s.heard()
-			if err := s.handle(msg); err != nil {
-				return err
-			}
 		case r := <-s.fetched:
-			if err := s.fetchEnded(r); err != nil {
-				return err
-			}
-		case <-ticker.C:
-			if err := s.tick(time.Now()); err != nil {
-				return err
-			}
-		case <-done:
-			return errEnded
+			err = s.turn(func() error { return s.fetchEnded(r) })
+		case <-timer.C:
+			err = tick()
+		case <-s.f.store.activity.stir:
+			err = tick()
+		case <-s.ctx.Done():
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// interval returns how long it is to the tick after the one at now.
+func (s *session) interval(now time.Time) time.Duration {
+	a := &s.f.store.activity
+	if a.looked() || !s.welcomed || len(s.behind) > 0 || len(s.waiting) > 0 || len(s.diverged) > 0 || s.fetching > 0 {
+		s.busyAt = now
+	}
+	if now.Sub(s.busyAt) < s.f.config.IdleAfter || !a.rest() {
+		return s.f.config.PingInterval
+	}
+	return s.f.config.IdlePingInterval
+}
+
+// turn does something with the session, unless nothing can be sent any more: then only what the primary says at the end is of
+// interest.
+func (s *session) turn(f func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return nil
+	}
+	return s.ends(f())
+}
+
+// untilTick returns the time to the next tick. Ticks are at multiples of the interval on the wall clock, so that all followers
+// of a machine wake up at the same moment, and a primary beside them, too, once for all of them. It is half an interval at
+// least: a wall clock that was set back or lags does not make two ticks of one.
+func untilTick(now time.Time, interval time.Duration) time.Duration {
+	left := now.Truncate(interval).Add(interval).Sub(now)
+	if left < interval/2 {
+		left += interval
+	}
+	return left
 }
 
 func (s *session) heard() { s.watchdog.Reset(s.f.config.StuckAfter) }
@@ -155,11 +211,14 @@ func (s *session) handle(msg *replicationv1.SubscribeResponse) error {
 	}
 	switch m := msg.GetMessage().(type) {
 	case *replicationv1.SubscribeResponse_Records:
+		s.f.store.activity.note()
 		return s.records(m.Records)
 	case *replicationv1.SubscribeResponse_Heartbeat:
 		return s.heartbeat(m.Heartbeat)
 	case *replicationv1.SubscribeResponse_Refusal:
 		return s.refused(m.Refusal)
+	case *replicationv1.SubscribeResponse_Placement:
+		return s.placement(m.Placement)
 	default:
 		return nil
 	}
@@ -180,7 +239,7 @@ func (s *session) welcome(w *replicationv1.Welcome) error {
 	if err := s.f.store.Adopt(id); err != nil {
 		return err
 	}
-	s.welcomed = true
+	s.welcomed, s.busyAt = true, time.Now()
 	s.snapshots = slices.Contains(w.GetCapabilities(), capabilitySnapshot)
 	s.f.store.repairs.Store(s.snapshots)
 	for _, c := range s.f.copies {

@@ -22,6 +22,7 @@ type Snapshot struct {
 	id      uint32
 	applied *applied
 	catalog *catalog.Catalog
+	epoch   uint32 // of the store's readers
 	key     []byte // scratch
 
 	floor   stamp.Stamp   // of a state that the snapshot has at least
@@ -36,7 +37,8 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 	last := d.store.stamps.Last() // before all that follows: no change up to it is still to come unless it is seen to be on its way
 	before := d.commits.Load()
 	a := d.state.Load()
-	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), id: d.id, floor: a.stamp}
+	epoch := d.store.readers.enter()
+	s := &Snapshot{store: d.store, snap: d.store.db.NewSnapshot(), epoch: epoch, id: d.id, floor: a.stamp}
 	if before%2 == 0 && d.commits.Load() == before {
 		s.reading = stamp.Reading{At: a.stamp, Until: max(a.stamp, last)}
 	} else {
@@ -49,7 +51,8 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 		// What the store has under the id once this handle is dropped may be another copy's.
 		case stored == nil || d.state.Load().problem == problemDropped:
 			stored = newApplied(0, problemDropped)
-		case stored.catalogVersion == a.catalogVersion && stored.generation == a.generation:
+		case stored.catalogVersion == a.catalogVersion && stored.generation == a.generation &&
+			slices.Equal(stored.withheld, a.withheld):
 			stored.catalog = a.catalog
 		}
 		a = stored
@@ -68,6 +71,7 @@ func (d *Database) Snapshot() (*Snapshot, error) {
 // Close releases the snapshot. Its iterators must be closed before.
 func (s *Snapshot) Close() error {
 	err := s.snap.Close()
+	s.store.readers.leave(s.epoch)
 	s.store.release()
 	return err
 }

@@ -21,8 +21,8 @@ import (
 const checksumSize = 16
 
 // stateFormat begins a stored state. Format 1 ends after the epochs. Before format 3 a tail has no old rows: it is not read
-// any more.
-const stateFormat = 3
+// any more. Before format 4 nothing is withheld.
+const stateFormat = 4
 
 // maxEpochs is how many takeovers a copy remembers. Bookmarks older than that are lost.
 const maxEpochs = 1024
@@ -49,6 +49,8 @@ type applied struct {
 	// the primary has. Both are shared between states, so they are never written in place.
 	moved    map[uint32]uint32
 	diverged []uint32
+	// withheld are the names, in lower case and ascending, of the tables that the region may not hold. Never written in place.
+	withheld []string
 
 	// catalog is nil until somebody needs it: a sidecar holds many databases and reads few. Successive states with the same
 	// catalogVersion share it.
@@ -103,7 +105,15 @@ func (a *applied) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(table))
 		b = binary.AppendUvarint(b, uint64(a.moved[table]))
 	}
-	return appendTables(b, a.diverged)
+	return appendNames(appendTables(b, a.diverged), a.withheld)
+}
+
+func appendNames(b []byte, names []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, name := range names {
+		b = append(binary.AppendUvarint(b, uint64(len(name))), name...)
+	}
+	return b
 }
 
 func appendTables(b []byte, tables []uint32) []byte {
@@ -181,6 +191,9 @@ func decodeApplied(b []byte) (*applied, error) {
 		}
 		a.diverged = r.tables()
 	}
+	if format > 3 {
+		a.withheld = r.names()
+	}
 	if r.bad || len(r.b) != 0 {
 		return nil, fmt.Errorf("%w: state of another length", ErrCorrupt)
 	}
@@ -219,6 +232,14 @@ func (r *numbers) tables() (tables []uint32) {
 		tables = append(tables, uint32(r.next()))
 	}
 	return tables
+}
+
+func (r *numbers) names() (names []string) {
+	n := r.next()
+	for i := uint64(0); i < n && !r.bad; i++ {
+		names = append(names, string(r.bytes()))
+	}
+	return names
 }
 
 func (r *numbers) bytes() []byte {

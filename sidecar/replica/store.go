@@ -36,11 +36,17 @@ type Store struct {
 	failed  chan struct{} // closed when the store fails
 	closing chan struct{} // closed when Close is called
 
+	unsynced chan struct{} // of capacity 1: something was committed
+	syncs    sync.WaitGroup
+
 	identity atomic.Pointer[Identity]
+	activity activity
 	marked   atomic.Bool // MarkDiverged was called since the follower looked
 	repairs  atomic.Bool // whether the primary sends single tables
 
 	groups sync.Pool // of *group, for their memory
+
+	readers readers // the open snapshots
 
 	mu          sync.RWMutex // guards what follows
 	databases   map[uint32]*Database
@@ -64,12 +70,14 @@ func OpenStore(dir string, o Options) (*Store, error) {
 	s := &Store{
 		logger: o.Logger, options: o, openedAt: time.Now(), failed: make(chan struct{}), closing: make(chan struct{}),
 		databases: make(map[uint32]*Database), meshChanged: make(chan struct{}), stamps: stamp.NewTable(),
+		activity: activity{stir: make(chan struct{}, 1)}, unsynced: make(chan struct{}, 1),
 	}
 	s.use.idle = make(chan struct{})
 	files := erase.NewFS(o.FS)
 	s.fs = failstop.New(files, s.onFail)
 	po := s.pebbleOptions(o)
 	defer po.Cache.Unref()
+	files.Configure(po)
 	db, err := pebble.Open(dir, po)
 	if err != nil {
 		return nil, openError(dir, err)
@@ -84,13 +92,14 @@ func OpenStore(dir string, o Options) (*Store, error) {
 		s.metrics, err = newMetrics(s, o.Registerer)
 	}
 	if err == nil {
-		if s.eraser, err = erase.New(db, files, metaKey(metaErase), o.Logger); err != nil {
+		if s.eraser, err = erase.New(db, files, metaKey(metaErase), o.Logger, erase.After(s.readers.await)); err != nil {
 			s.metrics.unregister()
 		}
 	}
 	if err != nil {
 		return nil, errors.Join(openError(dir, err), db.Close())
 	}
+	s.syncs.Go(s.syncer)
 	return s, nil
 }
 
@@ -159,6 +168,16 @@ func (s *Store) release() {
 	}
 }
 
+// closes reports whether Close was called.
+func (s *Store) closes() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
 // Close closes the store. It waits for calls in flight and for open snapshots; new ones get ErrClosed. A failed store is
 // closed too, and its failure returned. Closing twice is no error.
 func (s *Store) Close() error {
@@ -174,6 +193,7 @@ func (s *Store) Close() error {
 	}
 	s.use.Unlock()
 	<-s.use.idle
+	s.syncs.Wait()
 	s.metrics.unregister()
 	s.eraser.Close()
 	err := s.db.Close()
@@ -186,9 +206,9 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// commit writes a batch without waiting for the disk. What the log of the store had not written when the process or the
-// machine ended is lost, always as a whole tail: a batch is there entirely or not at all, and only if all before it are. The
-// primary's log sends the lost records again, so an fsync for each group would buy nothing.
+// commit writes a batch without waiting for the disk; the syncer sees to that soon. What the log of the store had not written when the
+// process or the machine ended is lost, always as a whole tail: a batch is there entirely or not at all, and only if all before it
+// are. The primary's log sends the lost records again, so an fsync for each group would buy nothing.
 func (s *Store) commit(b *pebble.Batch) error {
 	if err := s.Failed(); err != nil {
 		return err
@@ -196,6 +216,7 @@ func (s *Store) commit(b *pebble.Batch) error {
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("write replica: %w", err)
 	}
+	s.wantSync()
 	return s.Failed() // Pebble reports success after a failure that we survived
 }
 
@@ -254,7 +275,7 @@ func (s *Store) Drop(id uint32) error {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
 	d.building.Store(nil)
-	s.eraser.Wake()
+	s.erase(id)
 	s.mu.Lock()
 	if s.databases[id] == d {
 		delete(s.databases, id)

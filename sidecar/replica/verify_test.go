@@ -39,6 +39,9 @@ func verify(tb testing.TB, s *Store, id uint32, p *replicatest.Primary, tables .
 			if err != nil {
 				tb.Fatal(err)
 			}
+			if v, err = rowcodec.CanonicalRow(new([]byte), table, v); err != nil {
+				tb.Fatal(err)
+			}
 			got[string(rows.Key())] = bytes.Clone(v)
 		}
 		if err := rows.Close(); err != nil {

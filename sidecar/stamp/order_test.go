@@ -20,6 +20,9 @@ func newRace(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
+	if _, err := w.query("", allUsers); err != nil {
+		t.Fatal(err)
+	}
 	w.settle()
 	return w
 }
@@ -40,6 +43,7 @@ func (w *world) readAll() error {
 			func() (*datav1.Answer, error) { return w.get(mark, 0, "a") },
 			func() (*datav1.Answer, error) { return w.batch(mark, 3, 1, 2) },
 			func() (*datav1.Answer, error) { return w.list(mark, "by_age") },
+			func() (*datav1.Answer, error) { return w.query(mark, allUsers) },
 		} {
 			a, err := read()
 			if err != nil {
@@ -153,6 +157,37 @@ func TestBrokenOrder(t *testing.T) {
 			})
 			w.next()
 			return found
+		},
+		"change: commit, publish, raise; a result": func(w *world) (found error) {
+			w.store.Stamps().SetSteps(func(raise func(), commit func() error, publish func()) error {
+				err := commit()
+				publish()
+				_, found = w.query("", allUsers)
+				raise()
+				return err
+			})
+			w.next()
+			return found
+		},
+		"keep: a result, stamp after the snapshot": func(w *world) error {
+			result, reading := w.readResult()
+			w.next()
+			reading.Until = w.store.Stamps().Last()
+			w.keepResult(result, reading, w.table.ID)
+			_, err := w.query("", allUsers)
+			return err
+		},
+		"keep: a result, without a table that it reads": func(w *world) error {
+			result, reading := w.readResult()
+			w.keepResult(result, reading, w.table.ID+1)
+			w.next()
+			_, err := w.query("", allUsers)
+			return err
+		},
+		"flight: not asked again by those who wait": func(w *world) error {
+			result, _ := w.readResult() // what the first one brings
+			w.next()
+			return w.wrong(w.moment(), "", resultText(result), allUsers.want(nil))
 		},
 		"change: raise, publish, commit": func(w *world) error {
 			w.store.Stamps().SetSteps(func(raise func(), _ func() error, publish func()) error {

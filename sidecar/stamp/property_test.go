@@ -49,6 +49,10 @@ func TestReadsAreOfTheirBookmark(t *testing.T) {
 	w.writeMuch(rand.New(rand.NewPCG(seed, 99)))
 	done.Store(true)
 	wg.Wait()
+	t.Logf("hot methods: %d rows, %d batches", w.now.Load(), w.batchesNow.Load())
+	if w.now.Load() == 0 || w.batchesNow.Load() == 0 {
+		t.Error("a hot method never answered")
+	}
 	for _, source := range []datav1.Source{datav1.Source_SOURCE_MEMORY, datav1.Source_SOURCE_REPLICA} {
 		t.Logf("%v: %d answers", source, bySource[source].Load())
 		if bySource[source].Load() == 0 {
@@ -59,7 +63,7 @@ func TestReadsAreOfTheirBookmark(t *testing.T) {
 
 func (w *world) readSomething(random *rand.Rand, mark string) (*datav1.Answer, error) {
 	id := 1 + random.Int64N(ids+2)
-	switch random.IntN(8) {
+	switch random.IntN(16) {
 	case 0, 1, 2:
 		return w.get(mark, id, "")
 	case 3, 4:
@@ -68,6 +72,16 @@ func (w *world) readSomething(random *rand.Rand, mark string) (*datav1.Answer, e
 		return w.list(mark, "")
 	case 6:
 		return w.list(mark, "by_age")
+	case 7, 8:
+		return w.query(mark, allUsers)
+	case 9:
+		return w.query(mark, spelled(random, oneUser), integer(id))
+	case 10:
+		return w.execute(mark, usersOfAView)
+	case 11, 12:
+		return w.getNow(mark, id)
+	case 13, 14:
+		return w.batchNow(mark, id, id%ids+1, (id+1)%ids+1, (id+7)%ids+1)
 	default:
 		return w.batch(mark, id, id%ids+1, (id+1)%ids+1, (id+7)%ids+1)
 	}

@@ -150,3 +150,8 @@ func (t *Table) Holds(r Reading, now Stamp, database uint32, s Slot) bool {
 	}
 	return r.At <= now && t.slot(s).Load() <= uint64(r.Until) && t.database(database).Load() <= uint64(r.Until)
 }
+
+// Newest returns the stamp of the newest change that touched what a slot of a database stands for.
+func (t *Table) Newest(database uint32, s Slot) Stamp {
+	return Stamp(max(t.slot(s).Load(), t.database(database).Load()))
+}

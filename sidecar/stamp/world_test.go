@@ -3,6 +3,7 @@ package stamp_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -23,6 +25,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/sidecar/edgesql"
 	"github.com/nearside-dev/nearside/sidecar/memory"
 	"github.com/nearside-dev/nearside/sidecar/readpath"
 	"github.com/nearside-dev/nearside/sidecar/replica"
@@ -122,6 +125,8 @@ type world struct {
 	table   *catalog.Table
 	present state
 
+	now, batchesNow atomic.Int64 // answers of hot methods
+
 	mu      sync.Mutex
 	history []*state // by version
 	records [][]byte
@@ -140,18 +145,20 @@ func newWorld(tb testing.TB) *world {
 	var err error
 	w.store, err = replica.OpenStore("replica", replica.Options{FS: vfs.NewMem(), Logger: logger})
 	must(err)
-	w.cache, err = memory.New(memory.Options{Bytes: memory.MinBytes, DatabasePercent: 90, Stamps: w.store.Stamps()})
+	w.cache, err = memory.New(memory.Options{Bytes: memory.MinBytes, DatabasePercent: 90, SmallResult: 1 << 20, Stamps: w.store.Stamps()})
 	must(err)
 	w.codec, err = bookmark.New(secret)
 	must(err)
 	must(w.store.Adopt(replica.Identity{MeshID: [16]byte{1}, BookmarkKey: secret, PrimaryRegion: "us-east-1"}))
+	engine, err := edgesql.New(edgesql.Options{})
+	must(err)
 	w.path, err = readpath.New(readpath.Options{
-		Region: region, Store: w.store, Directory: readpath.NewDirectory(w.store, region), Primary: away{}, Memory: w.cache, Logger: logger,
+		Region: region, Store: w.store, Directory: readpath.NewDirectory(w.store, region), Primary: away{}, Memory: w.cache, SQL: engine, Logger: logger,
 	})
 	must(err)
 	tb.Cleanup(func() {
 		w.cache.Close()
-		if err := w.store.Close(); err != nil {
+		if err := errors.Join(engine.Close(), w.store.Close()); err != nil {
 			tb.Error(err)
 		}
 	})
@@ -286,17 +293,7 @@ func (w *world) batch(mark string, ids ...int64) (*datav1.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var got []string
-	for _, r := range res.GetResults() {
-		got = append(got, rowText(r.GetRow()))
-	}
-	return res.GetAnswer(), w.wrong(res.GetAnswer(), mark, strings.Join(got, "\n"), func(s *state) string {
-		var want []string
-		for _, id := range ids {
-			want = append(want, s.text(id))
-		}
-		return strings.Join(want, "\n")
-	})
+	return w.checkBatch(res, mark, ids)
 }
 
 // list reads all users in the order of an index and checks that the page is of one version.

@@ -13,6 +13,7 @@ import (
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/verify"
@@ -68,9 +69,11 @@ func (c *comparison) run(ctx context.Context) (err error) {
 	if !ok {
 		return fmt.Errorf("database %s: %w", c.target.name, replica.ErrSyncing)
 	}
-	stream, err := c.service.primary.ReadState(ctx, connect.NewRequest(&controlv1.ReadStateRequest{
-		Database: c.target.name, Rows: c.deep,
-	}))
+	req := connect.NewRequest(&controlv1.ReadStateRequest{
+		Database: c.target.name, Rows: c.deep, Region: c.service.options.Region,
+	})
+	access.PassOn(ctx, req.Header())
+	stream, err := c.service.primary.ReadState(ctx, req)
 	if err != nil {
 		return fmt.Errorf("read the primary's state: %w", err)
 	}
@@ -152,6 +155,9 @@ func (c *comparison) open(ctx context.Context, d *replica.Database) (err error) 
 	if c.snap, err = d.Snapshot(); err != nil {
 		return err
 	}
+	if !slices.Equal(c.head.GetWithheld(), c.snap.Withheld()) {
+		return errors.Join(errMoved, c.snap.Close())
+	}
 	if err := c.readDelta(); err != nil {
 		return errors.Join(err, c.repair(d), c.snap.Close())
 	}
@@ -196,6 +202,9 @@ func (c *comparison) addRecord(r *replicationv1.CommitRecord) error {
 		return errMoved
 	}
 	for _, t := range r.Tables {
+		if t.Replaced && len(t.Sum) == 0 { // the region is about to be told that it may not hold it
+			return errMoved
+		}
 		d := c.delta[t.TableId]
 		if d == nil {
 			d = &tableDelta{rows: make(map[string]*deltaRow)}

@@ -160,7 +160,7 @@ func (r *row) match(w *target, scratch []byte) (c change, ok bool) {
 	if r.now != nil && w.equals(r.now, scratch) {
 		return r.put, true
 	}
-	if len(w.equal) > 0 && (r.old == nil || !w.equals(r.old, scratch)) {
+	if w.selects() && (r.old == nil || !w.equals(r.old, scratch)) {
 		return change{}, false
 	}
 	return r.gone, r.gone.message != nil

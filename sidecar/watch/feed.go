@@ -104,10 +104,10 @@ func (f *feed) publish(records []*replica.TailRecord, next replica.TailPosition)
 
 // concerns reports whether a commit's changes of the watched table may be told. The caller holds the feed's lock.
 func (w *watcher) concerns(t *table) bool {
-	if w.whole() || t.Replaced || len(w.equal) > 0 && !t.OldKnown {
+	if w.whole() || t.Replaced || w.selects() && !t.OldKnown {
 		return true
 	}
-	if len(w.equal) == 0 {
+	if !w.selects() {
 		for i := range t.Rows {
 			if w.inRange(t.Rows[i].Key) {
 				return true
@@ -147,6 +147,25 @@ func (f *feed) add(w *watcher) {
 		f.byTable[id] = make(map[*watcher]struct{})
 	}
 	f.byTable[id][w] = struct{}{}
+}
+
+// forget keeps no record any more, and ends the watchers of tables that the copy has no more.
+func (f *feed) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.records, f.bytes = nil, 0
+	for id, watchers := range f.byTable {
+		if f.database.HasTable(id) {
+			continue
+		}
+		for w := range watchers {
+			w.lost = true
+			if w.idle {
+				w.idle = false
+				w.wake <- struct{}{} // there is room: it was idle
+			}
+		}
+	}
 }
 
 // remove undoes add and reports whether nobody is left.
@@ -189,7 +208,7 @@ func (f *feed) take(w *watcher) (_ place, epoch uint32) {
 	defer f.mu.Unlock()
 	w.taken = w.taken[:0]
 	switch {
-	case !w.position.SameCopy(f.position):
+	case w.lost, !w.position.SameCopy(f.position):
 		return placeAway, 0
 	case w.position.Version == f.position.Version && w.isDue(time.Now(), w.position.Version):
 		return placeDue, f.epoch

@@ -12,15 +12,15 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/sidecar/replica"
 )
 
 // Defaults of Options.
 const (
-	DefaultMaxWatchers = 4096
-	DefaultProgress    = 5 * time.Second
-	DefaultCacheBytes  = 32 << 20
+	DefaultProgress   = 5 * time.Second
+	DefaultCacheBytes = 32 << 20
 )
 
 const (
@@ -34,8 +34,8 @@ const (
 
 // Options configures a Hub. The zero value is usable.
 type Options struct {
-	// MaxWatchers is how many watchers there may be; default DefaultMaxWatchers. More are refused with OVERLOADED.
-	MaxWatchers int
+	// Places are the watchers'; default new ones with the default limits. Where there is none a call is refused with OVERLOADED.
+	Places *Places
 	// Progress is after how long a watcher is told how far it is if nothing that it watches changed; at the latest half as
 	// long again after. Default DefaultProgress.
 	Progress time.Duration
@@ -53,15 +53,19 @@ type Hub struct {
 	running sync.WaitGroup
 	closing chan struct{}
 
-	mu       sync.Mutex // guards what follows
-	closed   bool
-	watchers int
-	feeds    map[*replica.Database]*feed
+	mu     sync.Mutex // guards what follows
+	closed bool
+	feeds  map[*replica.Database]*feed
 }
 
 // New returns a Hub. The error is a metric's that the registerer has already.
 func New(o Options) (*Hub, error) {
-	o.MaxWatchers = cmp.Or(o.MaxWatchers, DefaultMaxWatchers)
+	if o.Places == nil {
+		var err error
+		if o.Places, err = NewPlaces(Limits{}, o.Registerer); err != nil {
+			return nil, err
+		}
+	}
 	o.Progress = cmp.Or(o.Progress, DefaultProgress)
 	o.CacheBytes = cmp.Or(o.CacheBytes, DefaultCacheBytes)
 	h := &Hub{
@@ -69,7 +73,7 @@ func New(o Options) (*Hub, error) {
 		feeds: make(map[*replica.Database]*feed),
 	}
 	var err error
-	if h.metrics, err = newMetrics(h, o.Registerer); err != nil {
+	if h.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, err
 	}
 	h.running.Go(h.tick)
@@ -120,6 +124,18 @@ func (h *Hub) cacheBytes() int {
 	return max(minCacheBytes, h.options.CacheBytes/max(1, len(h.feeds)))
 }
 
+// Forget keeps no record of a database in memory any more, and ends the watches of tables that its copy has no more, as for those
+// that the region may not hold: their callers go on from their last bookmark, and are answered elsewhere.
+func (h *Hub) Forget(database uint32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for d, f := range h.feeds {
+		if d.ID() == database {
+			f.forget()
+		}
+	}
+}
+
 // Request is one call.
 type Request struct {
 	*datav1.WatchRequest
@@ -127,22 +143,29 @@ type Request struct {
 	Database *replica.Database
 	// From is the request's bookmark, AtLeast what "now" must be as fresh as. Nil is none.
 	From, AtLeast *bookmark.Bookmark
+	// Client is who watches.
+	Client string
 	// Answer returns an answer with the bookmark of a version.
 	Answer func(epoch uint32, version uint64) *datav1.Answer
 	// Binary says that messages go over the wire in the binary form.
 	Binary bool
+	// Rows are those of the table that the caller may see; nil is all. To the caller one that leaves them is deleted.
+	Rows *policy.Filter
+	// Together has what is sent from then on go out together when the function that it returns is called; nil where that cannot be.
+	Together func() (send func())
 }
 
 // Serve answers a call until ctx ends or the caller is to begin anew. Messages belong to the hub: send may not keep them.
 // Errors are send's and ctx's, those of newTarget, OVERLOADED, NOT_READY, BOOKMARK_TOO_OLD, BOOKMARK_LOST, SCHEMA_CHANGED and
 // WATCH_INTERRUPTED.
 func (h *Hub) Serve(ctx context.Context, r *Request, send func(*datav1.WatchResponse) error) (err error) {
-	if err := h.enter(); err != nil {
+	leave, err := h.options.Places.Enter(r.Database.ID(), r.Client)
+	if err != nil {
 		return err
 	}
 	defer func() {
-		h.leave()
-		h.metrics.ended.WithLabelValues(whyEnded(err)).Inc()
+		leave()
+		h.metrics.ended.WithLabelValues(WhyEnded(err)).Inc()
 	}()
 	w, err := h.newWatcher(ctx, r, send)
 	if err != nil {
@@ -152,24 +175,6 @@ func (h *Hub) Serve(ctx context.Context, r *Request, send func(*datav1.WatchResp
 	return w.run(ctx)
 }
 
-func (h *Hub) enter() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.watchers >= h.options.MaxWatchers {
-		h.metrics.refused.Inc()
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_OVERLOADED, "there are %d watchers in this region, which is the limit",
-			h.options.MaxWatchers).With("limit", strconv.Itoa(h.options.MaxWatchers)).WithRetryAfter(retryAfter)
-	}
-	h.watchers++
-	return nil
-}
-
-func (h *Hub) leave() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.watchers--
-}
-
 // newWatcher finds out where a call begins, tells its caller, and adds it to its database's feed. Dismiss it.
 func (h *Hub) newWatcher(ctx context.Context, r *Request, send func(*datav1.WatchResponse) error) (w *watcher, err error) {
 	for _, b := range []*bookmark.Bookmark{r.From, r.AtLeast} {
@@ -177,12 +182,12 @@ func (h *Hub) newWatcher(ctx context.Context, r *Request, send func(*datav1.Watc
 			continue
 		}
 		if err := r.Database.WaitFor(ctx, b.Epoch, b.Version); err != nil {
-			return nil, startError(ctx, b, err)
+			return nil, StartError(ctx, b, err)
 		}
 	}
 	s, err := r.Database.Snapshot()
 	if err != nil {
-		return nil, startError(ctx, nil, err)
+		return nil, StartError(ctx, nil, err)
 	}
 	defer func() {
 		if err = errors.Join(err, s.Close()); err != nil && w != nil {
@@ -190,7 +195,7 @@ func (h *Hub) newWatcher(ctx context.Context, r *Request, send func(*datav1.Watc
 			w = nil
 		}
 	}()
-	t, err := newTarget(s.Catalog(), r.WatchRequest)
+	t, err := newTarget(s.Catalog(), r.WatchRequest, r.Rows)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +238,8 @@ func (w *watcher) goOn(s *replica.Snapshot, r *Request) error {
 	return nil
 }
 
-func startError(ctx context.Context, b *bookmark.Bookmark, err error) error {
+// StartError is the error of a watch that cannot begin: of what waiting for its bookmark or opening a snapshot failed with.
+func StartError(ctx context.Context, b *bookmark.Bookmark, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -251,7 +257,7 @@ func (h *Hub) join(w *watcher, s *replica.Snapshot) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		return interrupted(replica.ErrClosed)
+		return Interrupted(replica.ErrClosed)
 	}
 	d := w.request.Database
 	f := h.feeds[d]

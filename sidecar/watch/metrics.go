@@ -13,17 +13,13 @@ import (
 )
 
 type metrics struct {
-	refused   prometheus.Counter
 	changes   prometheus.Counter
 	tailReads prometheus.Counter
 	ended     *prometheus.CounterVec
 }
 
-func newMetrics(h *Hub, r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
-		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "nearside_watch_refused_total", Help: "Watches refused because there are too many.",
-		}),
 		changes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nearside_watch_changes_total", Help: "Changes of rows told to watchers.",
 		}),
@@ -37,13 +33,7 @@ func newMetrics(h *Hub, r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	watchers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "nearside_watchers", Help: "Watches that are served now."},
-		func() float64 {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			return float64(h.watchers)
-		})
-	for _, c := range []prometheus.Collector{m.refused, m.changes, m.tailReads, m.ended, watchers} {
+	for _, c := range []prometheus.Collector{m.changes, m.tailReads, m.ended} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of watches: %w", err)
 		}
@@ -51,8 +41,8 @@ func newMetrics(h *Hub, r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// whyEnded names why a watch ended: an error's reason, or that the caller went.
-func whyEnded(err error) string {
+// WhyEnded names why a watch ended: an error's reason, or that the caller went.
+func WhyEnded(err error) string {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return "gone"
 	}

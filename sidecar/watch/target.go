@@ -13,6 +13,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/keyread"
+	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -26,13 +27,13 @@ type schema struct {
 }
 
 func newSchema(t *catalog.Table) (*schema, error) {
-	of, err := fingerprint(t)
+	of, err := Fingerprint(t)
 	return &schema{table: t, shape: keyread.NewShape(t), print: of}, err
 }
 
-// fingerprint returns a text that is the same as long as rows of the table are told in the same way: its id, its name, its
+// Fingerprint returns a text that is the same as long as rows of the table are told in the same way: its id, its name, its
 // columns and its key. Indexes do not matter.
-func fingerprint(t *catalog.Table) (string, error) {
+func Fingerprint(t *catalog.Table) (string, error) {
 	bare := *t
 	bare.Indexes = nil
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal((&catalog.Catalog{Tables: []*catalog.Table{&bare}}).ToProto())
@@ -62,6 +63,7 @@ type target struct {
 	// Of the rows' encoded keys: from lower on, before upper if that is not nil.
 	lower, upper []byte
 	equal        []equality
+	rows         *policy.Rows // that the caller may see; nil is all
 }
 
 // equality is a column and what it must be, encoded as in a key.
@@ -71,7 +73,7 @@ type equality struct {
 }
 
 // newTarget resolves a request. Errors are TABLE_NOT_FOUND, COLUMN_NOT_FOUND, FIELD_INVALID and SCHEMA_UNSUPPORTED.
-func newTarget(cat *catalog.Catalog, req *datav1.WatchRequest) (*target, error) {
+func newTarget(cat *catalog.Catalog, req *datav1.WatchRequest, filter *policy.Filter) (*target, error) {
 	t, err := keyread.Table(cat, req.GetTable())
 	if err != nil {
 		return nil, err
@@ -85,7 +87,7 @@ func newTarget(cat *catalog.Catalog, req *datav1.WatchRequest) (*target, error) 
 	if err != nil {
 		return nil, err
 	}
-	w := &target{schema: s}
+	w := &target{schema: s, rows: filter.Of(t)}
 	if w.lower, w.upper, err = keyread.KeyRange(t, req.GetPrefix(), req.GetStart(), req.GetEnd()); err != nil {
 		return nil, err
 	}
@@ -107,7 +109,10 @@ func appendComparable(dst []byte, t *catalog.Table, column int, v value.Value) [
 }
 
 // whole reports whether all rows are watched.
-func (w *target) whole() bool { return len(w.equal) == 0 && len(w.lower) == 0 && w.upper == nil }
+func (w *target) whole() bool { return !w.selects() && len(w.lower) == 0 && w.upper == nil }
+
+// selects reports whether what a row has decides on whether it is watched.
+func (w *target) selects() bool { return len(w.equal) > 0 || w.rows != nil }
 
 // inRange reports whether the row of a key may be watched.
 func (w *target) inRange(key []byte) bool {
@@ -116,6 +121,9 @@ func (w *target) inRange(key []byte) bool {
 
 // equals reports whether a row has what is watched.
 func (w *target) equals(row *rowcodec.Row, scratch []byte) bool {
+	if !w.rows.Has(row.Values) {
+		return false
+	}
 	for _, e := range w.equal {
 		if !bytes.Equal(appendComparable(scratch[:0], w.table, e.column, row.Values[e.column]), e.want) {
 			return false

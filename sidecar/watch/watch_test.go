@@ -229,7 +229,11 @@ func TestLostEpoch(t *testing.T) {
 }
 
 func TestTooManyWatchers(t *testing.T) {
-	r := newRegion(t, replica.Options{}, Options{MaxWatchers: 1})
+	places, err := NewPlaces(Limits{Total: 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRegion(t, replica.Options{}, Options{Places: places})
 	c := r.watch(&datav1.WatchRequest{}, nil)
 	c.next(t, "1/1")
 	r.watch(&datav1.WatchRequest{}, nil).wantEnd(t, datav1.ErrorReason_ERROR_REASON_OVERLOADED)

@@ -32,6 +32,7 @@ type watcher struct {
 	told     uint64 // the version of the last bookmark that the caller got
 	toldAt   time.Time
 	idle     bool
+	lost     bool // the copy no longer has the table. The feed's, under its lock
 	scratch  []byte
 
 	taken []*record
@@ -53,14 +54,14 @@ func (w *watcher) run(ctx context.Context) error {
 		}
 		switch place, epoch := w.feed.take(w); place {
 		case placeAway:
-			return interrupted(replica.ErrTailGap)
+			return Interrupted(replica.ErrTailGap)
 		case placeWaiting:
 			clear(w.taken[:cap(w.taken)])
 			w.taken = nil // most wait, and for long
 			select {
 			case <-w.wake:
 			case <-w.feed.ended:
-				return interrupted(w.feed.err)
+				return Interrupted(w.feed.err)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -94,10 +95,10 @@ func (w *watcher) readTail(ctx context.Context) error {
 	records, _, err := w.feed.database.ReadTail(w.position, takeRecords, readBytes)
 	if errors.Is(err, replica.ErrTailGap) {
 		// It was too slow, or the copy was made anew: where it goes on from its bookmark it will hear which.
-		return interrupted(err)
+		return Interrupted(err)
 	}
 	if err != nil {
-		return interrupted(err)
+		return Interrupted(err)
 	}
 	for _, r := range records {
 		w.taken = append(w.taken, newRecord(r))
@@ -107,6 +108,9 @@ func (w *watcher) readTail(ctx context.Context) error {
 
 // tellRecords tells what the taken records have.
 func (w *watcher) tellRecords() error {
+	if len(w.taken) > 1 && w.request.Together != nil {
+		defer w.request.Together()()
+	}
 	for _, r := range w.taken {
 		if err := w.tellRecord(r); err != nil {
 			return err
@@ -131,7 +135,7 @@ func (w *watcher) tellRecord(r *record) error {
 		switch {
 		case t.Replaced:
 			return w.changed(r.Version, "the rows of table %s were all made anew", w.table.Name)
-		case len(w.equal) > 0 && !t.OldKnown:
+		case w.selects() && !t.OldKnown:
 			return w.changed(r.Version, "what rows of table %s were before is not known", w.table.Name)
 		}
 		if err := w.addTable(t); err != nil {
@@ -157,7 +161,7 @@ func (w *watcher) checkSchema(r *record) error {
 	if t == nil {
 		return w.changed(r.Version, "table %s was dropped or made anew", w.table.Name)
 	}
-	switch now, err := fingerprint(t); {
+	switch now, err := Fingerprint(t); {
 	case err != nil:
 		return err
 	case now != w.print:
@@ -167,7 +171,7 @@ func (w *watcher) checkSchema(r *record) error {
 }
 
 func (w *watcher) addTable(t *table) error {
-	if len(w.equal) == 0 && !w.whole() && !w.touches(t) {
+	if !w.selects() && !w.whole() && !w.touches(t) {
 		return nil // rows are not decoded for those who do not watch them
 	}
 	rows, err := t.decode(w.schema)
@@ -178,6 +182,12 @@ func (w *watcher) addTable(t *table) error {
 		c, ok := rows[i].match(w.target, w.scratch[:0])
 		if !ok {
 			continue
+		}
+		if c.message.GetLeft() && !w.rows.Has(rows[i].now.Values) {
+			// To who may not see it any more it is gone, whatever has become of it.
+			if c, err = newChange(&datav1.WatchResponse_Change{Key: c.message.GetKey()}); err != nil {
+				return err
+			}
 		}
 		if w.bytes > 0 && w.bytes+len(c.encoded) > messageBytes {
 			w.finish()
@@ -235,8 +245,8 @@ func (w *watcher) tell(m *datav1.WatchResponse, epoch uint32, version uint64) er
 	return nil
 }
 
-// interrupted is the error of a stream that the caller is to go on with from its last bookmark.
-func interrupted(cause error) error {
+// Interrupted is the error of a stream that the caller is to go on with from its last bookmark.
+func Interrupted(cause error) error {
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_WATCH_INTERRUPTED,
 		"the watch was ended by the region, go on from the last bookmark: %w", cause)
 }

@@ -88,9 +88,14 @@ func (p *Primary) Commit(changes ...Change) []byte {
 
 // Schema makes these the tables. Those that were there and are not among them, by id, are dropped.
 func Schema(tables ...*catalog.Table) Change {
+	return SchemaOf(&catalog.Catalog{Tables: tables})
+}
+
+// SchemaOf is Schema with views and other objects.
+func SchemaOf(of *catalog.Catalog) Change {
 	return func(c *commit) {
 		p := c.primary
-		cat := &catalog.Catalog{Version: p.version + 1, NextID: 1 << 20, Tables: tables}
+		cat := &catalog.Catalog{Version: p.version + 1, NextID: 1 << 20, Tables: of.Tables, Objects: of.Objects}
 		if p.catalog != nil {
 			for _, old := range p.catalog.Tables {
 				if cat.TableByID(old.ID) == nil {
@@ -99,10 +104,31 @@ func Schema(tables ...*catalog.Table) Change {
 					delete(p.sums, old.ID)
 				}
 			}
+			for _, t := range of.Tables {
+				if old := p.catalog.TableByID(t.ID); old != nil && len(t.Columns) < len(old.Columns) {
+					c.restartSum(t)
+				}
+			}
 		}
 		p.catalog = cat
 		c.record.Catalog = cat.ToProto()
 	}
+}
+
+// restartSum makes the rows and the sum of a table that lost a column those without it.
+func (c *commit) restartSum(t *catalog.Table) {
+	p := c.primary
+	var sum rowcodec.Sum
+	for key, val := range p.rows[t.ID] {
+		canonical, err := rowcodec.CanonicalRow(new([]byte), t, val)
+		if err != nil {
+			panic(err) // the rows are our own
+		}
+		p.rows[t.ID][key] = canonical
+		sum = sum.Add(rowcodec.RowSum(t.ID, []byte(key), canonical))
+	}
+	p.sums[t.ID] = sum
+	c.change(t)
 }
 
 // Put inserts or replaces rows.
@@ -138,12 +164,7 @@ func (c *commit) set(t *catalog.Table, key, val []byte) {
 		p.sums[t.ID] = p.sums[t.ID].Add(rowcodec.RowSum(t.ID, key, val))
 		rows[string(key)] = val
 	}
-	change := c.changes[t.ID]
-	if change == nil {
-		change = &replicationv1.TableChange{TableId: t.ID}
-		c.changes[t.ID] = change
-		c.record.Tables = append(c.record.Tables, change)
-	}
+	change := c.change(t)
 	row := &replicationv1.RowChange{Key: key, Value: val}
 	if i, ok := c.places[place{t.ID, string(key)}]; ok {
 		change.Rows[i] = row
@@ -151,6 +172,17 @@ func (c *commit) set(t *catalog.Table, key, val []byte) {
 	}
 	c.places[place{t.ID, string(key)}] = len(change.Rows)
 	change.Rows = append(change.Rows, row)
+}
+
+// change returns what the record says of a table.
+func (c *commit) change(t *catalog.Table) *replicationv1.TableChange {
+	change := c.changes[t.ID]
+	if change == nil {
+		change = &replicationv1.TableChange{TableId: t.ID}
+		c.changes[t.ID] = change
+		c.record.Tables = append(c.record.Tables, change)
+	}
+	return change
 }
 
 // Table returns a rowid table whose first column is its INTEGER PRIMARY KEY, and whose other columns take any value.
@@ -179,6 +211,11 @@ func WithColumn(t *catalog.Table, name string, fill value.Value) *catalog.Table 
 	c := *t
 	c.Columns = append(slices.Clone(t.Columns), catalog.Column{ID: uint32(len(t.Columns) + 1), Name: name, Fill: fill})
 	return &c
+}
+
+// WithoutColumn returns a copy of t that lacks a column.
+func WithoutColumn(t *catalog.Table, name string) *catalog.Table {
+	return t.WithoutColumn(t.ColumnByName(name))
 }
 
 // Row returns a row of a table made by Table.

@@ -1,0 +1,144 @@
+package rest
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
+	"github.com/nearside-dev/nearside/internal/descriptors"
+)
+
+var update = flag.Bool("update", false, "write docs/openapi.json")
+
+const documentFile = "../../docs/openapi.json"
+
+func ownDocument(all []*Binding) ([]byte, error) {
+	comments, err := descriptors.Comments()
+	if err != nil {
+		return nil, err
+	}
+	return document(all, comments)
+}
+
+// TestDocument holds the OpenAPI document against the file that people read and that a validator checks.
+func TestDocument(t *testing.T) {
+	all, err := BindingsOf(append(services(), authv1.File_nearside_auth_v1_account_service_proto.Services().Get(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := ownDocument(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc = append(doc, '\n')
+	if *update {
+		if err := os.WriteFile(documentFile, doc, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, err := os.ReadFile(documentFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(doc, file) {
+		t.Error("docs/openapi.json is not what the protos say: run make generate")
+	}
+}
+
+// TestReferences follows each reference of the document, and finds each operation and each part described.
+func TestReferences(t *testing.T) {
+	text, err := ownDocument(bindings(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths      map[string]map[string]struct{ OperationID, Description string }
+		Components struct {
+			Schemas map[string]struct{ Description string }
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range doc.Paths {
+		for verb, op := range item {
+			if op.Description == "" {
+				t.Errorf("%s %s has no description", verb, path)
+			}
+		}
+	}
+	for name, s := range doc.Components.Schemas {
+		if s.Description == "" && name != "Problem" {
+			t.Errorf("%s has no description", name)
+		}
+	}
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if r, ok := v["$ref"].(string); ok {
+				const schemas = "#/components/schemas/"
+				if name, ok := bytes.CutPrefix([]byte(r), []byte(schemas)); ok {
+					if _, there := doc.Components.Schemas[string(name)]; !there {
+						t.Errorf("%s is not there", r)
+					}
+				}
+			}
+			for _, inner := range v {
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	var whole any
+	if err := json.Unmarshal(text, &whole); err != nil {
+		t.Fatal(err)
+	}
+	walk(whole)
+}
+
+// TestDocumentIsValid holds the document against the schema of its version, as https://spec.openapis.org/oas/3.1/schema has it.
+func TestDocumentIsValid(t *testing.T) {
+	text, err := os.ReadFile("testdata/oas-3.1-schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("oas.json", schema); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := compiler.Compile("oas.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := ownDocument(bindings(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	valid, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rules.Validate(valid); err != nil {
+		t.Error(err)
+	}
+	broken, err := jsonschema.UnmarshalJSON(bytes.NewReader(bytes.ReplaceAll(doc, []byte(`"in": "query"`), []byte(`"in": "body"`))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rules.Validate(broken) == nil {
+		t.Error("a document that is none passes")
+	}
+}

@@ -1,0 +1,273 @@
+package rest
+
+import (
+	"fmt"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"connectrpc.com/vanguard"
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/nearside-dev/nearside/internal/openapi"
+	"github.com/nearside-dev/nearside/internal/server"
+)
+
+const (
+	// Prefix is what the paths of all REST calls begin with.
+	Prefix = "/v1/"
+	// maxBodyBytes bounds a request's or an answer's message, as the calls' own listeners do.
+	maxBodyBytes = 72 << 20
+	// minCompressed is the size of the smallest answer that is worth compressing: below it fits a packet.
+	minCompressed = 1400
+
+	fieldsParameter = "fields"
+
+	contentTypeJSON    = "application/json"
+	contentTypeProblem = "application/problem+json"
+)
+
+// Options configures a Handler. Services, Next, Logger and Registerer are required.
+type Options struct {
+	// Services are the mesh's own; their paths begin with Prefix.
+	Services []protoreflect.ServiceDescriptor
+	// Others has the registered ones, whose paths are below Prefix or anywhere else where nothing is; default none.
+	Others Source
+	// Known reports whether a request shows a credential. Default: everybody is known.
+	Known func(http.Header) (bool, error)
+	// Next answers the calls, and whatever is no REST.
+	Next       http.Handler
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Handler answers REST calls and passes on all else. It answers at once what Next does (server.Expresser).
+type Handler struct {
+	next       http.Handler
+	compressed http.Handler
+	others     Source
+	known      func(http.Header) (bool, error)
+	logger     *slog.Logger
+	answers    *prometheus.CounterVec
+
+	building sync.Mutex // held while a table is made
+	current  atomic.Pointer[table]
+}
+
+// New returns a handler of the REST calls of services.
+func New(o Options) (http.Handler, error) {
+	bindings, err := BindingsOf(o.Services)
+	if err != nil {
+		return nil, err
+	}
+	h := &Handler{
+		next: o.Next, others: o.Others, known: o.Known, logger: o.Logger,
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nearside_rest_answers_total", Help: "Answers to REST calls, by status.",
+		}, []string{"status"}),
+	}
+	if err := o.Registerer.Register(h.answers); err != nil {
+		return nil, err
+	}
+	own, err := transcoder(o.Services, o.Next)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bindings {
+		b.transcoder = own
+	}
+	h.current.Store(newTable("", bindings, nil, o.Next, h.skipped))
+	mux := http.NewServeMux()
+	mux.Handle("/", http.HandlerFunc(h.serve))
+	openapi.Mount(mux, h.documentFor)
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed))
+	if err != nil {
+		return nil, err
+	}
+	h.compressed = compress(mux)
+	if paths := server.ExpresserOf(o.Next); paths != nil {
+		return expresser{h, paths}, nil
+	}
+	return h, nil
+}
+
+type expresser struct {
+	*Handler
+	server.Expresser
+}
+
+func transcoder(services []protoreflect.ServiceDescriptor, next http.Handler, more ...vanguard.ServiceOption) (*vanguard.Transcoder, error) {
+	options := append([]vanguard.ServiceOption{
+		vanguard.WithTargetProtocols(vanguard.ProtocolConnect), vanguard.WithTargetCodecs(vanguard.CodecProto),
+		vanguard.WithNoTargetCompression(), vanguard.WithMaxMessageBufferBytes(maxBodyBytes),
+	}, more...)
+	var all []*vanguard.Service
+	for _, s := range services {
+		all = append(all, vanguard.NewServiceWithSchema(s, next, options...))
+	}
+	codec := func(r vanguard.TypeResolver) vanguard.Codec {
+		return &vanguard.JSONCodec{
+			MarshalOptions: protojson.MarshalOptions{Resolver: r, EmitDefaultValues: true},
+			// A field that is not known is an error: whoever misspells one is to hear of it.
+			UnmarshalOptions: protojson.UnmarshalOptions{Resolver: r},
+		}
+	}
+	return vanguard.NewTranscoder(all, vanguard.WithCodec(codec))
+}
+
+// documentFor returns the OpenAPI document for whoever sends a request: what there is to call is for those who may call.
+func (h *Handler) documentFor(r *http.Request) []byte {
+	t := h.latest()
+	if h.known != nil {
+		if known, err := h.known(r.Header); !known || err != nil {
+			return t.documents[0]()
+		}
+	}
+	return t.documents[1]()
+}
+
+// document is the OpenAPI document of bindings.
+func document(bindings []*Binding, comments map[protoreflect.FullName]string) ([]byte, error) {
+	operations := make([]openapi.Operation, len(bindings))
+	for i, b := range bindings {
+		operations[i] = openapi.Operation{
+			Method: b.Method, Verb: b.Verb, Template: b.Template, Vars: b.Vars, Body: b.Body, Response: b.Response,
+			Creates: b.Verb == http.MethodPost && !b.named && !safe(b), Tag: b.tag,
+		}
+	}
+	return openapi.Document(operations, comments)
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, Prefix) || openapi.Serves(r.URL.Path) || h.serves(r.URL.Path) {
+		h.compressed.ServeHTTP(w, r)
+		return
+	}
+	h.next.ServeHTTP(w, r)
+}
+
+// serves reports whether a path that does not begin with Prefix is one of a registered service. Calls never are.
+func (h *Handler) serves(path string) bool {
+	head, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if h.others == nil || reserved[head] || strings.Contains(head, ".") {
+		return false
+	}
+	_, allowed := h.latest().find("", path)
+	return len(allowed) > 0
+}
+
+// serve answers a REST call.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	verb := r.Method
+	if verb == http.MethodHead {
+		verb = http.MethodGet
+	}
+	t := h.latest()
+	b, allowed := t.find(verb, r.URL.Path)
+	a := &answer{handler: h, table: t, binding: b, request: r, header: make(http.Header)}
+	switch {
+	case len(allowed) == 0:
+		a.refuse(http.StatusNotFound, "there is no such resource: /openapi.json says what there is")
+	case r.Method == http.MethodOptions:
+		a.allow(allowed)
+		a.status = http.StatusNoContent
+	case b == nil:
+		a.allow(allowed)
+		a.refuse(http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for this resource", r.Method))
+	case !acceptsJSON(r.Header.Values("Accept")):
+		a.refuse(http.StatusNotAcceptable, "answers are application/json")
+	case !sendsJSON(r):
+		a.refuse(http.StatusUnsupportedMediaType, "requests are application/json")
+	default:
+		h.call(a, verb)
+	}
+	a.finish(w)
+}
+
+// call makes the call that a request is bound to.
+func (h *Handler) call(a *answer, verb string) {
+	query, err := url.ParseQuery(a.request.URL.RawQuery)
+	if err != nil {
+		a.refuse(http.StatusBadRequest, "the query of the URL is malformed")
+		return
+	}
+	for _, name := range slices.Sorted(mapKeys(query)) {
+		if name == fieldsParameter {
+			continue
+		}
+		if err := a.binding.parameter(name); err != nil {
+			a.invalid(name, err.Error())
+			return
+		}
+	}
+	if query.Has(fieldsParameter) {
+		if a.fields, err = a.binding.parseFields(strings.Split(strings.Join(query[fieldsParameter], ","), ",")); err != nil {
+			a.invalid(fieldsParameter, err.Error())
+			return
+		}
+		query.Del(fieldsParameter)
+	}
+	inner := a.request.Clone(a.request.Context())
+	inner.Method = verb
+	inner.URL.RawQuery = query.Encode()
+	// An answer is compressed on its way out, once it is what it will be.
+	inner.Header.Del("Accept-Encoding")
+	inner.Header.Del("Accept")
+	inner.Header.Del("Content-Type")
+	if a.binding.Body != "" {
+		inner.Header.Set("Content-Type", contentTypeJSON)
+	}
+	a.binding.transcoder.ServeHTTP(a, inner)
+}
+
+func mapKeys(v url.Values) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range v {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// sendsJSON reports whether a request's body, if it has one, is JSON: a merge patch (RFC 7396) of something flat is no different.
+func sendsJSON(r *http.Request) bool {
+	header := r.Header.Get("Content-Type")
+	if header == "" && r.ContentLength == 0 {
+		return true
+	}
+	kind, parameters, err := mime.ParseMediaType(header)
+	if err != nil || parameters["charset"] != "" && !strings.EqualFold(parameters["charset"], "utf-8") {
+		return false
+	}
+	return kind == contentTypeJSON || kind == "application/merge-patch+json" && r.Method == http.MethodPatch
+}
+
+// acceptsJSON reports whether an Accept header has room for JSON (RFC 9110, section 12.5.1).
+func acceptsJSON(accept []string) bool {
+	if len(accept) == 0 {
+		return true
+	}
+	for _, list := range accept {
+		for part := range strings.SplitSeq(list, ",") {
+			kind, parameters, _ := strings.Cut(part, ";")
+			switch strings.ToLower(strings.TrimSpace(kind)) {
+			case contentTypeJSON, contentTypeProblem, "application/*", "*/*", "":
+				if !strings.Contains(strings.ReplaceAll(parameters, " ", "")+";", "q=0;") {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
