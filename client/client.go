@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"net/http"
 
 	"connectrpc.com/connect"
@@ -45,6 +46,43 @@ func WithHTTPClient(h connect.HTTPClient) Option {
 // WithoutRetry leaves repeating to somebody else. Default: as Retry does it.
 func WithoutRetry() Option {
 	return func(c *config) { c.retry = false }
+}
+
+// WithToken makes the client's calls show an access token or an API key. Calls made for a caller of a handler with Propagate show
+// the caller's instead, if there is one.
+func WithToken(token string) Option {
+	return WithConnect(connect.WithInterceptors(bearer("Bearer " + token)))
+}
+
+// bearer is what the header says.
+type bearer string
+
+func (b bearer) show(h http.Header) {
+	if h.Get(authorization) == "" {
+		h.Set(authorization, string(b))
+	}
+}
+
+// WrapUnary implements connect.Interceptor.
+func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		b.show(req.Header())
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		b.show(conn.RequestHeader())
+		return conn
+	}
+}
+
+// WrapStreamingHandler implements connect.Interceptor. It does nothing.
+func (b bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
 }
 
 // WithConnect adds options for the generated client, such as connect.WithGRPC. Interceptors among them stand inside the

@@ -16,7 +16,8 @@ import (
 
 // call is what the calls made under one context belong to.
 type call struct {
-	session *Session
+	session       *Session
+	authorization []string // of the caller for whom inner calls are made
 
 	mu     sync.Mutex
 	answer freshness
@@ -38,6 +39,9 @@ func FromContext(ctx context.Context) (s *Session, ok bool) {
 	}
 	return c.session, true
 }
+
+// authorization is the header of a caller's credential.
+const authorization = "Authorization"
 
 // receive takes what a response's header says into the session.
 func (c *call) receive(h http.Header) {
@@ -100,7 +104,7 @@ func (f *freshness) set(h http.Header) {
 
 // Propagate returns the interceptor for the handlers of a service that calls the mesh. For each call it opens a session
 // with the caller's bookmarks and puts it into the handler's context, where calls made through a client with a Session
-// find it. The answer, an error too, carries the session's bookmarks and the region, source and staleness of the inner
+// find it; they show the caller's credential too, unless they have one of their own. The answer, an error too, carries the session's bookmarks and the region, source and staleness of the inner
 // calls in its headers; where there were several inner calls, the farthest source and the greatest staleness.
 //
 // A caller's header with more than 32 bookmarks is refused.
@@ -182,7 +186,7 @@ func open(h http.Header) (*call, error) {
 		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_BOOKMARK_MALFORMED,
 			"header %s holds %d bookmarks, at most %d are allowed", rpcheader.Bookmark, n, rpcheader.MaxBookmarks)
 	}
-	return &call{session: NewSession(headers...)}, nil
+	return &call{session: NewSession(headers...), authorization: h.Values(authorization)}, nil
 }
 
 // fail adds the headers to an error that the caller will see. One that is unknown stays as it is, for whoever logs it.

@@ -160,4 +160,7 @@ func (c *call) send(h http.Header) {
 	if text := c.session.header(h.Values(rpcheader.Bookmark)); text != "" {
 		h.Set(rpcheader.Bookmark, text)
 	}
+	if len(c.authorization) > 0 && h.Get(authorization) == "" {
+		h[authorization] = c.authorization
+	}
 }

@@ -19,7 +19,7 @@ type benchAnswer struct {
 }
 
 func TestBench(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	for _, args := range []string{
 		"--protocol connect", "--protocol grpc --distribution zipf", "--protocol json --rate 200",
 	} {

@@ -30,14 +30,18 @@ type exportAnswer struct {
 	Error            *struct{ Code, Message, Reason string }
 }
 
-// dataFile returns a file of the tests' data.
+// dataFile returns a file or folder of the sample data, which lies in NEARSIDE_DATA or beside the repository; or it skips the test.
 func dataFile(t *testing.T, name string) string {
 	t.Helper()
 	dir := os.Getenv("NEARSIDE_DATA")
 	if dir == "" {
-		t.Skip("NEARSIDE_DATA is not set")
+		dir = filepath.Join("..", "..", "..", "shared", "data")
 	}
-	return filepath.Join(dir, name)
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("the sample data is not there (set NEARSIDE_DATA): %v", err)
+	}
+	return path
 }
 
 // schemaOf and rowsIn are how two databases are compared: what makes them, and each row with its rowid.
@@ -66,7 +70,7 @@ func (s shell) same(a, b string) {
 
 // TestExportChinook exports what was imported, imports that, and compares.
 func TestExportChinook(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("import", "--db", "chinook", dataFile(t, "chinook.sql"))
 	dump := filepath.Join(t.TempDir(), "chinook.sql")
 	got := decode[exportAnswer](t, s.must("export", "--json", "--db", "chinook", "--output", dump))
@@ -98,7 +102,7 @@ INSERT INTO refers VALUES (1, 4);
 `
 
 func TestExportAwkward(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "odd")
 	if r := s.feed(strings.NewReader(awkward), "sql", "--db", "odd"); r.code != 0 {
 		t.Fatalf("%+v", r)
@@ -126,7 +130,7 @@ func TestExportAwkward(t *testing.T) {
 }
 
 func TestExportText(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	s.must("sql", "CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 'x,\"y\"'), (NULL, ''), (1.5, x'00ff'), (9e999, 'two\nlines'); CREATE TABLE \"o/p\" (c); INSERT INTO \"o/p\" VALUES (9007199254740993)")
 	if got, want := s.must("export", "--format", "csv", "--table", "T"), "a,b\n1,\"x,\"\"y\"\"\"\n,\"\"\n1.5,x'00ff'\nInf,\"two\nlines\"\n"; got != want {
@@ -165,7 +169,7 @@ func TestExportText(t *testing.T) {
 
 // TestExportIsOfOneVersion exports while transactions move rows between two tables.
 func TestExportIsOfOneVersion(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	s.must("sql", "CREATE TABLE a (n INTEGER PRIMARY KEY); CREATE TABLE b (n INTEGER PRIMARY KEY); WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 20000) INSERT INTO a SELECT i FROM s")
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -197,7 +201,7 @@ func TestExportIsOfOneVersion(t *testing.T) {
 
 // TestExportKilled kills an export in the middle: nothing has the final name, and an older file keeps it.
 func TestExportKilled(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	s.must("sql", "CREATE TABLE t (a); WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 400) INSERT INTO t SELECT zeroblob(100000) FROM s")
 	s.must("sql", "CREATE TABLE empty (a)")

@@ -50,7 +50,7 @@ func events(n int) string {
 const countEvents = "SELECT count(*), count(DISTINCT n), max(n) FROM events"
 
 func TestImport(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	path := writeDump(t, events(1200))
 	got := decode[importAnswer](t, s.must("import", "--json", "--db", "shop", path))
 	want := importAnswer{
@@ -84,7 +84,7 @@ func TestImport(t *testing.T) {
 }
 
 func TestImportBadStatement(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	lines := strings.SplitAfter(events(1200), "\n")
 	good := lines[700]
 	lines[700] = "INSERT INTO\n  events VALUES (1);\n"
@@ -116,7 +116,7 @@ func TestImportBadStatement(t *testing.T) {
 }
 
 func TestImportAtomic(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	bad := writeDump(t, events(1200)+"INSERT INTO nowhere VALUES (1);\n")
 	if r := s.run("import", "--atomic", "--db", "shop", bad); r.code != 1 || !strings.Contains(r.stderr, "nothing was imported") {
 		t.Errorf("got %+v", r)
@@ -132,7 +132,7 @@ func TestImportAtomic(t *testing.T) {
 
 // TestImportDump imports what sqlite3's .dump writes of tables that were made, and filled, before those they refer to.
 func TestImportDump(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	var b strings.Builder
 	b.WriteString("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")
 	b.WriteString("CREATE TABLE people (id INTEGER PRIMARY KEY AUTOINCREMENT, boss INTEGER REFERENCES people, town TEXT REFERENCES \"Towns\");\n")
@@ -175,7 +175,7 @@ func TestImportDump(t *testing.T) {
 
 // TestImportLargeValues imports statements that are longer than one may be, and text that is not UTF-8.
 func TestImportLargeValues(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("import", "--db", "large", writeDump(t, "CREATE TABLE files (name TEXT, body);\n"+
 		"INSERT INTO files VALUES ('blob', x'"+strings.Repeat("00ff", 1<<20)+"');\n"+
 		"INSERT INTO files VALUES ('text', '"+strings.Repeat("it''s ", 1<<19)+"');\n"+
@@ -191,11 +191,8 @@ func TestImportLargeValues(t *testing.T) {
 
 // TestImportChinook imports the sample database of many tutorials, if it is there.
 func TestImportChinook(t *testing.T) {
-	path := filepath.Join("..", "..", "..", "shared", "data", "chinook.sql")
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no sample database: %v", err)
-	}
-	s := shell{t, startPrimary(t)}
+	path := dataFile(t, "chinook.sql")
+	s := shell{t: t, url: startPrimary(t)}
 	got := decode[importAnswer](t, s.must("import", "--json", "--db", "chinook", path))
 	if got.Rows != 15607 {
 		t.Errorf("%d rows, want 15607", got.Rows)
@@ -212,7 +209,7 @@ func TestImportChinook(t *testing.T) {
 
 // TestImportKilled kills an import in the middle and runs it again.
 func TestImportKilled(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "shop")
 	text := events(5000)
 	half, _, _ := strings.Cut(text, "INSERT INTO events VALUES (2300,")
@@ -262,7 +259,7 @@ func waitFor(t *testing.T, ok func() bool) {
 }
 
 func TestMigrate(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	dir := t.TempDir()
 	write := func(name, sql string) {
 		t.Helper()
@@ -303,7 +300,7 @@ func TestMigrate(t *testing.T) {
 }
 
 func TestDB(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	type database struct {
 		Name    string
 		ID      int

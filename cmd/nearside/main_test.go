@@ -48,7 +48,7 @@ func startPrimary(t *testing.T) string {
 	t.Helper()
 	p, err := primary.Start(t.Context(), primary.Config{
 		Dir: t.TempDir(), Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home",
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: slog.New(slog.DiscardHandler), NoAuth: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,8 +64,9 @@ func startPrimary(t *testing.T) string {
 
 // shell runs commands against one mesh, in this process.
 type shell struct {
-	t   *testing.T
-	url string
+	t     *testing.T
+	url   string
+	token string // "" is none
 }
 
 // result is what a command left behind.
@@ -78,7 +79,7 @@ func (s shell) feed(stdin io.Reader, args ...string) result {
 	s.t.Helper()
 	var out, errs bytes.Buffer
 	code := cli.Main(s.t.Context(), cli.System{
-		Stdin: stdin, Stdout: &out, Stderr: &errs, Environ: []string{"NEARSIDE_URL=" + s.url},
+		Stdin: stdin, Stdout: &out, Stderr: &errs, Environ: []string{"NEARSIDE_URL=" + s.url, "NEARSIDE_TOKEN=" + s.token},
 	}, args, upCommand, primaryCommand, sidecarCommand)
 	return result{code, out.String(), errs.String()}
 }
@@ -137,29 +138,54 @@ func TestRoleDefaults(t *testing.T) {
 			"listen-host": up.ListenHost, "insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
 			"max-open-databases": fmt.Sprint(up.MaxOpen), "sqlite-memory-mib": fmt.Sprint(up.SQLiteMiB),
 			"cache-bytes": fmt.Sprint(up.Cache.Bytes), "cache-database-percent": fmt.Sprint(up.Cache.Percent),
-			"log-keep-age": up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
+			"tls-cert": "", "tls-key": "", "require-node-certificates": "true",
+			"sql-image-bytes": fmt.Sprint(up.Cache.Images),
+			"log-keep-age":    up.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(up.LogKeepMiB),
 			"max-watchers": fmt.Sprint(up.MaxWatchers), "watch-progress": up.WatchProgress.String(),
+			"max-watchers-per-database": fmt.Sprint(up.MaxPerDatabase), "max-watchers-per-client": fmt.Sprint(up.MaxPerClient),
+			"watch-query-interval": up.QueryInterval.String(), "watch-query-result-bytes": fmt.Sprint(up.QueryResultBytes),
+			"watch-query-bytes": fmt.Sprint(up.QueryBytes), "graphql-introspection": up.GraphQL.Introspection,
+			"insecure-no-auth": fmt.Sprint(up.NoAuth), "token-lifetime": up.TokenLifetime.String(), "token-grace": up.TokenGrace.String(),
+			"audit-keep-age": up.AuditKeepAge.String(), "audit-keep-entries": fmt.Sprint(up.AuditKeepEntries),
+			"max-failed-logins": fmt.Sprint(up.FailedLogins),
 		}},
 		{primaryCommand(app), map[string]string{
 			"dir": primaryDefaults.Dir, "listen": primaryDefaults.Listen, "region": primaryDefaults.Region,
 			"log-keep-age": primaryDefaults.LogKeepAge.String(), "log-keep-mib": fmt.Sprint(primaryDefaults.LogKeepMiB),
 			"insecure-listen": "false", "log-level": logs.Level, "log-format": logs.Format,
+			"tls-cert": "", "tls-key": "", "require-node-certificates": "true",
 			"max-open-databases": fmt.Sprint(primaryDefaults.MaxOpen),
 			"sqlite-memory-mib":  fmt.Sprint(primaryDefaults.SQLiteMiB), "max-connections": fmt.Sprint(limits.Connections),
 			"max-connections-per-client": fmt.Sprint(limits.ConnectionsPerClient),
 			"max-requests-per-client":    fmt.Sprint(limits.RequestsPerClient),
+			"max-answer-bytes":           fmt.Sprint(limits.AnswerBytes),
+			"insecure-no-auth":           fmt.Sprint(primaryDefaults.NoAuth), "token-lifetime": primaryDefaults.TokenLifetime.String(),
+			"audit-keep-age": primaryDefaults.AuditKeepAge.String(), "audit-keep-entries": fmt.Sprint(primaryDefaults.AuditKeepEntries),
 		}},
 		{sidecarCommand(app), map[string]string{
 			"dir": sidecarDefaults.Dir, "listen": sidecarDefaults.Listen, "region": sidecarDefaults.Region,
-			"primary": sidecarDefaults.Primary, "advertise-url": "", "insecure-listen": "false",
+			"primary": sidecarDefaults.Primary, "join": "", "tls-cert": "", "tls-key": "",
+			"advertise-url": "", "insecure-listen": "false", "business": fmt.Sprint(sidecarDefaults.Business),
 			"cache-bytes": fmt.Sprint(sidecarDefaults.Cache.Bytes), "cache-database-percent": fmt.Sprint(sidecarDefaults.Cache.Percent),
-			"log-level": logs.Level, "log-format": logs.Format,
+			"sql-image-bytes": fmt.Sprint(sidecarDefaults.Cache.Images),
+			"log-level":       logs.Level, "log-format": logs.Format,
+			"max-service-calls": fmt.Sprint(sidecarDefaults.MaxServices),
 			"max-primary-calls": fmt.Sprint(sidecarDefaults.MaxCalls), "max-connections": fmt.Sprint(limits.Connections),
 			"max-connections-per-client": fmt.Sprint(limits.ConnectionsPerClient),
 			"max-requests-per-client":    fmt.Sprint(limits.RequestsPerClient),
-			"sqlite-memory-mib":          fmt.Sprint(sidecarDefaults.SQLiteMiB),
-			"max-watchers":               fmt.Sprint(sidecarDefaults.MaxWatchers),
-			"watch-progress":             sidecarDefaults.WatchProgress.String(),
+			"max-answer-bytes":           fmt.Sprint(limits.AnswerBytes),
+			"insecure-no-auth":           fmt.Sprint(sidecarDefaults.NoAuth), "token-grace": sidecarDefaults.TokenGrace.String(),
+			"max-failed-logins": fmt.Sprint(sidecarDefaults.FailedLogins),
+			"sqlite-memory-mib": fmt.Sprint(sidecarDefaults.SQLiteMiB),
+			"max-watchers":      fmt.Sprint(sidecarDefaults.MaxWatchers),
+			"watch-progress":    sidecarDefaults.WatchProgress.String(),
+
+			"max-watchers-per-database": fmt.Sprint(sidecarDefaults.MaxPerDatabase),
+			"max-watchers-per-client":   fmt.Sprint(sidecarDefaults.MaxPerClient),
+			"watch-query-interval":      sidecarDefaults.QueryInterval.String(),
+			"watch-query-result-bytes":  fmt.Sprint(sidecarDefaults.QueryResultBytes),
+			"watch-query-bytes":         fmt.Sprint(sidecarDefaults.QueryBytes),
+			"graphql-introspection":     sidecarDefaults.GraphQL.Introspection,
 		}},
 	} {
 		got := map[string]string{}
@@ -183,12 +209,12 @@ func TestRoleUsage(t *testing.T) {
 		{"up --log-keep-age 0s --log-keep-mib -1 --dir " + dir, []string{"--log-keep-age", "--log-keep-mib"}},
 		{"up now", []string{"unknown command", "now"}},
 		{"primary --listen 127.0.0.1:70000 --dir " + dir, []string{"--listen"}},
-		{"primary --listen :7070 --region /x --dir " + dir, []string{"--listen", "--region"}},
+		{"primary --listen :7070 --require-node-certificates=false --region /x --dir " + dir, []string{"--listen", "--region"}},
 		{"sidecar --dir " + dir, []string{"--region"}},
 		{"sidecar --region a --primary nowhere", []string{"--primary"}},
 		{"sidecar --region a --log-level loud --log-format xml", []string{"--log-level", "--log-format"}},
 	} {
-		r := shell{t, ""}.run(strings.Fields(test.args)...)
+		r := shell{t: t}.run(strings.Fields(test.args)...)
 		if r.code != cli.ExitUsage || r.stdout != "" {
 			t.Errorf("%s: exit code %d, %s", test.args, r.code, r.stdout)
 		}

@@ -83,7 +83,7 @@ func (s *screen) keys(text string) {
 
 // TestPromptAtTerminal types into the real program at a terminal.
 func TestPromptAtTerminal(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	s.must("sql", "CREATE TABLE customers (id INTEGER PRIMARY KEY, surname TEXT); INSERT INTO customers VALUES (1, 'Lovelace')")
 	history := filepath.Join(t.TempDir(), "state", "history")
@@ -162,7 +162,7 @@ func TestPromptAtTerminal(t *testing.T) {
 
 // TestPromptPlain has a person at standard input whose answers go to a file.
 func TestPromptPlain(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	s.must("db", "create", "other")
 	in := strings.Join([]string{
@@ -198,7 +198,7 @@ func TestPromptPlain(t *testing.T) {
 }
 
 func TestFormats(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	if got := s.must("sql", "--format", "csv", "SELECT 1 AS a, NULL AS b"); got != "a,b\n1,\n" {
 		t.Errorf("CSV %q", got)

@@ -26,7 +26,7 @@ type sqlAnswer struct {
 }
 
 func TestSQLValues(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	for _, test := range []struct{ sql, want string }{
 		{"SELECT 9223372036854775807, -9223372036854775808, 9007199254740993", `[[9223372036854775807,-9223372036854775808,9007199254740993]]`},
@@ -65,7 +65,7 @@ func TestSQLValues(t *testing.T) {
 }
 
 func TestSQLTable(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	out := s.must("sql", "SELECT 1 AS n, 'x' AS name UNION ALL SELECT 1000, NULL")
 	lines := strings.Split(out, "\n")
@@ -84,7 +84,7 @@ func TestSQLTable(t *testing.T) {
 
 // TestSQLSession feeds statements one by one and waits for each answer before the next one is written.
 func TestSQLSession(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	in, feed := io.Pipe()
 	answers, out := io.Pipe()
@@ -140,7 +140,7 @@ func TestSQLSession(t *testing.T) {
 }
 
 func TestSQLInput(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
 	for _, test := range []struct {
 		name   string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/cli"
@@ -39,7 +42,8 @@ func sqllogictestCommand(app *cli.App) *cobra.Command {
 		Long: `Run files of SQLite's sqllogictest corpus on a mesh of its own, in a temporary folder:
 statements at the primary, queries at the primary and, with --edge, in a region that
 has caught up. Each file has a new database and one line of the answer: how many
-records passed and failed, and how many queries the region passed on to the primary.
+records passed and failed, and how many queries the region passed on to the primary,
+by reason (see nearside status --fallbacks).
 Records about temporary views are skipped: no caller may make them.`,
 		Example: "  nearside sqllogictest --edge test/select1.test test/evidence/*.test",
 		Args:    cobra.MinimumNArgs(1),
@@ -62,6 +66,7 @@ type logicReport struct {
 	Skipped   int      `json:"skipped"`
 	Queries   int      `json:"queries"`
 	Fallbacks int      `json:"fallbacks"`
+	Reasons   string   `json:"reasons,omitempty"` // of the fallbacks: schema 2, indexed 1
 	Failures  []string `json:"failures,omitempty"`
 }
 
@@ -97,12 +102,16 @@ func runLogicTests(ctx context.Context, app *cli.App, files []string, edge, verb
 func showLogicReport(app *cli.App, path string, r sqllogictest.Report, verbose bool) error {
 	if app.JSON {
 		return app.WriteJSON(logicReport{
-			File: path, Passed: r.Passed, Failed: r.Failed, Skipped: r.Skipped, Queries: r.Queries, Fallbacks: r.Fallbacks,
+			File: path, Passed: r.Passed, Failed: r.Failed, Skipped: r.Skipped, Queries: r.Queries, Fallbacks: r.Fallbacks, Reasons: r.Reasons,
 			Failures: r.Failures,
 		})
 	}
-	_, err := fmt.Fprintf(app.Stdout, "%s: %d pass, %d fail, %d fallback of %d queries, %d skipped\n",
-		path, r.Passed, r.Failed, r.Fallbacks, r.Queries, r.Skipped)
+	reasons := ""
+	if r.Reasons != "" {
+		reasons = " (" + r.Reasons + ")"
+	}
+	_, err := fmt.Fprintf(app.Stdout, "%s: %d pass, %d fail, %d fallback of %d queries%s, %d skipped\n",
+		path, r.Passed, r.Failed, r.Fallbacks, r.Queries, reasons, r.Skipped)
 	if verbose || r.Failed > 0 {
 		for _, failure := range r.Failures {
 			_, ferr := fmt.Fprintf(app.Stderr, "%s: %s\n", path, failure)
@@ -115,6 +124,7 @@ func showLogicReport(app *cli.App, path string, r sqllogictest.Report, verbose b
 // logicMesh is a primary and one region away from it.
 type logicMesh struct {
 	primary, region datav1connect.DataServiceClient
+	status          controlv1connect.StatusServiceClient // the region's
 	closers         []func(context.Context) error
 }
 
@@ -134,6 +144,7 @@ func startLogicMesh(ctx context.Context) (m *logicMesh, err error) {
 	logger := slog.New(slog.DiscardHandler)
 	p, err := primary.Start(ctx, primary.Config{
 		Dir: filepath.Join(dir, "primary"), Listen: anyPort, AdminListen: anyPort, Region: "us-east-1", Logger: logger,
+		NoAuth: true,
 	})
 	if err != nil {
 		return nil, err
@@ -141,7 +152,7 @@ func startLogicMesh(ctx context.Context) (m *logicMesh, err error) {
 	m.closers = append(m.closers, p.Close)
 	s, err := sidecar.Start(ctx, sidecar.Config{
 		Region: "eu-west-1", PrimaryURL: p.URL(), Listen: anyPort, AdminListen: anyPort, Dir: filepath.Join(dir, "region"),
-		Logger: logger,
+		Logger: logger, NoAuth: true,
 	})
 	if err != nil {
 		return nil, err
@@ -151,6 +162,7 @@ func startLogicMesh(ctx context.Context) (m *logicMesh, err error) {
 	m.closers = append(m.closers, func(context.Context) error { client.CloseIdleConnections(); return nil })
 	m.primary = datav1connect.NewDataServiceClient(client, p.URL())
 	m.region = datav1connect.NewDataServiceClient(client, s.URL())
+	m.status = controlv1connect.NewStatusServiceClient(client, s.URL())
 	ready, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return m, s.WaitReady(ready)
@@ -179,12 +191,49 @@ func (m *logicMesh) run(ctx context.Context, i int, path string, edge bool) (r s
 		return r, err
 	}
 	side.meshMark = made.Msg.GetAnswer().GetBookmark()
-	if edge {
-		if err := side.awaitRegion(ctx); err != nil {
-			return r, err
+	if !edge {
+		return sqllogictest.Run(ctx, file, side, false)
+	}
+	if err := side.awaitRegion(ctx); err != nil {
+		return r, err
+	}
+	before, err := side.fallbacks(ctx)
+	if err != nil {
+		return r, err
+	}
+	r, err = sqllogictest.Run(ctx, file, side, true)
+	if err != nil || r.Fallbacks == 0 {
+		return r, err
+	}
+	after, err := side.fallbacks(ctx)
+	for reason, n := range before {
+		after[reason] -= n
+	}
+	var reasons []string
+	for _, reason := range slices.Sorted(maps.Keys(after)) {
+		if after[reason] > 0 {
+			reasons = append(reasons, fmt.Sprintf("%s %d", reason, after[reason]))
 		}
 	}
-	return sqllogictest.Run(ctx, file, side, edge)
+	r.Reasons = strings.Join(reasons, ", ")
+	return r, err
+}
+
+// fallbacks are the queries of the side's database that the region has left to the primary so far, by reason.
+func (s *logicSide) fallbacks(ctx context.Context) (map[string]uint64, error) {
+	res, err := s.mesh.status.GetStatus(ctx, connect.NewRequest(&controlv1.GetStatusRequest{LocalOnly: true, Fallbacks: true}))
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string]uint64)
+	for _, region := range res.Msg.GetRegions() {
+		for _, f := range region.GetFallbacks() {
+			if f.GetDatabase() == s.database {
+				counts[f.GetReason()] += f.GetCount()
+			}
+		}
+	}
+	return counts, nil
 }
 
 // logicSide runs the records of a file.

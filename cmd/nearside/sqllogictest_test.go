@@ -23,7 +23,7 @@ func TestSQLLogicTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := runCorpus("--edge", sample)
-	if want := sample + ": 12 pass, 0 fail, 1 fallback of 8 queries, 2 skipped\n"; err != nil || string(out) != want {
+	if want := sample + ": 12 pass, 0 fail, 1 fallback of 8 queries (schema 1), 2 skipped\n"; err != nil || string(out) != want {
 		t.Errorf("%v, %q, want %q", err, out, want)
 	}
 	out, err = runCorpus("--json", wrong)
@@ -34,15 +34,12 @@ func TestSQLLogicTest(t *testing.T) {
 
 // TestSQLLogicTestCorpus runs the part of the corpus that is at hand.
 func TestSQLLogicTestCorpus(t *testing.T) {
-	dir := os.Getenv("NEARSIDE_DATA")
-	if dir == "" {
-		t.Skip("NEARSIDE_DATA is not set: the corpus is not there")
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "sqllogictest", "evidence", "*.test"))
+	dir := dataFile(t, "sqllogictest")
+	files, err := filepath.Glob(filepath.Join(dir, "evidence", "*.test"))
 	if err != nil || len(files) == 0 {
 		t.Skipf("no files of the corpus in %s: %v", dir, err)
 	}
-	files = append(files, filepath.Join(dir, "sqllogictest", "select1.test"))
+	files = append(files, filepath.Join(dir, "select1.test"))
 	out, err := runCorpus(append([]string{"--edge"}, files...)...)
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

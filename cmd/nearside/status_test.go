@@ -26,7 +26,7 @@ func (s shell) terminal(environ []string, args ...string) string {
 }
 
 func TestStatusColors(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	plain := s.must("status")
 	if strings.Contains(plain, "\x1b") || !strings.HasPrefix(plain, "region  role") {
 		t.Errorf("in a file: %q", plain)
@@ -43,7 +43,7 @@ func TestStatusColors(t *testing.T) {
 }
 
 func TestStatusWatch(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	for _, args := range [][]string{{"status", "--watch=100ms"}, {"status", "--json", "--watch=100ms"}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		in, out := io.Pipe()
@@ -70,7 +70,7 @@ func TestStatusWatch(t *testing.T) {
 }
 
 func TestCompletion(t *testing.T) {
-	s := shell{t, startPrimary(t)}
+	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "warehouse")
 	for _, name := range []string{"bash", "zsh", "fish"} {
 		script := s.must("completion", name)

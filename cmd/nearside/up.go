@@ -8,6 +8,8 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,14 +21,20 @@ import (
 	"github.com/nearside-dev/nearside/internal/config"
 	"github.com/nearside-dev/nearside/internal/dirlock"
 	"github.com/nearside-dev/nearside/internal/httpclient"
+	"github.com/nearside-dev/nearside/internal/pki"
+	"github.com/nearside-dev/nearside/services/auth"
 	"github.com/nearside-dev/nearside/services/business"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/primary"
 	"github.com/nearside-dev/nearside/sidecar"
+	"github.com/nearside-dev/nearside/sidecar/graphql"
 )
 
 // startTimeout is how long the regions may take to be ready.
 const startTimeout = time.Minute
+
+// joinTTL is how long a region of this process may take to join.
+const joinTTL = time.Minute
 
 func upCommand(app *cli.App) *cobra.Command {
 	c, logs := config.DefaultUp(), config.DefaultLog()
@@ -61,17 +69,27 @@ type up struct {
 
 	app    *cli.App
 	logger *slog.Logger
+
+	keeper  *business.Keeper
+	primary atomic.Pointer[primary.Primary] // the last one started
 }
 
 func (u *up) run(ctx context.Context) (err error) {
 	begun := time.Now()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
+	keepPrivate()
 	lock, err := dirlock.Acquire(ctx, u.Dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
+
+	u.keeper = business.NewKeeper(u.setupBusiness, u.logger)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { u.keeper.Run(ctx) })
+	defer keeping.Wait() // after what stops it, where starting has failed
+	defer stop()
 
 	roles := supervise.New(u.logger)
 	defer func() {
@@ -103,7 +121,11 @@ func (u *up) start(ctx context.Context, roles *supervise.Supervisor) error {
 	}
 	client := httpclient.NewUnary()
 	defer client.CloseIdleConnections()
-	data := datav1connect.NewDataServiceClient(client, u.primaryURL())
+	token, err := u.adminToken()
+	if err != nil {
+		return err
+	}
+	data := datav1connect.NewDataServiceClient(client, u.primaryURL(), cli.WithToken(token))
 	if err := errors.Join(setupDemo(ctx, data), business.Setup(ctx, data)); err != nil {
 		return err
 	}
@@ -121,8 +143,34 @@ func (u *up) start(ctx context.Context, roles *supervise.Supervisor) error {
 	return nil
 }
 
+// setupBusiness makes the database of users and orders where it is not there, with the credential that is good now.
+func (u *up) setupBusiness(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	token, err := u.adminToken()
+	if err != nil {
+		return err
+	}
+	client := httpclient.NewUnary()
+	defer client.CloseIdleConnections()
+	return business.Setup(ctx, datav1connect.NewDataServiceClient(client, u.primaryURL(), cli.WithToken(token)))
+}
+
+// adminToken returns the credential that the primary has written, or "" where none is needed.
+func (u *up) adminToken() (string, error) {
+	if u.NoAuth {
+		return "", nil
+	}
+	admin, err := cli.ReadAdmin(u.adminFile())
+	return admin.Token, err
+}
+
+func (u *up) adminFile() string { return filepath.Join(u.Dir, auth.AdminFile) }
+
 func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
-	return primary.Start(ctx, primary.Config{
+	p, err := primary.Start(ctx, primary.Config{
+		RequireNodes: u.NodesOnly(),
+		TLSCert:      u.TLSCert, TLSKey: u.TLSKey, PlaintextToo: true, // for what runs in this process
 		Dir:            filepath.Join(u.Dir, "primary"),
 		Listen:         u.address(config.PrimaryPortOffset),
 		AdminListen:    u.address(config.PrimaryPortOffset + config.AdminPortOffset),
@@ -131,29 +179,49 @@ func (u *up) startPrimary(ctx context.Context) (supervise.Role, error) {
 		MaxOpen:        u.MaxOpen,
 		SQLiteMemory:   int64(u.SQLiteMiB) << 20,
 		Keep:           changelog.Retention{Age: u.LogKeepAge, Bytes: u.LogKeepBytes()},
-		Logger:         u.logger,
+		NoAuth:         u.NoAuth,
+		AdminFile:      u.adminFile(),
+		AdminURL:       u.url(0),
+		TokenLifetime:  u.TokenLifetime,
+
+		AuditKeepAge: u.AuditKeepAge, AuditKeepEntries: u.AuditKeepEntries,
+		Logger: u.logger,
 	})
+	if err != nil {
+		return nil, err // not a nil *primary.Primary
+	}
+	u.primary.Store(p)
+	return p, nil
 }
 
 // region starts the i-th region. Those who wait for the regions to be ready hear of it, if they still listen.
 func (u *up) region(i int, started chan<- *sidecar.Sidecar) supervise.StartFunc {
 	return func(ctx context.Context) (supervise.Role, error) {
-		s, err := sidecar.Start(ctx, sidecar.Config{
+		c := sidecar.Config{
 			Region:          u.Regions[i],
 			PrimaryURL:      u.primaryURL(),
+			Join:            u.join(u.Regions[i]),
+			KeepNode:        true, // or one that is revoked would be back with the next start
+			TLSCert:         u.TLSCert,
+			TLSKey:          u.TLSKey,
 			Listen:          u.address(i),
 			AdminListen:     u.address(i + config.AdminPortOffset),
 			Dir:             filepath.Join(u.Dir, u.Regions[i]),
 			InsecureListen:  u.InsecureListen,
 			SQLiteMemory:    int64(u.SQLiteMiB) << 20,
-			MaxWatchers:     u.MaxWatchers,
-			WatchProgress:   u.WatchProgress,
 			CacheBytes:      int64(u.Cache.Bytes),
 			CachePercent:    u.Cache.Percent,
-			Mount:           business.Mount,
+			NoAuth:          u.NoAuth,
+			Grace:           u.Grace(),
+			FreeFailures:    u.FreeFailures(),
+			ImageBytes:      int64(u.Cache.Images),
+			Mount:           u.keeper.Mount,
 			MountedServices: business.Names,
 			Logger:          u.logger,
-		})
+		}
+		setWatching(&c, &u.Watching)
+		c.GraphQLIntrospection = graphql.Introspection(u.GraphQL.Introspection)
+		s, err := sidecar.Start(ctx, c)
 		if err != nil {
 			return nil, err
 		}
@@ -170,16 +238,26 @@ func (u *up) address(offset int) string {
 	return net.JoinHostPort(u.ListenHost, strconv.Itoa(u.Port+offset))
 }
 
-func (u *up) url(offset int) string {
+// join makes a region a node for a token of its own, as one on another machine would be with a file. Where gateways take TLS
+// alone, they do between each other too.
+func (u *up) join(region string) func(context.Context) (pki.JoinToken, error) {
+	if !u.NodesOnly() && u.TLSCert == "" {
+		return nil
+	}
+	return func(context.Context) (pki.JoinToken, error) { return u.primary.Load().JoinToken(region, joinTTL) }
+}
+
+func (u *up) urlOf(scheme string, offset int) string {
 	host := u.ListenHost
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1" // all addresses is none to connect to
 	}
-	return "http://" + net.JoinHostPort(host, strconv.Itoa(u.Port+offset))
+	return scheme + net.JoinHostPort(host, strconv.Itoa(u.Port+offset))
 }
 
-func (u *up) primaryURL() string         { return u.url(config.PrimaryPortOffset) }
-func (u *up) adminURL(offset int) string { return u.url(offset + config.AdminPortOffset) }
+func (u *up) url(offset int) string      { return u.urlOf(scheme(u.Security), offset) }
+func (u *up) primaryURL() string         { return u.urlOf("http://", config.PrimaryPortOffset) }
+func (u *up) adminURL(offset int) string { return u.urlOf("http://", offset+config.AdminPortOffset) }
 
 // announce shows where everything is.
 func (u *up) announce(took time.Duration) error {
@@ -204,15 +282,31 @@ func (u *up) announce(took time.Duration) error {
 	if u.url(0) != config.DefaultClient().URL {
 		flag = " --url " + u.url(0)
 	}
+	dir := ""
+	if !u.NoAuth && u.Dir != config.DefaultUp().Dir {
+		dir = " --dir " + u.Dir // where the credential is
+		flag = dir
+	}
 	last := u.url(len(u.Regions) - 1)
 	_, err := fmt.Fprintf(out, `
 Try in another terminal:
   nearside sql%[1]s "INSERT INTO greetings (text) VALUES ('Hallo')"
-  nearside sql --url %[2]s "SELECT * FROM greetings"
+  nearside sql%[3]s --url %[2]s "SELECT * FROM greetings"
   nearside status%[1]s
-
-Ctrl-C stops the mesh.
-`, flag, last)
+`, flag, last, dir)
+	if err != nil {
+		return err
+	}
+	show := "\nEvery caller may do everything: --insecure-no-auth.\n"
+	if !u.NoAuth {
+		show = fmt.Sprintf(`
+Commands find the admin's token in %[1]s. Programs show it, or another one:
+  export NEARSIDE_TOKEN=$(nearside token%[2]s)
+  curl -H "Authorization: Bearer $NEARSIDE_TOKEN" -H 'Content-Type: application/json' -d '{}' \
+    %[3]s/nearside.data.v1.DataService/ListDatabases
+`, u.adminFile(), dir, u.url(0))
+	}
+	_, err = fmt.Fprintf(out, "\nUsers and orders, live: %s/demo/\n%s\nCtrl-C stops the mesh.\n", u.url(0), show)
 	return err
 }
 

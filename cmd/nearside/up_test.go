@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nearside-dev/nearside/internal/cli"
 	"github.com/nearside-dev/nearside/internal/config"
 )
 
@@ -138,21 +140,22 @@ func TestUp(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	token := tokenIn(t, dir)
 	for i := range 3 {
-		s := shell{t, url(i)}
+		s := shell{t, url(i), token}
 		if got := s.rows("demo", "SELECT count(*) FROM greetings"); got != "[[3]]" {
 			t.Errorf("region %d has %s greetings", i, got)
 		}
 		s.rows("business", "SELECT count(*) FROM users")
 	}
-	checkStatus(t, shell{t, url(2)})
+	checkStatus(t, shell{t, url(2), token})
 
-	s := shell{t, url(1)}
+	s := shell{t, url(1), token}
 	written := decode[sqlAnswer](t, s.must("sql", "--json", "INSERT INTO greetings (text) VALUES ('Hallo')"))
 	if written.Region != "eu-west-1" || !written.ServedByPrimary {
 		t.Errorf("got %+v", written)
 	}
-	other := shell{t, url(2)}
+	other := shell{t, url(2), token}
 	if got := rowsOf(t, other.must("sql", "--json", "--at-least", written.Bookmark, "SELECT count(*) FROM greetings")); got != "[[4]]" {
 		t.Errorf("the next region has %s greetings", got)
 	}
@@ -177,6 +180,11 @@ func TestUp(t *testing.T) {
 	}
 	if got := other.rows("demo", "SELECT count(*) FROM greetings"); got != "[[4]]" {
 		t.Errorf("after the restart there are %s greetings", got)
+	}
+	nobody := shell{t: t, url: url(1)}
+	if r := nobody.run("sql", "SELECT 1"); r.code != cli.ExitFailed || !strings.Contains(r.stderr, "unauthenticated") ||
+		!strings.Contains(r.stderr, "--dir DIR") {
+		t.Errorf("without a credential: exit code %d, %s", r.code, r.stderr)
 	}
 	if code := mesh.stop(t, syscall.SIGINT); code != 0 {
 		t.Errorf("exit code %d after SIGINT\n%s", code, mesh.stderr)
@@ -219,6 +227,16 @@ func checkStatus(t *testing.T, s shell) {
 	}
 }
 
+// tokenIn returns the admin's token of a mesh in a folder.
+func tokenIn(t *testing.T, dir string) string {
+	t.Helper()
+	admin, err := cli.ReadAdmin(filepath.Join(dir, "admin.json"))
+	if err != nil || admin.Token == "" {
+		t.Fatalf("no token in %s: %v", dir, err)
+	}
+	return admin.Token
+}
+
 func TestPrimaryAlone(t *testing.T) {
 	dir := t.TempDir()
 	port := freePort(t, 1)
@@ -228,7 +246,7 @@ func TestPrimaryAlone(t *testing.T) {
 	if got, want := first.line(t), fmt.Sprintf("listening on %s, admin on http://127.0.0.1:%d", url, port+1000); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	s := shell{t, url}
+	s := shell{t, url, tokenIn(t, dir)}
 	s.must("db", "create", "demo")
 	s.must("sql", "CREATE TABLE t (a)")
 	second := startRole(t, args[:5:5]...)
