@@ -95,8 +95,12 @@ func (l *load) end() int64 {
 	return l.acked.Load()
 }
 
-func clientsOf(ps *meshtest.Processes, regions ...string) (clients []datav1connect.DataServiceClient, done func()) {
+func clientsOf(
+	t *testing.T, ps *meshtest.Processes, regions ...string,
+) (clients []datav1connect.DataServiceClient, done func()) {
+	t.Helper()
 	http := httpclient.NewUnary()
+	meshtest.Show(t, http, ps.AdminFile())
 	for _, r := range regions {
 		clients = append(clients, datav1connect.NewDataServiceClient(http, ps.URL(r)))
 	}
@@ -138,7 +142,7 @@ func TestKillPrimaryUnderLoad(t *testing.T) {
 	http := httpclient.NewUnary()
 	defer http.CloseIdleConnections()
 	ps := meshtest.StartProcesses(t, http, east, west)
-	clients, done := clientsOf(ps, east, west)
+	clients, done := clientsOf(t, ps, east, west)
 	defer done()
 	setUp(t, clients[0])
 	l := startLoad(t, clients...)
@@ -171,7 +175,7 @@ func TestKillSidecarUnderLoad(t *testing.T) {
 	http := httpclient.NewUnary()
 	defer http.CloseIdleConnections()
 	ps := meshtest.StartProcesses(t, http, east, west)
-	clients, done := clientsOf(ps, east, west)
+	clients, done := clientsOf(t, ps, east, west)
 	defer done()
 	setUp(t, clients[0])
 	l := startLoad(t, clients[0]) // through the region that lives

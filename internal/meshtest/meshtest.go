@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -29,8 +30,10 @@ import (
 	"github.com/nearside-dev/nearside/internal/bookmark"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
+	"github.com/nearside-dev/nearside/internal/pki"
 	"github.com/nearside-dev/nearside/services/primary"
 	"github.com/nearside-dev/nearside/sidecar"
+	"github.com/nearside-dev/nearside/sidecar/edgesql"
 )
 
 // Options says what mesh to start.
@@ -38,9 +41,16 @@ type Options struct {
 	Regions []string // default us-east-1 and eu-west-1; the first is the primary's
 	// Mount is called for each gateway, for services that run beside the data.
 	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error
+	// MountedServices are their full names.
+	MountedServices []string
 	// Through returns the address, host:port, at which a region finds the primary, given the one that it listens on: of a proxy
 	// between them, say. It is called at each start of a region. Default: the primary's own.
 	Through func(region, primaryAddr string) string
+	// Auth turns authentication on: clients have to show AdminToken, or what they were given. Default: every caller may do
+	// everything.
+	Auth bool
+	// NodeCertificates has the regions be nodes with certificates, and the primary refuse others. Default: nodes talk without TLS.
+	NodeCertificates bool
 	// Primary may change what the primary is started with, at each of its starts. Default: nothing.
 	Primary func(*primary.Config)
 	// CacheBytes is what each region keeps answers in; default 8 MiB, negative for none.
@@ -77,6 +87,9 @@ func Start(tb testing.TB, o Options) *Mesh {
 		sidecars: make(map[string]*sidecar.Sidecar), urls: make(map[string]string),
 	}
 	tb.Cleanup(m.close)
+	if o.Auth {
+		m.http.Transport = &bearer{mesh: m, next: m.http.Transport}
+	}
 	m.StartPrimary()
 	for _, region := range o.Regions {
 		m.StartSidecar(region)
@@ -98,6 +111,7 @@ func (m *Mesh) StartPrimary() {
 	m.tb.Helper()
 	config := primary.Config{
 		Dir: m.PrimaryDir(), Listen: m.primaryAddr, Region: m.options.Regions[0], Logger: m.options.Logger,
+		NoAuth: !m.options.Auth, RequireNodes: m.options.NodeCertificates,
 	}
 	if m.options.Primary != nil {
 		m.options.Primary(&config)
@@ -134,9 +148,20 @@ func (m *Mesh) StartSidecar(region string) {
 	if m.options.Through != nil {
 		primaryAddr = m.options.Through(region, primaryAddr)
 	}
+	var join func(context.Context) (pki.JoinToken, error)
+	if m.options.NodeCertificates {
+		join = func(context.Context) (pki.JoinToken, error) {
+			if m.primary == nil {
+				return pki.JoinToken{}, errors.New("the primary does not run: no token to join with")
+			}
+			return m.primary.JoinToken(region, time.Minute)
+		}
+	}
 	s, err := sidecar.Start(context.Background(), sidecar.Config{
 		Region: region, PrimaryURL: "http://" + primaryAddr, Listen: listen, Dir: m.RegionDir(region),
-		CacheBytes: m.options.CacheBytes, Mount: m.options.Mount, Logger: m.options.Logger,
+		CacheBytes: m.options.CacheBytes, ImageBytes: edgesql.DefaultImageBytes, Mount: m.options.Mount,
+		MountedServices: m.options.MountedServices, Logger: m.options.Logger,
+		NoAuth: !m.options.Auth, Join: join, KeepNode: true,
 	})
 	if err != nil {
 		m.tb.Fatal(err)
@@ -162,6 +187,9 @@ func (m *Mesh) StopSidecar(region string) {
 // Primary is the primary, or nil while it is stopped.
 func (m *Mesh) Primary() *primary.Primary { return m.primary }
 
+// Sidecar is a region's, or nil while it is stopped.
+func (m *Mesh) Sidecar(region string) *sidecar.Sidecar { return m.sidecars[region] }
+
 // PrimaryDir is the folder of the primary's files, unless Options.Primary changes that.
 func (m *Mesh) PrimaryDir() string { return filepath.Join(m.dir, "primary") }
 
@@ -179,6 +207,44 @@ func (m *Mesh) PrimaryURL() string { return "http://" + m.primaryAddr }
 
 // HTTP is a client for any of the mesh's listeners.
 func (m *Mesh) HTTP() *http.Client { return m.http }
+
+// AdminToken is the credential of the mesh's first admin, which the mesh's own client shows. Only a mesh with Options.Auth has one.
+func (m *Mesh) AdminToken() string {
+	m.tb.Helper()
+	text, err := os.ReadFile(filepath.Join(m.PrimaryDir(), "admin.json"))
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	var admin struct {
+		Token string `json:"token"`
+	}
+	if err := json.Unmarshal(text, &admin); err != nil {
+		m.tb.Fatal(err)
+	}
+	return admin.Token
+}
+
+// bearer shows the admin's credential where a call shows none.
+type bearer struct {
+	mesh *Mesh
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("Authorization") == "" {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+b.mesh.AdminToken())
+	}
+	return b.next.RoundTrip(r)
+}
+
+// CloseIdleConnections is what http.Client looks for.
+func (b *bearer) CloseIdleConnections() {
+	if c, ok := b.next.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
 
 // Client returns a data client of a region; "" is the primary itself.
 func (m *Mesh) Client(region string, options ...connect.ClientOption) datav1connect.DataServiceClient {

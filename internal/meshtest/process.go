@@ -75,7 +75,8 @@ func Environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NEARSIDE_") })
 }
 
-// StartProcesses starts a primary and regions as processes and returns when all are ready.
+// StartProcesses starts a primary and regions as processes and returns when all are ready. From then on the client's calls are
+// the admin's.
 func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Processes {
 	tb.Helper()
 	ps := &Processes{
@@ -89,6 +90,7 @@ func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Proc
 	})
 	ps.StartPrimary()
 	ps.WaitReady(ps.PrimaryURL())
+	Show(tb, client, ps.AdminFile())
 	for _, region := range regions {
 		ps.addrs[region] = freeport.Addr(tb)
 		ps.StartSidecar(region)
@@ -101,6 +103,12 @@ func StartProcesses(tb testing.TB, client *http.Client, regions ...string) *Proc
 
 // URL is the base URL of a region.
 func (ps *Processes) URL(region string) string { return "http://" + ps.addrs[region] }
+
+// RegionDir is the folder of a region's files.
+func (ps *Processes) RegionDir(region string) string { return filepath.Join(ps.dir, region) }
+
+// AdminFile is the file with the admin's credential.
+func (ps *Processes) AdminFile() string { return filepath.Join(ps.dir, primaryName, "admin.json") }
 
 // URLs is the base URLs of all regions.
 func (ps *Processes) URLs() []string {

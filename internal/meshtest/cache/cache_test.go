@@ -300,7 +300,7 @@ func TestCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(run(0, "cache", "stats", "--db", "d", "--json")), &stats); err != nil {
 		t.Fatal(err)
 	}
-	if stats.Region != "eu-west-1" || stats.LimitBytes != 8<<20 || stats.DatabaseBytes < 1000 || len(stats.Kinds) != 3 {
+	if stats.Region != "eu-west-1" || stats.LimitBytes != 8<<20 || stats.DatabaseBytes < 1000 || len(stats.Kinds) != 4 {
 		t.Errorf("%+v", stats)
 	}
 	if k := stats.Kinds[2]; k.Name != "value" || k.Hits == 0 || k.Bytes < 1000 {

@@ -1,6 +1,7 @@
 package edgesql_test
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,13 +10,15 @@ import (
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
 )
 
+// sampleData names the folder of sample data, which may not be there.
+func sampleData() string {
+	return cmp.Or(os.Getenv("NEARSIDE_DATA"), filepath.Join("..", "..", "..", "..", "shared", "data"))
+}
+
 // dataDir returns the folder of sample data, or skips the test.
 func dataDir(t *testing.T) string {
 	t.Helper()
-	dir := os.Getenv("NEARSIDE_DATA")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared", "data")
-	}
+	dir := sampleData()
 	if _, err := os.Stat(dir); err != nil {
 		t.Skipf("the sample data is not there (set NEARSIDE_DATA): %v", err)
 	}
@@ -23,11 +26,11 @@ func dataDir(t *testing.T) string {
 }
 
 // statements calls f with each statement of a file.
-func statements(t *testing.T, path string, f func(sql string)) {
-	t.Helper()
+func statements(tb testing.TB, path string, f func(sql string)) {
+	tb.Helper()
 	file, err := os.Open(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
 	scanner := sqlsplit.NewScanner(file, sqlsplit.Options{})
@@ -35,7 +38,7 @@ func statements(t *testing.T, path string, f func(sql string)) {
 		f(scanner.Statement().Text)
 	}
 	if err := scanner.Err(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 

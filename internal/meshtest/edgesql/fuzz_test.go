@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,17 +28,33 @@ func fuzzFor(t *testing.T) time.Duration {
 	return d
 }
 
+// fuzzFrom is the first seed; NEARSIDE_FUZZ_SEED sets it.
+func fuzzFrom(t *testing.T) uint64 {
+	t.Helper()
+	text := os.Getenv("NEARSIDE_FUZZ_SEED")
+	if text == "" {
+		return 1
+	}
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seed
+}
+
 // TestFuzz compares answers to random queries over random schemas, rows and indexes. The seed of a difference names its
-// database.
+// database. The first twelve are always run; the second of them found that PRAGMA table_list did not count a view's columns.
 func TestFuzz(t *testing.T) {
 	s := newSides(t)
 	until, asked, answered := time.Now().Add(fuzzFor(t)), 0, 0
-	for seed := uint64(1); seed <= 12 || time.Now().Before(until); seed++ {
-		f := &fuzz{r: rand.New(rand.NewPCG(seed, 5))}
+	first := fuzzFrom(t)
+	for seed := first; seed < first+12 || time.Now().Before(until); seed++ {
+		f := &fuzz{r: rand.New(rand.NewPCG(seed, 6))}
 		s.use("fuzz" + strconv.FormatUint(seed, 10))
 		f.schema(s)
 		for range 60 {
 			how, query := f.query()
+			query = spared(query)
 			asked++
 			if s.compare(how, query) == datav1.Source_SOURCE_REPLICA {
 				answered++
@@ -55,14 +73,37 @@ func TestFuzz(t *testing.T) {
 	}
 }
 
+// columnLike is the LIKE of a column.
+var columnLike = regexp.MustCompile(`\b(\w+\.)?\w+ LIKE`)
+
+// spared writes in other ways what SQLite itself gets wrong where there is a RIGHT or FULL JOIN, and virtual tables do not:
+//   - With EXISTS it loses rows, where it makes a join of that with an automatic index, which the part of the RIGHT JOIN that has
+//     no match does not fill (seed 940: the answer at the primary has no row with DISTINCT, and two without).
+//   - With key LIKE 'a%' in the ON, where key is an INTEGER PRIMARY KEY or the rowid, it loses all rows without a match, which it
+//     has with +key LIKE 'a%' (seeds 910768 and 920017).
+func spared(query string) string {
+	if !strings.Contains(query, "RIGHT JOIN") && !strings.Contains(query, "FULL JOIN") {
+		return query
+	}
+	query = columnLike.ReplaceAllStringFunc(query, func(like string) string {
+		if strings.HasSuffix(like, "NOT LIKE") {
+			return like
+		}
+		return "+" + like
+	})
+	return strings.ReplaceAll(query, "EXISTS (SELECT 1 FROM", "0 < (SELECT count(*) FROM")
+}
+
 type fuzz struct {
 	r      *rand.Rand
 	tables []fuzzTable
+	views  []fuzzTable
 }
 
 type fuzzTable struct {
 	name    string
-	columns []string
+	columns []string // the generated ones last
+	given   int      // how many are not generated; 0 for a view
 	rowid   bool
 }
 
@@ -93,6 +134,7 @@ func (f *fuzz) schema(s *sides) {
 			column := name + " " + kind + pick(f.r, "", "", "", " COLLATE NOCASE", " COLLATE RTRIM")
 			columns = append(columns, column)
 		}
+		t.given = len(t.columns)
 		options := ""
 		switch f.r.IntN(7) {
 		case 0:
@@ -112,6 +154,17 @@ func (f *fuzz) schema(s *sides) {
 			columns[1] += " NOT NULL"
 			columns = append(columns, "PRIMARY KEY (c0, c1)")
 		}
+		key := len(columns)
+		for g := range f.r.IntN(3) {
+			name := fmt.Sprintf("g%d", g)
+			kind := pick(f.r, "", "INTEGER", "TEXT", "REAL", "NUMERIC", "BLOB")
+			if strict {
+				kind = "ANY"
+			}
+			column := name + " " + kind + pick(f.r, "", "", " COLLATE NOCASE") + " AS (" + f.generated(t.columns) + ")" + pick(f.r, "", " VIRTUAL", " STORED")
+			t.columns = append(t.columns, name)
+			columns = slices.Insert(columns, min(key, t.given)+g, column)
+		}
 		if strict {
 			options = strings.TrimSuffix("STRICT, "+options, ", ")
 		}
@@ -126,32 +179,48 @@ func (f *fuzz) schema(s *sides) {
 				parts[p] = pick(f.r, t.columns...) + pick(f.r, "", "", " COLLATE NOCASE", " COLLATE RTRIM", " COLLATE BINARY") + pick(f.r, "", " DESC")
 			}
 			if f.r.IntN(8) == 0 {
-				parts[0] = "lower(c0)"
+				parts[0] = pick(f.r, "lower(c0)", "length(c1)", "c0 || c1", "typeof(c0)")
 			}
 			index := fmt.Sprintf("CREATE %s INDEX x%d_%d ON %s (%s)", pick(f.r, "", "", "", "UNIQUE"), i, x, t.name, strings.Join(parts, ", "))
 			if f.r.IntN(6) == 0 {
-				index += " WHERE c1 > " + pick(f.r, "0", "'a'")
+				index += " WHERE " + pick(f.r, "c1 > 0", "c1 > 'a'", "c0 IS NOT NULL", "typeof(c1) = 'text'")
 			}
 			_ = s.write(index) // not unique
 		}
 	}
+	if f.r.IntN(2) == 0 {
+		t := f.tables[0]
+		s.mustWrite("CREATE VIEW v0 AS SELECT c0, c1, " + pick(f.r, t.columns...) + " AS x FROM " + t.name + pick(f.r, "", " WHERE c0 IS NOT NULL", " WHERE c1 > 0"))
+		f.views = append(f.views, fuzzTable{name: "v0", columns: []string{"c0", "c1", "x"}})
+	}
+}
+
+// generated is an expression over columns.
+func (f *fuzz) generated(columns []string) string {
+	a, b := pick(f.r, columns...), pick(f.r, columns...)
+	return pick(f.r, a+" || "+b, "typeof("+a+")", "length("+a+")", a+" = "+b, "coalesce("+a+", "+b+")", "lower("+a+")", a+" + 1", "CAST("+a+" AS INTEGER)", "hex("+a+")",
+		"CASE WHEN "+a+" > "+b+" THEN "+a+" END", "CAST("+a+" AS TEXT)", a)
 }
 
 func (f *fuzz) insert(t fuzzTable) string {
-	values := make([]string, len(t.columns))
+	values := make([]string, t.given)
 	for i := range values {
 		values[i] = f.literal()
 	}
-	return "INSERT OR IGNORE INTO " + t.name + " VALUES (" + strings.Join(values, ", ") + ")"
+	return "INSERT OR IGNORE INTO " + t.name + " (" + strings.Join(t.columns[:t.given], ", ") + ") VALUES (" + strings.Join(values, ", ") + ")"
 }
 
 func (f *fuzz) change() string {
 	t := pick(f.r, f.tables...)
-	switch f.r.IntN(5) {
+	switch f.r.IntN(7) {
+	case 5:
+		return "DROP INDEX IF EXISTS x" + strconv.Itoa(f.r.IntN(2)) + "_" + strconv.Itoa(f.r.IntN(3))
+	case 6:
+		return "CREATE INDEX y" + strconv.Itoa(f.r.IntN(1000)) + " ON " + t.name + " (" + pick(f.r, t.columns...) + pick(f.r, "", " DESC", " COLLATE NOCASE") + ")"
 	case 0:
 		return "DELETE FROM " + t.name + " WHERE " + pick(f.r, t.columns...) + " = " + f.literal()
 	case 1, 2:
-		return "UPDATE OR IGNORE " + t.name + " SET " + pick(f.r, t.columns...) + " = " + f.literal() + " WHERE " +
+		return "UPDATE OR IGNORE " + t.name + " SET " + pick(f.r, t.columns[:t.given]...) + " = " + f.literal() + " WHERE " +
 			pick(f.r, t.columns...) + " > " + f.literal()
 	case 3:
 		return "ALTER TABLE " + t.name + " ADD COLUMN d" + strconv.Itoa(f.r.IntN(1000)) + " TEXT DEFAULT " + pick(f.r, "NULL", "'d'", "7")
@@ -225,7 +294,7 @@ func (f *fuzz) condition(from []fuzzTable, depth int) string {
 // from returns the FROM clause of one to three tables.
 func (f *fuzz) from() (text string, from []fuzzTable) {
 	for i := range pick(f.r, 1, 1, 2, 2, 3) {
-		t := pick(f.r, f.tables...)
+		t := pick(f.r, append(f.views, f.tables...)...)
 		from = append(from, t)
 		if i == 0 {
 			text = t.name + " a0"
@@ -249,7 +318,42 @@ func (f *fuzz) query() (comparison, string) {
 		where = " WHERE " + f.condition(from, f.r.IntN(3))
 	}
 	a, b := f.column(from), f.column(from)
-	switch f.r.IntN(9) {
+	switch f.r.IntN(20) {
+	case 9:
+		t := pick(f.r, f.tables...)
+		return sameSense, "WITH c(x, y) AS " + pick(f.r, "", "MATERIALIZED ", "NOT MATERIALIZED ") + "(SELECT " + a + ", " + b + " FROM " + text + where + ") SELECT c.x, count(*), count(e." +
+			pick(f.r, t.columns...) + ") FROM c LEFT JOIN " + t.name + " e ON e." + pick(f.r, t.columns...) + " = c.y GROUP BY c.x"
+	case 10:
+		return sameRows, "SELECT * FROM (SELECT " + a + " AS x, " + b + " AS y FROM " + text + where + ") s WHERE s.x" + pick(f.r, " = ", " > ", " <= ", " IS ") + f.literal()
+	case 11:
+		return sameRows, "SELECT " + a + ", rank() OVER w, count(*) OVER w, dense_rank() OVER w, min(typeof(" + b + ")) OVER w FROM " + text + where +
+			" WINDOW w AS (PARTITION BY typeof(" + b + ") ORDER BY hex(" + a + "), typeof(" + a + ")" + pick(f.r, "", " DESC") + ")"
+	case 12:
+		return sameRows, "SELECT typeof(" + a + "), count(*) FILTER (WHERE " + f.condition(from, 0) + "), group_concat(hex(" + b + "), ',' ORDER BY hex(" + b + ")), count(DISTINCT hex(" + b + ")) FROM " +
+			text + where + " GROUP BY 1 HAVING count(*) > " + strconv.Itoa(f.r.IntN(3))
+	case 13:
+		t := pick(f.r, f.tables...)
+		return sameSense, "SELECT " + a + " FROM " + text + where + pick(f.r, " UNION ALL ", " UNION ", " EXCEPT ") + "SELECT " + b + " FROM " + text +
+			pick(f.r, " EXCEPT ", " INTERSECT ", " UNION ") + "SELECT " + pick(f.r, t.columns...) + " FROM " + t.name
+	case 14:
+		t := pick(f.r, f.tables...)
+		return sameRows, "SELECT " + a + ", (SELECT count(*) FROM " + t.name + " e WHERE e." + pick(f.r, t.columns...) + pick(f.r, " = ", " > ", " IS ") + b + ") FROM " + text + where
+	case 15:
+		return sameRows, "SELECT CASE WHEN " + f.condition(from, 1) + " THEN " + a + " ELSE " + b + " END, coalesce(" + a + ", " + b + "), " + a + " || '', " + a + " + " + b + ", nullif(" + a + ", " + b + ") FROM " +
+			text + where
+	case 16:
+		t := pick(f.r, f.tables...)
+		c := pick(f.r, t.columns...)
+		return sameRows, "WITH RECURSIVE r(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM r WHERE n < 6) SELECT r.n, e." + c + ", typeof(e." + c + ") FROM r LEFT JOIN " + t.name + " e ON e." + c + " = r.n"
+	case 17:
+		return sameOrder, pick(f.r, "SELECT m.name, p.* FROM sqlite_schema m, pragma_table_xinfo(m.name) p", "SELECT * FROM sqlite_schema", "PRAGMA table_list",
+			"SELECT l.*, x.* FROM sqlite_schema m, pragma_index_list(m.name) l, pragma_index_xinfo(l.name) x")
+	case 18:
+		t := pick(f.r, f.tables...)
+		return sameSense, "SELECT " + a + " FROM " + text + where + " GROUP BY " + a + ", " + b + " HAVING " + b + " IN (SELECT " + pick(f.r, t.columns...) + " FROM " + t.name + ")"
+	case 19:
+		return sameRows, "SELECT count(*), sum(length(" + a + ")), max(length(" + b + ")) FROM (SELECT DISTINCT " + pick(f.r, "hex("+a+") AS q, ", "") + "typeof(" + a + ") AS p FROM " + text + where + ") d, " + text
+
 	case 0:
 		return sameOrder, "SELECT count(*), count(" + a + "), total(length(" + b + ")), count(DISTINCT " + a + ") FROM " + text + where
 	case 1:

@@ -11,6 +11,9 @@ import (
 // preface is what HTTP/2 begins with.
 const preface = "PRI * HTTP/2.0"
 
+// offersHTTP2 is in what TLS begins with, where HTTP/2 is the one protocol that is offered (RFC 7301).
+const offersHTTP2 = "\x00\x03\x02h2"
+
 // pipe is one connection and what it is carried on by.
 type pipe struct {
 	proxy  *Proxy
@@ -111,6 +114,12 @@ func (c *pipe) carry(side Side, from, to net.Conn) {
 
 // note finds out what the connection speaks. Nothing comes down before the first bytes went up.
 func (c *pipe) note(first []byte) {
+	if strings.Contains(string(first), offersHTTP2) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.kind = HTTP2
+		return
+	}
 	if len(first) > len(preface) {
 		first = first[:len(preface)]
 	}

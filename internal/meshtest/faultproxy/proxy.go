@@ -38,7 +38,7 @@ type Kind int
 // The kinds of connection.
 const (
 	HTTP1 Kind = iota // all that is not HTTP2
-	HTTP2             // HTTP/2 with prior knowledge
+	HTTP2             // HTTP/2 with prior knowledge, or over TLS that offers nothing else
 )
 
 // Link is how one direction treats what it carries. The zero value carries it at once.

@@ -145,8 +145,11 @@ func TestNetworkNamespaces(t *testing.T) {
 	}
 	ready("primary", atPrimary, primaryURL)
 	b.start(program, "sidecar", "--region", west, "--primary", primaryURL, "--listen", "127.0.0.1:8081",
-		"--dir", filepath.Join(dir, west))
+		"--dir", filepath.Join(dir, west), "--join", filepath.Join(dir, "primary", "join.token"))
 	ready("region", atRegion, regionURL)
+	for _, client := range []*http.Client{atPrimary, atRegion} {
+		meshtest.Show(t, client, filepath.Join(dir, "primary", "admin.json"))
+	}
 
 	p := datav1connect.NewDataServiceClient(atPrimary, primaryURL)
 	r := datav1connect.NewDataServiceClient(atRegion, regionURL)

@@ -69,6 +69,7 @@ func TestUpRestartsItsPrimary(t *testing.T) {
 	at := func(port int) string { return "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	b := datav1connect.NewDataServiceClient(http, at(port+1))
 	meshtest.Eventually(t, "up is ready", func(ctx context.Context) error { return meshtest.Ready(ctx, http, at(port+1)) })
+	meshtest.Show(t, http, filepath.Join(dir, "admin.json"))
 	exec := func(ctx context.Context, sql string) error {
 		_, err := b.Execute(ctx, connect.NewRequest(&datav1.ExecuteRequest{
 			Database: "demo", Statement: &datav1.Statement{Sql: sql},

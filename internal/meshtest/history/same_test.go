@@ -64,7 +64,11 @@ func sameTable(v *engine.View, sum changelog.TableSum, snap *replica.Snapshot, t
 	var computed changelog.TableSum
 	have := make([]string, 0, len(rows.keys))
 	for _, key := range rows.keys {
-		computed.Sum = computed.Sum.Add(rowcodec.RowSum(t.ID, key, rows.values[string(key)]))
+		canonical, err := rowcodec.CanonicalRow(new([]byte), t, rows.values[string(key)])
+		if err != nil {
+			return err
+		}
+		computed.Sum = computed.Sum.Add(rowcodec.RowSum(t.ID, key, canonical))
 		computed.Rows++
 		have = append(have, rows.texts[string(key)])
 	}

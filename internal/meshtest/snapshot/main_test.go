@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -33,7 +34,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // origin is a primary whose log is trimmed whenever something can be.
 type origin struct {
 	t      *testing.T
-	p      *primary.Primary
+	http   *http.Client
+	stop   func()
 	addr   string
 	client datav1connect.DataServiceClient
 	id     uint32
@@ -57,16 +59,25 @@ func closed() <-chan struct{} {
 // startPrimaryThatTrims is startPrimary, but trims so often, and not before a channel is closed.
 func startPrimaryThatTrims(t *testing.T, every time.Duration, after <-chan struct{}) *origin {
 	t.Helper()
-	o := &origin{t: t, dir: t.TempDir()}
+	o := &origin{t: t, dir: t.TempDir(), http: httpclient.NewUnary()}
+	t.Cleanup(o.http.CloseIdleConnections)
+	o.start(every, after)
+	o.id = o.create("shop")
+	return o
+}
+
+// start starts the primary on what the folder has.
+func (o *origin) start(every time.Duration, after <-chan struct{}) {
+	o.t.Helper()
 	p, err := primary.Start(context.Background(), primary.Config{
-		Dir: o.dir, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler),
+		Dir: o.dir, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Region: "home", Logger: slog.New(slog.DiscardHandler), NoAuth: true,
 		Keep: changelog.Retention{Age: time.Nanosecond, Bytes: 1 << 40}, TrimInterval: every,
 		Failpoint: func(place string) {
 			switch place {
 			case "before-trim":
 				select {
 				case <-after:
-				case <-t.Context().Done():
+				case <-o.t.Context().Done():
 				}
 			case "after-trim":
 				o.trims.Add(1)
@@ -76,23 +87,26 @@ func startPrimaryThatTrims(t *testing.T, every time.Duration, after <-chan struc
 		},
 	})
 	if err != nil {
-		t.Fatal(err)
+		o.t.Fatal(err)
 	}
-	httpClient := httpclient.NewUnary()
-	t.Cleanup(func() {
-		httpClient.CloseIdleConnections()
+	o.stop = sync.OnceFunc(func() {
+		o.http.CloseIdleConnections()
 		if err := p.Close(context.Background()); err != nil {
-			t.Error(err)
+			o.t.Error(err)
 		}
 	})
-	o.p, o.addr = p, p.URL()[len("http://"):]
-	o.client = datav1connect.NewDataServiceClient(httpClient, p.URL())
-	res, err := o.client.CreateDatabase(t.Context(), connect.NewRequest(&datav1.CreateDatabaseRequest{Name: "shop"}))
+	o.t.Cleanup(o.stop)
+	o.addr = p.URL()[len("http://"):]
+	o.client = datav1connect.NewDataServiceClient(o.http, p.URL())
+}
+
+func (o *origin) create(name string) uint32 {
+	o.t.Helper()
+	res, err := o.client.CreateDatabase(o.t.Context(), connect.NewRequest(&datav1.CreateDatabaseRequest{Name: name}))
 	if err != nil {
-		t.Fatal(err)
+		o.t.Fatal(err)
 	}
-	o.id = res.Msg.GetDatabase().GetId()
-	return o
+	return res.Msg.GetDatabase().GetId()
 }
 
 func (o *origin) try(sql string) error {

@@ -29,7 +29,7 @@ func TestASnapshotStallsNobody(t *testing.T) {
 			"SELECT i, zeroblob(%d) FROM n", rows, rowBytes))
 	httpClient := httpclient.NewStreaming()
 	defer httpClient.CloseIdleConnections()
-	client := replicationv1connect.NewReplicationServiceClient(httpClient, o.p.URL())
+	client := replicationv1connect.NewReplicationServiceClient(httpClient, "http://"+o.addr)
 	stream, err := client.Snapshot(t.Context(), connect.NewRequest(&replicationv1.SnapshotRequest{DatabaseId: o.id}))
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,218 @@
+package callers_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
+	"github.com/nearside-dev/nearside/internal/meshtest"
+)
+
+func TestSessions(t *testing.T) {
+	w := start(t, meshtest.Options{})
+	ctx := context.Background()
+	ann := w.user(west, "ann", grant(authv1.Role_ROLE_READER))
+	refresh := func(region, token string) (*authv1.Tokens, error) {
+		res, err := w.auth(region, "").RefreshToken(ctx, connect.NewRequest(&authv1.RefreshTokenRequest{RefreshToken: token}))
+		if err != nil {
+			return nil, err
+		}
+		return res.Msg.GetTokens(), nil
+	}
+	first := w.mustLogin(west, "ann")
+	second, err := refresh(west, first.GetRefreshToken())
+	if err != nil || second.GetSessionId() != first.GetSessionId() || second.GetRefreshToken() == first.GetRefreshToken() {
+		t.Fatalf("refresh: %v, %v", second, err)
+	}
+	expect(t, "refreshed", w.get(east, second.GetAccessToken()), "")
+
+	// Two show the same token at once, in two regions: one is a thief, nobody knows which, and the session ends.
+	var both sync.WaitGroup
+	var mu sync.Mutex
+	won := 0
+	for _, region := range []string{east, west} {
+		both.Go(func() {
+			if _, err := refresh(region, second.GetRefreshToken()); err == nil {
+				mu.Lock()
+				won++
+				mu.Unlock()
+			}
+		})
+	}
+	both.Wait()
+	if won > 1 {
+		t.Errorf("%d of two got tokens", won)
+	}
+	w.Eventually("the session has ended in both regions", func(context.Context) error {
+		for _, region := range []string{east, west} {
+			if got := reason(w.get(region, second.GetAccessToken())); got != "TOKEN_INVALID" {
+				return fmt.Errorf("%s: %q", region, got)
+			}
+		}
+		return nil
+	})
+	for _, made := range []string{"", "nsr_x", first.GetRefreshToken(), first.GetAccessToken(), w.AdminToken()} {
+		if _, err := refresh(west, made); err == nil {
+			t.Errorf("%.8s… was refreshed", made)
+		}
+	}
+
+	one, other := w.mustLogin(west, "ann"), w.mustLogin(west, "ann")
+	revoke := func(by string, req *authv1.RevokeTokenRequest) error {
+		_, err := w.auth(west, by).RevokeToken(ctx, connect.NewRequest(req))
+		return err
+	}
+	w.user(west, "bob")
+	bob := w.mustLogin(west, "bob").GetAccessToken()
+	token := &authv1.RevokeTokenRequest{Target: &authv1.RevokeTokenRequest_AccessToken{AccessToken: one.GetAccessToken()}}
+	session := &authv1.RevokeTokenRequest{Target: &authv1.RevokeTokenRequest_SessionId{SessionId: other.GetSessionId()}}
+	all := &authv1.RevokeTokenRequest{Target: &authv1.RevokeTokenRequest_AccountId{AccountId: ann.GetId()}}
+	for _, req := range []*authv1.RevokeTokenRequest{token, session, all} {
+		expect(t, "bob revokes", revoke(bob, req), "PERMISSION_DENIED")
+	}
+	expect(t, "revoke a token", revoke(other.GetAccessToken(), token), "")
+	expect(t, "with it", w.get(west, one.GetAccessToken()), "TOKEN_INVALID")
+	expect(t, "with the other", w.get(west, other.GetAccessToken()), "")
+	expect(t, "revoke a session", revoke(other.GetAccessToken(), session), "")
+	expect(t, "with the other now", w.get(west, other.GetAccessToken()), "TOKEN_INVALID")
+	third := w.mustLogin(west, "ann")
+	expect(t, "revoke all", revoke(w.AdminToken(), all), "")
+	expect(t, "with the third", w.get(west, third.GetAccessToken()), "TOKEN_INVALID")
+	if _, err := refresh(west, third.GetRefreshToken()); err == nil {
+		t.Error("a session that has ended was refreshed")
+	}
+	expect(t, "a new one", w.get(west, w.mustLogin(west, "ann").GetAccessToken()), "")
+}
+
+func TestPasswords(t *testing.T) {
+	w := start(t, meshtest.Options{})
+	ctx := context.Background()
+	w.user(west, "ann", grant(authv1.Role_ROLE_READER))
+	_, err := w.accounts(west, w.AdminToken()).CreateAccount(ctx, connect.NewRequest(&authv1.CreateAccountRequest{
+		Kind: authv1.AccountKind_ACCOUNT_KIND_USER, Name: "ann", Password: "another password",
+	}))
+	expect(t, "a second ann", err, "ALREADY_EXISTS")
+	tokens := w.mustLogin(west, "ann")
+	change := func(token, old, to string) error {
+		_, err := w.auth(west, token).ChangePassword(ctx, connect.NewRequest(&authv1.ChangePasswordRequest{OldPassword: old, NewPassword: to}))
+		return err
+	}
+	expect(t, "change with a wrong one", change(tokens.GetAccessToken(), "wrong", "a new password"), "UNAUTHENTICATED")
+	expect(t, "change to a short one", change(tokens.GetAccessToken(), password, "short"), "FIELD_INVALID")
+	expect(t, "an API key's", change(w.AdminToken(), password, "a new password"), "PERMISSION_DENIED")
+	expect(t, "change", change(tokens.GetAccessToken(), password, "a new password"), "")
+	expect(t, "with the old session", w.get(west, tokens.GetAccessToken()), "TOKEN_INVALID")
+	_, err = w.login(west, "ann", password)
+	expect(t, "with the old password", err, "UNAUTHENTICATED")
+	if _, err := w.login(west, "ann", "a new password"); err != nil {
+		t.Fatal(err)
+	}
+
+	reset, err := w.accounts(west, w.AdminToken()).CreateResetToken(ctx, connect.NewRequest(&authv1.CreateResetTokenRequest{Account: "ann"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := func(token string) error {
+		_, err := w.auth(west, "").ResetPassword(ctx, connect.NewRequest(&authv1.ResetPasswordRequest{ResetToken: token, NewPassword: password}))
+		return err
+	}
+	expect(t, "a token that is none", use("nsp_x"), "TOKEN_INVALID")
+	expect(t, "reset", use(reset.Msg.GetResetToken()), "")
+	expect(t, "reset again", use(reset.Msg.GetResetToken()), "TOKEN_INVALID")
+	w.mustLogin(west, "ann")
+
+	// Nobody finds out by the error who there is, nor by trying for long.
+	for _, name := range []string{"ann", "nobody", "admin"} {
+		for i := range 6 {
+			_, err := w.login(west, name, "wrong")
+			want := "UNAUTHENTICATED"
+			if i >= 5 {
+				want = "ACCOUNT_LOCKED"
+			}
+			expect(t, fmt.Sprintf("%s, attempt %d", name, i), err, want)
+		}
+	}
+	_, err = w.login(west, "ann", password)
+	expect(t, "locked out", err, "ACCOUNT_LOCKED")
+}
+
+func TestAPIKeys(t *testing.T) {
+	w := start(t, meshtest.Options{})
+	ctx := context.Background()
+	admin := w.accounts(west, w.AdminToken())
+	_, err := admin.CreateAccount(ctx, connect.NewRequest(&authv1.CreateAccountRequest{
+		Kind: authv1.AccountKind_ACCOUNT_KIND_SERVICE, Name: "bot", Grants: []*authv1.Grant{grant(authv1.Role_ROLE_READER)},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := admin.CreateApiKey(ctx, connect.NewRequest(&authv1.CreateApiKeyRequest{Account: "bot"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := made.Msg.GetSecret()
+	if !strings.HasPrefix(secret, made.Msg.GetKey().GetPrefix()) {
+		t.Errorf("the prefix %s is not the secret's", made.Msg.GetKey().GetPrefix())
+	}
+	expect(t, "with the key", w.get(west, secret), "")
+	opened, err := w.auth(west, "").Authenticate(ctx, connect.NewRequest(&authv1.AuthenticateRequest{
+		Credential: &authv1.AuthenticateRequest_ApiKey{ApiKey: secret},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := opened.Msg.GetTokens().GetAccessToken()
+	expect(t, "with a token of the key", w.get(west, token), "")
+	rotated, err := admin.RotateApiKey(ctx, connect.NewRequest(&authv1.RotateApiKeyRequest{Id: made.Msg.GetKey().GetId()}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "with the new key", w.get(west, rotated.Msg.GetSecret()), "")
+	expect(t, "with the old key", w.get(west, secret), "")
+	if _, err = admin.RevokeApiKey(ctx, connect.NewRequest(&authv1.RevokeApiKeyRequest{Id: made.Msg.GetKey().GetId()})); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "with the revoked key", w.get(west, secret), "TOKEN_INVALID")
+	expect(t, "with a token of the revoked key", w.get(west, token), "TOKEN_INVALID")
+	expect(t, "with the new key", w.get(west, rotated.Msg.GetSecret()), "")
+	keys, err := admin.ListApiKeys(ctx, connect.NewRequest(&authv1.ListApiKeysRequest{Account: "bot"}))
+	if err != nil || len(keys.Msg.GetKeys()) != 1 {
+		t.Errorf("keys: %v, %v", keys, err)
+	}
+	if _, err = admin.SetDisabled(ctx, connect.NewRequest(&authv1.SetDisabledRequest{Account: "bot", Disabled: true})); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "disabled", w.get(west, rotated.Msg.GetSecret()), "TOKEN_INVALID")
+}
+
+// TestWithoutThePrimary: a region goes on to know its callers.
+func TestWithoutThePrimary(t *testing.T) {
+	w := start(t, meshtest.Options{})
+	w.user(west, "ann", grant(authv1.Role_ROLE_READER))
+	token, admin := w.mustLogin(west, "ann").GetAccessToken(), w.AdminToken()
+	w.StopPrimary()
+	for range 3 {
+		expect(t, "a token that nobody has seen here", w.get(west, token), "")
+		expect(t, "the admin", w.get(east, admin), "")
+	}
+	expect(t, "nobody", w.get(west, ""), "UNAUTHENTICATED")
+	_, err := w.login(west, "ann", password)
+	expect(t, "a log-in", err, "PRIMARY_UNAVAILABLE")
+	w.StopSidecar(west)
+	w.StartSidecar(west)
+	w.WaitReady()
+	expect(t, "after a restart", w.get(west, token), "")
+	w.StartPrimary()
+	if w.AdminToken() != admin {
+		t.Error("the admin's credential changed with a restart")
+	}
+	w.Eventually("log-ins go on", func(context.Context) error {
+		_, err := w.login(west, "ann", password)
+		return err
+	})
+}

@@ -1,0 +1,2 @@
+// Package graphql has the tests of GraphQL through a whole mesh.
+package graphql

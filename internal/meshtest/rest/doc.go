@@ -1,0 +1,2 @@
+// Package rest has the tests of REST through a whole mesh.
+package rest

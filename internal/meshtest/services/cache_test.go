@@ -1,0 +1,220 @@
+package services_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/meshtest"
+	"github.com/nearside-dev/nearside/internal/meshtest/echo"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
+)
+
+// counting is the echo service; it counts calls.
+type counting struct {
+	http.Handler
+
+	calls atomic.Int64
+	hold  atomic.Pointer[chan struct{}] // closed to let calls go on
+}
+
+func (c *counting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == echo.Get {
+		c.calls.Add(1)
+		if hold := c.hold.Load(); hold != nil {
+			<-*hold
+		}
+	}
+	c.Handler.ServeHTTP(w, r)
+}
+
+// cached is a mesh with a service whose answers are kept by a rule.
+func cached(t *testing.T, rule *controlv1.CacheRule) (*meshtest.Mesh, *counting) {
+	t.Helper()
+	m := meshtest.Start(t, meshtest.Options{})
+	m.Create("shop")
+	execute(t, m, "CREATE TABLE items (id INTEGER PRIMARY KEY, n INTEGER)")
+	c := &counting{Handler: echo.Handler()}
+	rule.Method = "Get"
+	register(t, m, "eu-west-1", &controlv1.RegisterServiceRequest{
+		Endpoints: at(serve(t, "", c).url), Access: controlv1.ServiceAccess_SERVICE_ACCESS_PUBLIC, CacheRules: []*controlv1.CacheRule{rule},
+	})
+	m.WaitSync("shop")
+	return m, c
+}
+
+func execute(t *testing.T, m *meshtest.Mesh, sql string) (bookmark string) {
+	t.Helper()
+	res, err := m.Client("").Execute(t.Context(), connect.NewRequest(&datav1.ExecuteRequest{
+		Database: "shop", Statement: &datav1.Statement{Sql: sql},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Msg.GetAnswer().GetBookmark()
+}
+
+// get calls the service and checks how many calls it has had then, and where the answer is from.
+func (c *counting) get(t *testing.T, m *meshtest.Mesh, text, bookmark string, calls int64, source string, options ...connect.ClientOption) {
+	t.Helper()
+	req := connect.NewRequest(wrapperspb.String(text))
+	if bookmark != "" {
+		req.Header().Set(rpcheader.Bookmark, bookmark)
+	}
+	res, err := unary(client(t, false), m.URL("eu-west-1"), echo.Get, options...).CallUnary(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := res.Header().Get(rpcheader.Source); c.calls.Load() != calls || got != source || res.Msg.GetValue() != text {
+		t.Errorf("%s: %q from %q after %d calls, want %q after %d", text, res.Msg.GetValue(), got, c.calls.Load(), source, calls)
+	}
+	if res.Trailer().Get("Echo-Trailer") != "yes" {
+		t.Errorf("%s: no trailer", text)
+	}
+}
+
+func TestAnswersAreKept(t *testing.T) {
+	m, c := cached(t, &controlv1.CacheRule{Ttl: durationpb.New(time.Hour), Database: "shop", Tables: []string{"items"}})
+	json, byGet, grpc := connect.WithProtoJSON(), connect.WithHTTPGet(), connect.WithGRPCWeb()
+	c.get(t, m, "a", "", 1, "")
+	for range 3 {
+		c.get(t, m, "a", "", 1, "MEMORY")
+	}
+	c.get(t, m, "b", "", 2, "")
+	c.get(t, m, "a", "", 3, "", json)
+	c.get(t, m, "a", "", 3, "MEMORY", json)
+	c.get(t, m, "a", "", 3, "MEMORY", byGet)
+	c.get(t, m, "a", "", 4, "", grpc)
+	c.get(t, m, "a", "", 5, "", grpc)
+	for range 2 { // errors are not kept
+		_, err := unary(client(t, false), m.URL("eu-west-1"), echo.Get).CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("fail")))
+		if connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := c.calls.Load(); n != 7 {
+		t.Errorf("%d calls, want 7", n)
+	}
+	c.calls.Store(0)
+	execute(t, m, "CREATE TABLE other (id INTEGER PRIMARY KEY)")
+	m.WaitSync("shop")
+	c.get(t, m, "a", "", 1, "") // a change of the schema invalidates all
+	for n := range int64(3) {
+		// Who has written is given no answer from before, at once.
+		c.get(t, m, "a", execute(t, m, "INSERT INTO items (n) VALUES (1)"), n+2, "")
+		m.WaitSync("shop")
+		execute(t, m, "INSERT INTO other VALUES (NULL)")
+		m.WaitSync("shop")
+	}
+	n := c.calls.Load()
+	c.get(t, m, "c", "", n+1, "")
+	bookmark := execute(t, m, "INSERT INTO other VALUES (NULL)")
+	m.WaitSync("shop")
+	c.get(t, m, "c", bookmark, n+1, "MEMORY") // another table's change leaves it as it is
+}
+
+func TestAnswersAreMadeAnew(t *testing.T) {
+	m, c := cached(t, &controlv1.CacheRule{Ttl: durationpb.New(time.Millisecond), Stale: durationpb.New(time.Hour)})
+	c.get(t, m, "a", "", 1, "")
+	meshtest.Eventually(t, "an old answer is given and made anew", func(context.Context) error {
+		req := connect.NewRequest(wrapperspb.String("a"))
+		res, err := unary(client(t, false), m.URL("eu-west-1"), echo.Get).CallUnary(t.Context(), req)
+		if err != nil {
+			return err
+		}
+		if got := res.Header().Get(rpcheader.Source); got != "MEMORY" {
+			return fmt.Errorf("from %q", got)
+		}
+		if n := c.calls.Load(); n < 3 {
+			return fmt.Errorf("%d calls", n)
+		}
+		return nil
+	})
+}
+
+// TestOneCallForMany has many callers ask for what is not kept yet.
+func TestOneCallForMany(t *testing.T) {
+	m, c := cached(t, &controlv1.CacheRule{Ttl: durationpb.New(time.Hour)})
+	hold := make(chan struct{})
+	c.hold.Store(&hold)
+	var asking sync.WaitGroup
+	for range 20 {
+		asking.Go(func() {
+			res, err := unary(client(t, false), m.URL("eu-west-1"), echo.Get).CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("a")))
+			if err != nil || res.Msg.GetValue() != "a" {
+				t.Errorf("%v, %v", res, err)
+			}
+		})
+	}
+	meshtest.Eventually(t, "the first call is there", func(context.Context) error {
+		if c.calls.Load() == 0 {
+			return fmt.Errorf("no call")
+		}
+		return nil
+	})
+	// Who has less time than the others' call takes is told so.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, m.URL("eu-west-1")+echo.Get, strings.NewReader("\x0a\x01a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = http.Header{"Content-Type": {"application/proto"}, "Connect-Timeout-Ms": {"20"}}
+	if res, err := client(t, false).Do(req); err != nil || res.StatusCode != http.StatusGatewayTimeout {
+		t.Errorf("%v, %v", res, err)
+	} else if err := res.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	close(hold)
+	asking.Wait()
+	if n := c.calls.Load(); n != 1 {
+		t.Errorf("%d calls", n)
+	}
+	invalidate := connect.NewRequest(&datav1.CacheServiceInvalidateRequest{
+		Target: &datav1.CacheServiceInvalidateRequest_Tag{Tag: echo.Get},
+	})
+	cache := datav1connect.NewCacheServiceClient(m.HTTP(), m.URL("eu-west-1"))
+	if _, err := cache.Invalidate(t.Context(), invalidate); err != nil {
+		t.Fatal(err)
+	}
+	c.get(t, m, "a", "", 2, "")
+}
+
+func TestRulesThatDoNotFit(t *testing.T) {
+	m := meshtest.Start(t, meshtest.Options{Regions: []string{"us-east-1"}})
+	ttl := durationpb.New(time.Second)
+	for field, rules := range map[string][]*controlv1.CacheRule{
+		"cache_rules[0].method":        {{Method: "Nothing", Ttl: ttl}},
+		"cache_rules[1].method":        {{Method: "Get", Ttl: ttl}, {Method: "Get", Ttl: ttl}},
+		"cache_rules[0].ttl":           {{Method: "Get", Ttl: durationpb.New(48 * time.Hour)}},
+		"cache_rules[0].stale":         {{Method: "Get", Ttl: ttl, Stale: durationpb.New(-1)}},
+		"cache_rules[0].key_fields[0]": {{Method: "Get", Ttl: ttl, KeyFields: []string{"value.more"}}},
+		"cache_rules[0].database":      {{Method: "Get", Ttl: ttl, Tables: []string{"items"}}},
+	} {
+		_, err := registry(m, "us-east-1").RegisterService(t.Context(), connect.NewRequest(&controlv1.RegisterServiceRequest{
+			Descriptors: echo.Descriptors(), Endpoints: at("http://127.0.0.1:1"), CacheRules: rules,
+		}))
+		if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_FIELD_INVALID || !strings.Contains(err.Error(), field+": ") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	for _, method := range []string{"Echo", "Count"} { // it has side effects; it streams
+		_, err := registry(m, "us-east-1").RegisterService(t.Context(), connect.NewRequest(&controlv1.RegisterServiceRequest{
+			Descriptors: echo.Descriptors(), Endpoints: at("http://127.0.0.1:1"), CacheRules: []*controlv1.CacheRule{{Method: method, Ttl: ttl}},
+		}))
+		if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_FIELD_INVALID {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+}
