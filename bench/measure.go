@@ -36,13 +36,13 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	b.logf("filling the primary with %d rows", b.rows)
 	begin := time.Now()
-	version, err := fill(ctx, b.primary.addr, b.rows)
+	version, err := fill(ctx, b.primary, b.rows)
 	if err != nil {
 		return err
 	}
 	b.report.fillSeconds = time.Since(begin).Seconds()
 	for _, step := range []func(context.Context, uint64) error{
-		b.measureCold, b.measureApply, b.measureReads, b.measureMemory, b.measureWrites, b.measureLag, b.measureUp,
+		b.measureCold, b.measureApply, b.measureReads, b.measureMemory, b.measureCallers, b.measureWrites, b.measureLag, b.measureUp,
 	} {
 		if err := step(ctx, version); err != nil {
 			return err
@@ -138,6 +138,11 @@ func (b *bench) measureReads(ctx context.Context, _ uint64) error {
 	if err := b.closed(ctx, measurement{name: "Get by key, sidecar's replica", servers: []*node{region}}, region, get); err != nil {
 		return err
 	}
+	err = b.closed(ctx, measurement{name: selectByKey + ", sidecar's replica", servers: []*node{region}}, region,
+		func(c *load.Client, random *rand.Rand) error { return selectRow(c, random.Int64N(int64(b.rows)), nil) })
+	if err != nil {
+		return err
+	}
 	err = b.closed(ctx, measurement{name: fmt.Sprintf("BatchGet of %d keys, sidecar's replica", batchGetKeys), servers: []*node{region}}, region,
 		func(c *load.Client, random *rand.Rand) error {
 			req := &datav1.BatchGetRequest{Database: database, Table: table}
@@ -193,16 +198,15 @@ func (b *bench) measureWrites(ctx context.Context, _ uint64) error {
 	region := b.regions[0]
 	var id atomic.Int64
 	id.Store(b.report.nextID)
-	write := func(c *load.Client, random *rand.Rand) error {
-		_, err := put(c, random, id.Add(1))
-		return err
+	writeNext := func(c *load.Client, random *rand.Rand) error {
+		return write(c, random, id.Add(1))
 	}
 	err := b.closed(ctx, measurement{name: "one-row write, at the primary", servers: []*node{b.primary}, beside: []*node{region}},
-		b.primary, write)
+		b.primary, writeNext)
 	if err != nil {
 		return err
 	}
-	err = b.closed(ctx, measurement{name: "one-row write, through a sidecar", servers: []*node{b.primary, region}}, region, write)
+	err = b.closed(ctx, measurement{name: "one-row write, through a sidecar", servers: []*node{b.primary, region}}, region, writeNext)
 	b.report.nextID = id.Load() + 1
 	return err
 }
@@ -356,6 +360,7 @@ func (b *bench) closed(ctx context.Context, m measurement, target *node, call fu
 		if err != nil {
 			return err
 		}
+		c.Show(target.token)
 		defer c.Close()
 		random := rand.New(rand.NewPCG(uint64(i), 6))
 		tasks[i] = func() (time.Duration, error) {

@@ -20,18 +20,19 @@ var batchFromMemory = fmt.Sprintf("BatchGet of %d keys, sidecar's memory", batch
 
 // measureMemory measures reads of rows that a sidecar has in memory.
 func (b *bench) measureMemory(ctx context.Context, version uint64) error {
-	if !b.wants(getFromMemory) && !b.wants(batchFromMemory) {
+	if !b.wants(getFromMemory) && !b.wants(batchFromMemory) && !b.wants(selectFromCache) {
 		return nil
 	}
 	b.logf("a sidecar with the default cache copies the rows")
-	n, err := b.start(ctx, "eu-central-1", "sidecar", "--region", "eu-central-1", "--primary", "http://"+b.primary.addr)
+	n, err := b.start(ctx, "eu-central-1", "sidecar", "--region", "eu-central-1", "--primary", "http://"+b.primary.addr,
+		withoutCallers)
 	if err != nil {
 		return err
 	}
 	if err := n.caughtUp(ctx, version); err != nil {
 		return err
 	}
-	if err := b.warm(ctx, n.addr); err != nil {
+	if err := b.warm(ctx, n); err != nil {
 		return err
 	}
 	rows := min(b.rows, hotRows)
@@ -54,12 +55,15 @@ func (b *bench) measureMemory(ctx context.Context, version uint64) error {
 	if err != nil {
 		return err
 	}
+	if err := b.measureResults(ctx, n); err != nil {
+		return err
+	}
 	return b.stop(n)
 }
 
 // warm reads the hot rows until memory answers nearly all of them.
-func (b *bench) warm(ctx context.Context, addr string) error {
-	c, err := load.Dial(ctx, addr)
+func (b *bench) warm(ctx context.Context, n *node) error {
+	c, err := n.dial(ctx)
 	if err != nil {
 		return err
 	}

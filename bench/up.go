@@ -43,7 +43,7 @@ func (b *bench) measureUp(ctx context.Context, _ uint64) error {
 		return err
 	}
 	p, err := process.Start("up", b.nearside, "up", "--port", text, "--regions", strings.Join(regions, ","),
-		"--dir", filepath.Join(b.data, "up"), "--log-level", "warn")
+		"--dir", filepath.Join(b.data, "up"), "--log-level", "warn", withoutCallers)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (b *bench) measureUp(ctx context.Context, _ uint64) error {
 	}
 	rows := min(b.rows, upRows)
 	b.logf("filling the one process with %d rows", rows)
-	version, err := fill(ctx, at(primaryPortOffset), rows)
+	version, err := fill(ctx, &node{Process: p, addr: at(primaryPortOffset)}, rows)
 	if err != nil {
 		return err
 	}
@@ -71,8 +71,7 @@ func (b *bench) measureUp(ctx context.Context, _ uint64) error {
 	id.Store(int64(rows))
 	err = b.closed(ctx, m, mesh, func(c *load.Client, random *rand.Rand) error {
 		if random.IntN(writeEvery) == 0 {
-			_, err := put(c, random, id.Add(1))
-			return err
+			return write(c, random, id.Add(1))
 		}
 		key := &datav1.Key{Values: []*datav1.Value{integer(random.Int64N(int64(rows)))}}
 		return c.Call(datav1connect.DataServiceGetProcedure, &datav1.GetRequest{Database: database, Table: table, Key: key}, nil)

@@ -120,7 +120,7 @@ func (b *bench) address(offset int) string {
 func (b *bench) start(ctx context.Context) (err error) {
 	b.primary = &process{
 		name: "primary", program: b.program, url: "http://" + b.address(0), admin: "http://" + b.address(1000),
-		args: []string{"primary", "--listen", b.address(0), "--dir", b.dir + "/primary", "--log-level", "warn"},
+		args: []string{"primary", "--listen", b.address(0), "--dir", b.dir + "/primary", "--log-level", "warn", "--insecure-no-auth"},
 	}
 	if err := b.primary.start(ctx); err != nil {
 		return err
@@ -131,7 +131,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 			name: region, program: b.program, url: "http://" + b.address(i+1), admin: "http://" + b.address(1001+i),
 			args: []string{
 				"sidecar", "--region", region, "--primary", b.primary.url, "--listen", b.address(i + 1),
-				"--dir", b.dir + "/" + region, "--log-level", "warn",
+				"--dir", b.dir + "/" + region, "--log-level", "warn", "--insecure-no-auth",
 			},
 		}
 		b.regions = append(b.regions, p)
