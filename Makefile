@@ -15,6 +15,7 @@ export CGO_ENABLED := 0
 BIN := .tmp/bin
 version_of = $(shell sed -n 's|^.*$(2) \(v[^ ]*\).*|\1|p' tools/$(1)/go.mod)
 BUF := $(BIN)/buf-$(call version_of,buf,github.com/bufbuild/buf)
+VULN := $(BIN)/govulncheck-$(call version_of,vuln,golang.org/x/vuln)
 LINT := $(BIN)/golangci-lint-$(call version_of,lint,github.com/golangci/golangci-lint/v2)
 
 # What the commands below take: make bench BENCH=Scan PACKAGES=./internal/sqlsplit
@@ -29,6 +30,14 @@ DIR ?= .nearside
 .PHONY: help
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+# The TypeScript client and the page at /demo/ need Node. Without it all else works: what is left out says so, and
+# is an error with CI=true.
+NODE := $(and $(shell command -v node),$(shell command -v npm))
+define left_out
+	@echo "$(1) left out: node or npm is missing" >&2; [[ "$(CI)" != true ]]
+endef
+WEB_MODULES := web/node_modules/.package-lock.json
 
 .PHONY: build
 build: ## Build bin/nearside
@@ -48,6 +57,7 @@ RACE ?= $(if $(filter true,$(CI)),1)
 .PHONY: test
 test: ## Run all tests; with RACE=1 or CI=true and a C compiler also under the race detector
 	@{ status=0; \
+	$(if $(filter ./...,$(PACKAGES)),$(MAKE) web-test WEB_TEST_FLAGS="--reporter ./test/gotest.ts" || status=1;) \
 	go test -json $(PACKAGES) || status=1; \
 	if [[ -n "$(RACE)" && -n "$(RACE_PACKAGES)" ]]; then \
 		if command -v "$$(go env CC)" >/dev/null; then \
@@ -59,7 +69,7 @@ test: ## Run all tests; with RACE=1 or CI=true and a C compiler also under the r
 	exit $$status; } | go run ./internal/testtotals
 
 .PHONY: check
-check: check-format check-vet check-tidy check-proto check-breaking check-generated check-docs check-lint ## All that must hold before a commit, tests apart
+check: check-format check-vet check-tidy check-proto check-breaking check-generated check-web check-docs check-lint check-vulnerabilities ## All that must hold before a commit, tests apart
 
 .PHONY: check-format
 check-format:
@@ -76,7 +86,9 @@ check-vet:
 check-tidy:
 	go mod tidy -diff
 	go -C tools/buf mod tidy -diff
+	go -C tools/vuln mod tidy -diff
 	go -C tools/lint mod tidy -diff
+	go -C tools/conformance mod tidy -diff
 
 .PHONY: check-proto
 check-proto: $(BUF) third-party
@@ -88,26 +100,97 @@ check-breaking: $(BUF) third-party
 
 .PHONY: check-generated
 check-generated: generate-aside
-	@diff -r gen .tmp/generate/gen || { echo "gen/ is not what proto/ generates: run make generate"; exit 1; }
+	@diff -r gen .tmp/generate/gen && cmp $(DESCRIPTORS) .tmp/generate/descriptors.binpb || { echo "gen/ is not what proto/ generates: run make generate"; exit 1; }
 
 .PHONY: check-docs
-check-docs: ## Run the examples of README.md and docs/, and hold their tables and links against the code
+check-docs: $(if $(NODE),web) ## Run the examples of README.md and docs/, and hold their tables and links against the code
 	go test ./internal/docstest
+
+CONFORMANCE_VERSION := $(call version_of,conformance,connectrpc.com/conformance)
+
+.PHONY: conformance
+conformance: $(BUF) ## Run Connect's conformance suite through a gateway, in front of the suite's own server
+	@go -C tools/conformance build -o $(abspath $(BIN))/connectconformance-$(CONFORMANCE_VERSION) connectrpc.com/conformance/cmd/connectconformance
+	@go -C tools/conformance build -o $(abspath $(BIN))/referenceserver-$(CONFORMANCE_VERSION) connectrpc.com/conformance/cmd/referenceserver
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	$(BUF) build "$$(go -C tools/conformance list -m -f '{{.Dir}}' connectrpc.com/conformance)/proto" -o "$$dir/conformance.binpb"; \
+	go build -o "$$dir/undertest" ./internal/meshtest/conformance; \
+	timeout 5m $(BIN)/connectconformance-$(CONFORMANCE_VERSION) --conf internal/meshtest/conformance/config.yaml --mode server \
+		--max-servers 2 -- "$$dir/undertest" --descriptors "$$dir/conformance.binpb" -- \
+		$(abspath $(BIN))/referenceserver-$(CONFORMANCE_VERSION)
+
+.PHONY: check-vulnerabilities
+check-vulnerabilities: $(VULN) ## Look for known vulnerabilities in what nearside calls, if their database can be reached
+	@tools/check-vulnerabilities $(VULN)
 
 .PHONY: check-lint
 check-lint: $(LINT)
 	$(LINT) run
 
+# The protos as they are, with their comments, for documents that are made of them.
+DESCRIPTORS := internal/descriptors/descriptors.binpb
+
 .PHONY: generate
-generate: generate-aside ## Make gen/ from proto/
+generate: generate-aside ## Make gen/, docs/openapi.json and the GraphQL schema from proto/
 	rm -rf gen
 	mv .tmp/generate/gen gen
+	mv .tmp/generate/descriptors.binpb $(DESCRIPTORS)
+	go test ./sidecar/rest -run '^TestDocument$$' -update >/dev/null
+	go test ./sidecar/graphql -run '^TestSchema$$' -update >/dev/null
+ifneq ($(NODE),)
+	$(MAKE) generate-web
+	rm -rf web/src/gen
+	mv .tmp/generate-web/web/src/gen web/src/gen
+else
+	$(call left_out,web/src/gen)
+endif
 
 # Generated aside and then moved, so that an error in a proto leaves gen/ whole.
 .PHONY: generate-aside
 generate-aside: $(BUF) third-party
 	@rm -rf .tmp/generate
 	$(BUF) generate -o .tmp/generate
+	$(BUF) build proto --as-file-descriptor-set --exclude-imports -o .tmp/generate/descriptors.binpb
+
+.PHONY: generate-web
+generate-web: $(BUF) $(WEB_MODULES) third-party
+	@rm -rf .tmp/generate-web
+	$(BUF) generate --template buf.gen.web.yaml -o .tmp/generate-web
+
+$(WEB_MODULES): web/package.json web/package-lock.json
+	cd web && npm ci --ignore-scripts
+	touch $@
+
+# Types, and that what is committed is what the sources make.
+.PHONY: check-web
+ifneq ($(NODE),)
+check-web: generate-web
+	@diff -r web/src/gen .tmp/generate-web/web/src/gen || { echo "web/src/gen is not what proto/ generates: run make generate"; exit 1; }
+	cd web && npm run --silent check
+	@rm -rf .tmp/demo
+	cd web && DEMO_OUT=../../.tmp/demo npm run --silent demo -- --logLevel error
+	@diff -r sidecar/demo/dist .tmp/demo || { echo "sidecar/demo/dist is not what web/demo makes: run make demo"; exit 1; }
+else
+check-web:
+	$(call left_out,check of web/)
+endif
+
+.PHONY: web
+web: $(WEB_MODULES) ## Build the TypeScript client into web/dist
+	cd web && npm run --silent build
+
+.PHONY: demo
+demo: $(WEB_MODULES) ## Build the page at /demo/ into sidecar/demo/dist
+	cd web && npm run --silent demo
+
+.PHONY: web-test
+ifneq ($(NODE),)
+web-test: build web ## Test the TypeScript client and the page at /demo/: alone, against a mesh, in Chromium
+	cd web && npx vitest run $(WEB_TEST_FLAGS)
+else
+web-test:
+	$(call left_out,tests of web/)
+endif
 
 .PHONY: third-party
 third-party:
@@ -138,10 +221,13 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 
 .PHONY: clean
 clean: ## Remove what was built, but not the tools and not the data in .nearside
-	rm -rf bin third_party coverage* .tmp/generate .tmp/breaking
+	rm -rf bin third_party coverage* .tmp/generate .tmp/generate-web .tmp/breaking .tmp/demo .tmp/demo-pictures web/dist
 
 $(BUF):
 	go -C tools/buf build -o $(abspath $@) github.com/bufbuild/buf/cmd/buf
+
+$(VULN):
+	go -C tools/vuln build -o $(abspath $@) golang.org/x/vuln/cmd/govulncheck
 
 $(LINT):
 	go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
