@@ -27,6 +27,8 @@ const (
 	sampleEvery   = 4 // paced writes for one look at another region
 	lookBound     = time.Second
 	settleTimeout = 10 * time.Second
+	restLook      = 500 * time.Millisecond
+	restTimeout   = 60 * time.Second
 )
 
 // measure does everything, in an order in which no measurement has the work of another beside it.
@@ -349,6 +351,9 @@ func (b *bench) closed(ctx context.Context, m measurement, target *node, call fu
 	if !b.wants(m.name) {
 		return nil
 	}
+	if err := b.rest(ctx); err != nil {
+		return err
+	}
 	b.logf("%s", m.name)
 	tasks := make([]load.Task, b.clients)
 	for i := range tasks {
@@ -397,6 +402,33 @@ func (b *bench) closed(ctx context.Context, m measurement, target *node, call fu
 	b.logf("  %.0f/s, p50 %s ms, p99 %s ms, %.2f s of the servers' processors per 100 k", r.Rate(),
 		milliseconds(&r.Latency, 0.5), milliseconds(&r.Latency, 0.99), line.cpuPer100k())
 	return profiled()
+}
+
+// rest waits until the roles have done what was left over from what came before, which is mostly their stores' compactions: until
+// they use less than a twentieth of a processor together. It waits restTimeout at most, and says so.
+func (b *bench) rest(ctx context.Context) error {
+	nodes := append([]*node{b.primary}, b.regions...)
+	last, err := cpuOf(nodes)
+	if err != nil {
+		return err
+	}
+	for range restTimeout / restLook {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(restLook):
+		}
+		now, err := cpuOf(nodes)
+		if err != nil {
+			return err
+		}
+		if now-last < restLook/20 {
+			return nil
+		}
+		last = now
+	}
+	b.logf("  the roles have other work after %v still", restTimeout)
+	return nil
 }
 
 // cpuOf returns the processor time of nodes together.
