@@ -181,6 +181,9 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	p.onClose(log.Close)
+	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "nearside_log_recent_bytes", Help: "Newest commit records in memory, for copies that follow closely; at most 8 MiB.",
+	}, func() float64 { return float64(log.RecentBytes()) }))
 	if err := sqlrun.LimitMemory(c.SQLiteMemory); err != nil {
 		return nil, err
 	}

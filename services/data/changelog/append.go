@@ -47,6 +47,8 @@ type Batch struct {
 	log      *Log
 	database uint32
 	batch    *pebble.Batch
+	first    uint64   // the version of records[0]
+	records  [][]byte // what is kept in memory once it is durable
 }
 
 // NewBatch returns an empty batch for a database. Close it.
@@ -54,8 +56,12 @@ func (l *Log) NewBatch(database uint32) *Batch {
 	return &Batch{log: l, database: database, batch: l.db.NewBatch()}
 }
 
-// Record adds an encoded record. Versions are contiguous; the writer sees to that.
+// Record adds an encoded record, which nobody changes any more. Versions are contiguous; the writer sees to that.
 func (b *Batch) Record(version uint64, record []byte) error {
+	if len(b.records) == 0 {
+		b.first = version
+	}
+	b.records = append(b.records, record)
 	return b.batch.Set(versionKey(spaceRecord, b.database, version), record, nil)
 }
 
@@ -164,7 +170,13 @@ func (b *Batch) Commit() error {
 	if err := b.batch.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("append to log: %w", err)
 	}
-	return b.log.Failed() // Pebble is told that a frozen disk took the write
+	if err := b.log.Failed(); err != nil {
+		return err // Pebble is told that a frozen disk took the write
+	}
+	for i, record := range b.records {
+		b.log.recent.add(b.database, b.first+uint64(i), record)
+	}
+	return nil
 }
 
 // Close releases the batch.

@@ -24,7 +24,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func openLog(t *testing.T, fs vfs.FS) *Log {
 	t.Helper()
-	l, err := Open("log", Options{FS: fs, Logger: slog.New(slog.DiscardHandler)})
+	return openLogWith(t, Options{FS: fs})
+}
+
+func openLogWith(t *testing.T, o Options) *Log {
+	t.Helper()
+	o.Logger = slog.New(slog.DiscardHandler)
+	l, err := Open("log", o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"math"
 	"sync"
 )
 
@@ -62,6 +63,7 @@ func (l *Log) Publish(database uint32, h Head) {
 
 // Unpublish hides a database again, at its delete or when it is closed for a failure, and wakes the watchers.
 func (l *Log) Unpublish(database uint32) {
+	l.recent.forget(database, math.MaxUint64)
 	p := &l.published
 	p.mu.Lock()
 	defer p.mu.Unlock()

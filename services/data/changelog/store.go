@@ -28,6 +28,9 @@ type Options struct {
 	DiskReserve uint64           // bytes; default DefaultDiskReserve
 	CacheBytes  int64            // Pebble's block cache; default 32 MiB
 	Clock       func() time.Time // default time.Now
+
+	// RecentBytes is how much of the newest records is kept in memory, of all databases; default DefaultRecentBytes, below 0 none.
+	RecentBytes int
 }
 
 // Log is the commit log of all databases of a process. Its methods are safe for concurrent use; Append is for one
@@ -45,6 +48,7 @@ type Log struct {
 	diskFull      atomic.Bool
 
 	published publications
+	recent    recent
 	pins      pins
 }
 
@@ -65,6 +69,9 @@ func Open(dir string, o Options) (*Log, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.RecentBytes == 0 {
+		o.RecentBytes = DefaultRecentBytes
+	}
 	if err := o.FS.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create log folder %s: %w", dir, err)
 	}
@@ -78,6 +85,7 @@ func Open(dir string, o Options) (*Log, error) {
 			o.OnFatal(fmt.Errorf("%w: %w", ErrFailed, err))
 		}
 	})
+	l.recent.limit = max(o.RecentBytes, 0)
 	l.published.heads = make(map[uint32]Head)
 	l.published.watchers = make(map[*Watcher]struct{})
 	options := &pebble.Options{
@@ -242,11 +250,15 @@ func (l *Log) ChecksumAt(database uint32, version uint64) (Checksum, uint32, err
 
 // Read returns the published records after a version, in order: at least one if there is any, then as many as fit into
 // maxBytes. It returns none where the reader has them all, and ErrTrimmed where the next one is gone. Each record has the
-// checksum that the one after it follows, or that was published; one that has not is ErrCorrupt, and is never returned.
+// checksum that the one after it follows, or that was published; one that has not is ErrCorrupt, and is never returned. The newest
+// come from memory, as they were appended. Nobody changes what is returned.
 func (l *Log) Read(database uint32, after uint64, maxBytes int) ([][]byte, error) {
 	published, ok := l.Published(database)
 	if !ok || published.Version <= after {
 		return nil, nil
+	}
+	if records := l.recent.read(database, after, published.Version, maxBytes); records != nil {
+		return records, nil
 	}
 	if published.Version-after <= fewRecords {
 		if records, ok := l.readFew(database, after, published, maxBytes); ok {

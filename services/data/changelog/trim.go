@@ -152,6 +152,7 @@ func (l *Log) Trim(database uint32, durable uint64, keep Retention) (n int, err 
 	if err := l.db.DeleteRange(lower, upper, pebble.Sync); err != nil {
 		return 0, fmt.Errorf("trim log of database %d: %w", database, err)
 	}
+	l.recent.forget(database, to)
 	return n, l.Failed()
 }
 
