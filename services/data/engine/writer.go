@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -164,6 +165,7 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 			refuse(queue)
 			return
 		}
+		gather(queue)
 		for len(group) < maxGroup && len(queue) > 0 {
 			group = append(group, <-queue)
 		}
@@ -172,6 +174,16 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 		}
 		w.restate()
 		w.forget(group)
+	}
+}
+
+// gather lets those run who are ready to, for as long as that makes the queue longer. After a group is answered its callers come back
+// one by one, and the first of them would have an fsync for itself that all the others have to wait for; where nobody is ready it
+// costs nothing.
+func gather(queue <-chan *request) {
+	for waiting := -1; len(queue) > waiting && len(queue) < maxGroup; {
+		waiting = len(queue)
+		runtime.Gosched()
 	}
 }
 
