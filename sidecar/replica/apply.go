@@ -313,29 +313,45 @@ func (g *group) writeTail() error {
 }
 
 // cutTail deletes the oldest records before a version while the tail is full.
-func (g *group) cutTail(before uint64, full func() bool) error {
-	n := &g.next
-	lower, upper := tailKey(g.database.id, n.tailFirst), tailKey(g.database.id, before)
-	iter, err := g.store.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+func (g *group) cutTail(before uint64, full func() bool) (err error) {
+	n, id := &g.next, g.database.id
+	records, err := g.store.db.NewIter(&pebble.IterOptions{LowerBound: tailKey(id, n.tailFirst), UpperBound: tailKey(id, before)})
 	if err != nil {
 		return err
 	}
-	for ok := iter.First(); ok && err == nil && full(); ok = iter.Next() {
-		var stored []byte
-		if stored, err = iter.ValueAndErr(); err != nil {
-			break
-		}
-		var old uint64
-		old, err = oldSize(g.store.db, g.database.id, n.tailFirst)
-		n.tailFirst++
-		n.tailBytes -= min(n.tailBytes, uint64(len(stored))+old)
-	}
-	if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+	defer func() { err = errors.Join(err, records.Error(), records.Close()) }()
+	// Most records have replaced nothing: looking for that of each would read in vain in every file.
+	olds, err := g.store.db.NewIter(&pebble.IterOptions{LowerBound: oldKey(id, n.tailFirst), UpperBound: oldKey(id, before)})
+	if err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, olds.Error(), olds.Close()) }()
+	olds.First()
+	for ok := records.First(); ok && full(); ok = records.Next() {
+		size, err := valueSize(records)
+		if err != nil {
+			return err
+		}
+		key := oldKey(id, n.tailFirst)
+		for olds.Valid() && bytes.Compare(olds.Key(), key) <= 0 {
+			old, err := valueSize(olds)
+			if err != nil {
+				return err
+			}
+			size += old
+			olds.Next()
+		}
+		n.tailFirst++
+		n.tailBytes -= min(n.tailBytes, size)
 	}
 	// From the first key that there can be: what an older format left before the tail is deleted too.
 	return errors.Join(
-		g.batch.DeleteRange(tailKey(g.database.id, 0), tailKey(g.database.id, n.tailFirst), nil),
-		g.batch.DeleteRange(oldKey(g.database.id, 0), oldKey(g.database.id, n.tailFirst), nil),
+		g.batch.DeleteRange(tailKey(id, 0), tailKey(id, n.tailFirst), nil),
+		g.batch.DeleteRange(oldKey(id, 0), oldKey(id, n.tailFirst), nil),
 	)
+}
+
+func valueSize(iter *pebble.Iterator) (uint64, error) {
+	v, err := iter.ValueAndErr()
+	return uint64(len(v)), err
 }

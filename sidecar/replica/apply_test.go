@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
@@ -317,5 +318,49 @@ func TestTailIsBounded(t *testing.T) {
 		if n := countKeys(t, s, shop, spaceTail); n > 9 {
 			t.Fatalf("%d records of a thousand bytes in the tail", n)
 		}
+	}
+}
+
+// TestTailCountsItsBytes cuts a tail again and again whose records have replaced rows or not: what it says of its size is what is there.
+func TestTailCountsItsBytes(t *testing.T) {
+	u := users()
+	s, p := openMem(t, Options{TailRecords: 40}), replicatest.NewPrimary()
+	apply(t, s, shop, p.Commit(replicatest.Schema(u)))
+	d := database(t, s, shop)
+	random := rand.New(rand.NewPCG(5, 6))
+	cuts, first := 0, d.state.Load().tailFirst
+	for range 400 {
+		row := user(1+random.Int64N(40), strings.Repeat("x", random.IntN(500)), 1)
+		if random.IntN(5) == 0 {
+			apply(t, s, shop, p.Commit(replicatest.Delete(u, row)))
+		} else {
+			apply(t, s, shop, p.Commit(replicatest.Put(u, row)))
+		}
+		n := d.state.Load()
+		if n.tailFirst != first {
+			cuts, first = cuts+1, n.tailFirst
+		}
+		stored := uint64(0)
+		for v := n.tailFirst; v <= n.version; v++ {
+			for _, key := range [][]byte{tailKey(shop, v), oldKey(shop, v)} {
+				b, closer, err := s.db.Get(key)
+				if errors.Is(err, pebble.ErrNotFound) {
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				stored += uint64(len(b))
+				if err := closer.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n.tailBytes != stored {
+			t.Fatalf("version %d: the tail says %d bytes and has %d", n.version, n.tailBytes, stored)
+		}
+	}
+	if cuts < 10 {
+		t.Errorf("it was cut %d times", cuts)
 	}
 }

@@ -2,11 +2,8 @@ package replica
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // maxOldBytes bounds what is kept of the rows that one record replaced: a delete of a whole table has a small record and
@@ -77,18 +74,6 @@ func (o *oldRows) of(i int) []byte {
 		begin = o.ends[i-1]
 	}
 	return o.buf[begin:o.ends[i]]
-}
-
-// oldSize returns how many bytes are stored of the rows that a record of the tail replaced.
-func oldSize(r pebble.Reader, database uint32, version uint64) (uint64, error) {
-	v, closer, err := r.Get(oldKey(database, version))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	return uint64(len(v)), closer.Close()
 }
 
 // decodeOldRows sets what the rows of a record's tables were. The values share b's memory.
