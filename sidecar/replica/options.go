@@ -72,6 +72,9 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 			DataCorruption: func(info pebble.DataCorruptionInfo) { s.fs.Fail(fmt.Errorf("%w: %s", ErrCorrupt, info)) },
 		},
 	}
+	// Each compaction out of the top level writes much of the next one anew, because keys of indexes come from everywhere: twice as
+	// many files before it is half of that work. Look-ups ask a filter more in the meantime.
+	po.L0CompactionThreshold, po.L0StopWritesThreshold = 8, 16
 	po.Experimental.CompactionScheduler = compactions.New()
 	// Rows are mostly looked up by their whole key, at many an insert in vain: a bloom filter answers that from memory.
 	for i := range po.Levels {
