@@ -31,6 +31,7 @@ const (
 	maxGroup      = 512                   // transactions of one group
 	maxGroupBytes = 16 << 20              // records of one group, about
 	groupBudget   = 20 * time.Millisecond // how long a group may run before it is committed
+	gatherBudget  = time.Millisecond      // how long a group lets others run that may belong to it, about
 )
 
 // writer is the one goroutine that changes a database. All its fields belong to that goroutine; Open and recovery use them
@@ -156,6 +157,7 @@ type member struct {
 // loop runs groups until the queue is closed to it.
 func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 	var group []*request
+	last := 0
 	w.restate()
 	for {
 		select {
@@ -165,10 +167,11 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 			refuse(queue)
 			return
 		}
-		gather(queue)
+		gather(queue, last)
 		for len(group) < maxGroup && len(queue) > 0 {
 			group = append(group, <-queue)
 		}
+		last = len(group)
 		for rest := group; len(rest) > 0; {
 			rest = w.group(rest)
 		}
@@ -177,11 +180,15 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 	}
 }
 
-// gather lets those run who are ready to, for as long as that makes the queue longer. After a group is answered its callers come back
-// one by one, and the first of them would have an fsync for itself that all the others have to wait for; where nobody is ready it
-// costs nothing.
-func gather(queue <-chan *request) {
-	for waiting := -1; len(queue) > waiting && len(queue) < maxGroup; {
+// gather lets those run who are ready to, for as long as that makes the queue longer and last, the size of the group before, says that
+// there are several. After a group is answered its callers come back one by one, and the first of them would have an fsync for itself
+// that all the others have to wait for.
+func gather(queue <-chan *request, last int) {
+	if last < 2 && len(queue) == 0 {
+		return // one caller: it would wait for whoever computes
+	}
+	begun := time.Now()
+	for waiting := -1; len(queue) > waiting && len(queue) < maxGroup && time.Since(begun) < gatherBudget; {
 		waiting = len(queue)
 		runtime.Gosched()
 	}
