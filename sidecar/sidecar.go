@@ -99,7 +99,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	s.onClose(lock.Release)
 	metrics := telemetry.NewRegistry()
 	s.store, err = replica.OpenStore(filepath.Join(c.Dir, "replica"), replica.Options{
-		Logger: s.logger, OnFatal: s.fail, Registerer: metrics, OnErase: s.forget,
+		Logger: s.logger, OnFatal: s.fail, Registerer: metrics, BeforeErase: s.evict, OnErase: s.forget,
 	})
 	if err != nil {
 		return nil, err
@@ -252,7 +252,14 @@ type forgetters struct {
 	path    *readpath.Path
 }
 
-// forget has nothing of a database stay in memory.
+// evict has no answer of a database stay in memory.
+func (s *Sidecar) evict(database uint32) {
+	if f := s.forgetters.Load(); f != nil {
+		f.cache.Evict(database)
+	}
+}
+
+// forget has nothing else of a database stay in memory either.
 func (s *Sidecar) forget(database uint32) {
 	f := s.forgetters.Load()
 	if f == nil {
@@ -260,7 +267,6 @@ func (s *Sidecar) forget(database uint32) {
 	}
 	f.hub.Forget(database)
 	f.queries.Forget(database)
-	f.cache.Evict(database)
 	f.path.ForgetStatements()
 	if err := f.engine.Forget(database); err != nil {
 		s.logger.Warn("connections not closed", slog.Uint64("database", uint64(database)), slog.Any("error", err))

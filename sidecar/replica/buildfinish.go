@@ -217,7 +217,11 @@ func (d *Database) switchTo(b *build, sums map[uint32]tableSum) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := d.commit(batch, a, everything); err != nil {
+	commit := func() error { return d.commit(batch, a, everything) }
+	if len(lost) > 0 {
+		commit = func() error { return d.commitErasing(batch, a) }
+	}
+	if err := commit(); err != nil {
 		return err
 	}
 	d.building.Store(nil)

@@ -109,9 +109,25 @@ func (d *Database) watch(epoch uint32, version uint64) <-chan struct{} {
 // commit writes a batch, publishes the state that it makes and wakes those who wait. The caller holds d.writer. The stamps of
 // what the batch touches are raised first: whoever sees the state finds them raised.
 func (d *Database) commit(b *pebble.Batch, a *applied, touched stamp.Touched) error {
+	return d.commitAfter(nil, b, a, touched)
+}
+
+// commitErasing is commit of a batch that deletes what the region may not have any more: whoever finds it deleted finds no answer
+// with it in memory either.
+func (d *Database) commitErasing(b *pebble.Batch, a *applied) error {
+	return d.commitAfter(d.store.options.BeforeErase, b, a, everything)
+}
+
+// commitAfter is commit; first is called between the stamps and the batch, unless it is nil.
+func (d *Database) commitAfter(first func(database uint32), b *pebble.Batch, a *applied, touched stamp.Touched) error {
 	d.last = nil // who knows what the batch does to the rows sets it anew
 	d.commits.Add(1)
-	err := d.store.stamps.Change(d.id, touched, func() error { return d.store.commit(b) }, func(n stamp.Stamp) {
+	err := d.store.stamps.Change(d.id, touched, func() error {
+		if first != nil {
+			first(d.id)
+		}
+		return d.store.commit(b)
+	}, func(n stamp.Stamp) {
 		a.stamp = n
 		d.state.Store(a)
 	})

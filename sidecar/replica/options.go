@@ -25,8 +25,12 @@ type Options struct {
 	MemTableBytes uint64
 	// OnFatal is told once when the store fails, on a goroutine of its own; it may close the store. Default: nothing.
 	OnFatal func(error)
-	// OnErase is told of a database of which something was deleted that this region may not have any more; it returns when nobody
-	// keeps anything of that in memory. It must not call the store. Default: nothing.
+	// BeforeErase is told of a database of which something is about to be deleted that this region may not have any more; it returns
+	// when none of the answers that were kept of the database is in memory. Nobody keeps what is read from before the call until
+	// it is deleted: that has no Reading, or one that does not hold. It must not change the store. Default: nothing.
+	BeforeErase func(database uint32)
+	// OnErase is told of the same when it was deleted; it returns when nobody keeps anything else of that in memory. It must not
+	// call the store. Default: nothing.
 	OnErase func(database uint32)
 	// Registerer takes the metrics; default none.
 	Registerer prometheus.Registerer

@@ -91,7 +91,7 @@ func (d *Database) place(m *replicationv1.Placement) error {
 	if err := p.batch.Set(stateKey(d.id), next.encode(), nil); err != nil {
 		return err
 	}
-	if err := d.commit(p.batch, &next, everything); err != nil {
+	if err := d.commitErasing(p.batch, &next); err != nil {
 		return err
 	}
 	if b != nil {
@@ -179,7 +179,7 @@ func (p *placing) forgetPast() error {
 	return eraser.Erase(p.batch, lower, upper)
 }
 
-// erase has what was deleted of a database leave the disk, and the memory of those who keep something of it.
+// erase has what was deleted of a database leave the disk, and the memory of those who keep something of it beside its answers.
 func (s *Store) erase(database uint32) {
 	if s.options.OnErase != nil {
 		s.options.OnErase(database)

@@ -18,6 +18,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/sidecar/replica/replicatest"
+	"github.com/nearside-dev/nearside/sidecar/stamp"
 )
 
 // TestWithheldNamesAreStored reads a state with names back, and one of the format before.
@@ -103,8 +104,12 @@ func TestErasingWaitsForReaders(t *testing.T) {
 func TestPlacementErases(t *testing.T) {
 	const marker = "Zq7marker"
 	dir := t.TempDir()
-	erased := 0
-	s, err := OpenStore(dir, Options{OnErase: func(uint32) { erased++ }})
+	var erasing func()
+	erased, inTime := 0, 0
+	s, err := OpenStore(dir, Options{
+		BeforeErase: func(uint32) { erasing() },
+		OnErase:     func(uint32) { erased++ },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +129,31 @@ func TestPlacementErases(t *testing.T) {
 	snap, err := d.Snapshot()
 	if err != nil {
 		t.Fatal(err)
+	}
+	kept, last := snap.Reading(), s.Stamps().Last()
+	erasing = func() {
+		if inTime++; inTime > 1 {
+			return // it is gone already
+		}
+		// Readers still find the table here, and nothing that they read may be kept.
+		now, err := d.Snapshot()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		slot := now.TableSlot(u.ID)
+		if now.Catalog().TableByID(u.ID) == nil || len(now.Withheld())+len(d.Withheld()) > 0 || erased > 0 {
+			t.Errorf("before it is deleted it is gone: %+v", now.applied)
+		}
+		if now.Reading() != (stamp.Reading{}) || s.Stamps().Holds(kept, last, shop, slot) {
+			t.Error("what was read may be kept")
+		}
+		if _, ok := d.Now(); ok {
+			t.Error("what is read may be kept")
+		}
+		if err := now.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	m := &replicationv1.Placement{
 		DatabaseId: shop, Version: 2, Withheld: []string{"users"}, Catalog: &replicationv1.Catalog{Version: 1, Partial: true},
@@ -155,8 +185,8 @@ func TestPlacementErases(t *testing.T) {
 		t.Fatal(err)
 	}
 	if now.Catalog().TableByID(u.ID) != nil || !now.Catalog().IsPartial() || now.TailFirst() != 3 ||
-		!slices.Equal(now.Withheld(), []string{"users"}) || erased == 0 {
-		t.Errorf("%+v, erased %d", now.applied, erased)
+		!slices.Equal(now.Withheld(), []string{"users"}) || erased == 0 || inTime != erased {
+		t.Errorf("%+v, erased %d, %d in time", now.applied, erased, inTime)
 	}
 	if err := now.Close(); err != nil {
 		t.Fatal(err)

@@ -271,7 +271,7 @@ func (s *Store) Drop(id uint32) error {
 	if err := s.eraser.DeleteRange(b, lower, upper); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
-	if err := d.commit(b, newApplied(0, problemDropped), everything); err != nil {
+	if err := d.commitErasing(b, newApplied(0, problemDropped)); err != nil {
 		return fmt.Errorf("drop database %d: %w", id, err)
 	}
 	d.building.Store(nil)
