@@ -21,6 +21,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/meshtest/faultproxy"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -203,7 +204,7 @@ func TestExportIsOfOneVersion(t *testing.T) {
 func TestExportKilled(t *testing.T) {
 	s := shell{t: t, url: startPrimary(t)}
 	s.must("db", "create", "demo")
-	s.must("sql", "CREATE TABLE t (a); WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 400) INSERT INTO t SELECT zeroblob(100000) FROM s")
+	s.must("sql", "CREATE TABLE t (a); WITH RECURSIVE s (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 200) INSERT INTO t SELECT randomblob(100000) FROM s")
 	s.must("sql", "CREATE TABLE empty (a)")
 	t.Run("bounded", func(t *testing.T) { exportsAreBounded(t, s.url) })
 	s.exportable()
@@ -212,7 +213,9 @@ func TestExportKilled(t *testing.T) {
 	if err := os.WriteFile(output, []byte("older"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "export", "--url", s.url, "--output", output)
+	link := faultproxy.Start(t, strings.TrimPrefix(s.url, "http://")) // slow: on a fast one it may have ended before it is looked for
+	link.Set(faultproxy.Down, faultproxy.Link{BytesPerSecond: 2 << 20})
+	cmd := exec.Command(program, "export", "--url", "http://"+link.Addr(), "--output", output)
 	var errs bytes.Buffer
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "NEARSIDE_") })
 	cmd.Stderr = &errs

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/cli"
 	"github.com/nearside-dev/nearside/internal/config"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 )
 
 // role is the program running a role.
@@ -104,23 +104,12 @@ func freePort(t *testing.T, n int) int {
 		for i := range n {
 			ports = append(ports, port+i, port+i+config.AdminPortOffset)
 		}
-		if allFree(ports) {
+		if freeport.Reserve(t, ports...) {
 			return port
 		}
 	}
 	t.Fatal("no free ports")
 	return 0
-}
-
-func allFree(ports []int) bool {
-	for _, port := range ports {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return false
-		}
-		ln.Close()
-	}
-	return true
 }
 
 func TestUp(t *testing.T) {

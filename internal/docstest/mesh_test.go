@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 )
 
 // guidePort is the first gateway's port in the guides; the other ports are counted from it.
@@ -46,25 +47,16 @@ func freePort(t *testing.T) int {
 	t.Helper()
 	for range 1000 {
 		port := 3000 + rand.IntN(5900) // four digits for all, so that tables look as in the guides
-		if allFree(port) {
+		var ports []int
+		for _, offset := range portsOf {
+			ports = append(ports, port+offset)
+		}
+		if freeport.Reserve(t, ports...) {
 			return port
 		}
 	}
 	t.Fatal("found no free ports for a mesh")
 	return 0
-}
-
-func allFree(port int) bool {
-	for _, offset := range portsOf {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+offset))
-		if err != nil {
-			return false
-		}
-		if ln.Close() != nil {
-			return false
-		}
-	}
-	return true
 }
 
 // build builds the program, and services for it to reach, into a folder of its own and returns that folder.

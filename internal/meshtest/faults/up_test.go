@@ -20,6 +20,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshtest"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/value"
 )
@@ -129,17 +130,11 @@ func TestUpRestartsItsPrimary(t *testing.T) {
 // freePorts returns a port for the first of two gateways such that all of a mesh's ports are free.
 func freePorts(t *testing.T) int {
 	t.Helper()
-next:
 	for range 100 {
 		port := 20_000 + rand.IntN(10_000)
-		for _, p := range []int{port, port + 1, port - 1010, port + 1000, port + 1001, port - 10} {
-			ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p)))
-			if err != nil {
-				continue next
-			}
-			ln.Close()
+		if freeport.Reserve(t, port, port+1, port-1010, port+1000, port+1001, port-10) {
+			return port
 		}
-		return port
 	}
 	t.Fatal("no free ports")
 	return 0
