@@ -214,7 +214,7 @@ func startSidecar(t *testing.T, c Config) *Sidecar {
 
 func stopSidecar(t *testing.T, s *Sidecar) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)
@@ -223,7 +223,7 @@ func stopSidecar(t *testing.T, s *Sidecar) {
 
 func waitReady(t *testing.T, s *Sidecar) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := s.WaitReady(ctx); err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func wantError(t *testing.T, err error, code connect.Code, reason string) {
 func getID(m *meshtest.Mesh, region, mark string, id int64) (*datav1.GetResponse, error) {
 	res, err := m.Client(region).Get(context.Background(), connect.NewRequest(&datav1.GetRequest{
 		Database: "d", Table: "t", Key: &datav1.Key{Values: []*datav1.Value{value.ToProto(value.Integer(id))}},
-		Consistency: &datav1.Consistency{Bookmark: mark, MaxWait: durationpb.New(5 * time.Second)},
+		Consistency: &datav1.Consistency{Bookmark: mark, MaxWait: durationpb.New(10 * time.Second)},
 	}))
 	if err != nil {
 		return nil, err

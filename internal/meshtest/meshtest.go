@@ -123,13 +123,16 @@ func (m *Mesh) StartPrimary() {
 	m.primary, m.primaryAddr = p, strings.TrimPrefix(p.URL(), "http://")
 }
 
-// StopPrimary stops the primary; requests in progress have five seconds.
+// stopTime is how long requests in progress have when a role stops: on a machine that is busy too.
+const stopTime = 30 * time.Second
+
+// StopPrimary stops the primary; requests in progress have some time.
 func (m *Mesh) StopPrimary() {
 	m.tb.Helper()
 	if m.primary == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	if err := m.primary.Close(ctx); err != nil {
 		m.tb.Error(err)
@@ -176,7 +179,7 @@ func (m *Mesh) StopSidecar(region string) {
 	if s == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		m.tb.Error(err)

@@ -90,7 +90,7 @@ func startSecure(t *testing.T, security Security) *nodeWorld {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := w.server.Close(ctx); err != nil {
 			t.Error(err)

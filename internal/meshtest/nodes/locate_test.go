@@ -31,7 +31,7 @@ func alone(t *testing.T, region, dir, primary string) (*sidecar.Sidecar, error) 
 
 func ready(t *testing.T, s *sidecar.Sidecar) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := s.WaitReady(ctx); err != nil {
 		t.Fatal(err)

@@ -96,7 +96,7 @@ func start(t *testing.T, region, dir string, token pki.JoinToken) (*sidecar.Side
 	})
 	if err == nil {
 		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
 			if err := s.Close(ctx); err != nil {
 				t.Error(err)
