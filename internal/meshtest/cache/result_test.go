@@ -57,6 +57,7 @@ func TestResultsAreNeverStale(t *testing.T) {
 	}
 	// Another table's change does not matter.
 	mark := m.Exec("us-east-1", "d", "INSERT INTO other VALUES (1)").GetAnswer().GetBookmark()
+	m.WaitSync("d") // a read that has to wait for its bookmark is the copy's
 	res, err = query(m, "eu-west-1", sumSQL, mark, nil)
 	if err != nil || res.GetAnswer().GetSource() != datav1.Source_SOURCE_MEMORY || res.GetAnswer().GetBookmark() < mark {
 		t.Errorf("after another table's change: %v, %v", res, err)
