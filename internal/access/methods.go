@@ -87,6 +87,7 @@ var rules = map[string]rule{
 	authv1connect.AccountServiceListApiKeysProcedure:      {right: RightAdmin},
 	authv1connect.AccountServiceRotateApiKeyProcedure:     {right: RightAdmin},
 	authv1connect.AccountServiceRevokeApiKeyProcedure:     {right: RightAdmin},
+	authv1connect.AccountServiceRotateSigningKeyProcedure: {right: RightAdmin},
 	authv1connect.AccountServiceCreateResetTokenProcedure: {right: RightAdmin},
 	authv1connect.AccountServiceSetTenantProcedure:        {right: RightAdmin},
 	authv1connect.AccountServiceSetRateLimitProcedure:     {right: RightAdmin},

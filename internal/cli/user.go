@@ -23,7 +23,8 @@ func (app *App) userCommand() *cobra.Command {
 	cmd.AddCommand(
 		app.userCreateCommand(&to), app.userListCommand(&to), app.userDisableCommand(&to, true), app.userDisableCommand(&to, false),
 		app.userGrantCommand(&to, true), app.userGrantCommand(&to, false), app.userKeyCommand(&to), app.userKeysCommand(&to),
-		app.userTenantCommand(&to), app.userRotateKeyCommand(&to), app.userRevokeKeyCommand(&to), app.userResetCommand(&to), app.userLogoutCommand(&to),
+		app.userTenantCommand(&to), app.userRotateKeyCommand(&to), app.userRevokeKeyCommand(&to), app.userRotateSigningKeyCommand(&to),
+		app.userResetCommand(&to), app.userLogoutCommand(&to),
 	)
 	return cmd
 }
@@ -337,6 +338,39 @@ func (app *App) userRotateKeyCommand(to *target) *cobra.Command {
 		}),
 	}
 	cmd.Flags().DurationVar(&overlap, "overlap", overlap, "how long the old key goes on")
+	return cmd
+}
+
+func (app *App) userRotateSigningKeyCommand(to *target) *cobra.Command {
+	var revoke, yes bool
+	cmd := &cobra.Command{
+		Use:   "rotate-signing-key",
+		Short: "Make a new key that access tokens are signed with",
+		Long: `Make a new key that access tokens are signed with, a minute from now. What others have signed goes on to its end.
+
+With --revoke-others all other keys end now, and with them every access token that there is: for a key that somebody else may have. Whoever
+is logged in gets a new one with their refresh token; API keys go on.`,
+		Args: cobra.NoArgs,
+		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
+			if revoke && !yes {
+				return usagef("this ends all access tokens: repeat with --yes")
+			}
+			if err := to.connect(cmd); err != nil {
+				return err
+			}
+			res, err := to.accounts.RotateSigningKey(cmd.Context(), connect.NewRequest(&authv1.RotateSigningKeyRequest{RevokeOthers: revoke}))
+			if err != nil {
+				return err
+			}
+			from := res.Msg.GetSignsFrom().AsTime()
+			if app.JSON {
+				return app.WriteJSON(map[string]string{"kid": res.Msg.GetKid(), "signsFrom": from.Format(time.RFC3339)})
+			}
+			return app.confirm(nil, "key %s signs from %s", res.Msg.GetKid(), from.Local().Format(time.DateTime))
+		}),
+	}
+	cmd.Flags().BoolVar(&revoke, "revoke-others", false, "end all other keys, and what they have signed, now")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }
 

@@ -365,6 +365,17 @@ func (s *Service) RotateApiKey( //nolint:revive // the generated interface has t
 	return withMark(s, &authv1.RotateApiKeyResponse{Key: k, Secret: secret}), nil
 }
 
+// RotateSigningKey implements authv1connect.AccountServiceHandler.
+func (s *Service) RotateSigningKey(
+	ctx context.Context, req *connect.Request[authv1.RotateSigningKeyRequest],
+) (*connect.Response[authv1.RotateSigningKeyResponse], error) {
+	k, err := s.signer.replace(ctx, req.Msg.GetRevokeOthers())
+	if err != nil {
+		return nil, err
+	}
+	return withMark(s, &authv1.RotateSigningKeyResponse{Kid: k.kid, SignsFrom: timestamppb.New(time.UnixMilli(k.signsAt))}), nil
+}
+
 // RevokeApiKey implements authv1connect.AccountServiceHandler.
 func (s *Service) RevokeApiKey( //nolint:revive // the generated interface has the name
 	ctx context.Context, req *connect.Request[authv1.RevokeApiKeyRequest],

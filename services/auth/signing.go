@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,6 +65,9 @@ func (s *signer) load(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.unpublish(ctx); err != nil {
+		return err
+	}
 	if len(s.keys) > 0 {
 		return nil
 	}
@@ -78,6 +82,49 @@ func (s *signer) publish(ctx context.Context, k privateKey) error {
 		return fmt.Errorf("publish signing key: %w", err)
 	}
 	return nil
+}
+
+// unpublish takes back all keys but those that there are.
+func (s *signer) unpublish(ctx context.Context) error {
+	var published []string
+	err := query(ctx, s.mesh, func(v []value.Value) { published = append(published, v[0].Text()) }, "SELECT kid FROM signing_keys")
+	if err != nil {
+		return fmt.Errorf("read published signing keys: %w", err)
+	}
+	for _, kid := range published {
+		if slices.ContainsFunc(s.keys, func(k privateKey) bool { return k.kid == kid }) {
+			continue
+		}
+		if _, err := transact(ctx, s.mesh, engine.SQL("DELETE FROM signing_keys WHERE kid = ?1", text(kid))); err != nil {
+			return fmt.Errorf("take back signing key: %w", err)
+		}
+	}
+	return nil
+}
+
+// replace makes a key before its time. With revoke all others end now: first what signs with them, so that a primary that dies here
+// takes the rest back when it starts.
+func (s *signer) replace(ctx context.Context, revoke bool) (privateKey, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock()
+	if !revoke {
+		now = now.Add(publishAhead)
+	}
+	ctx = context.WithoutCancel(ctx) // whoever asked may go; half of this is for nobody
+	if err := s.add(ctx, now.UnixMilli()); err != nil {
+		return privateKey{}, err
+	}
+	k := s.keys[0]
+	if !revoke {
+		return k, nil
+	}
+	if _, err := transact(ctx, s.auth, engine.SQL("DELETE FROM private_keys WHERE kid <> ?1", text(k.kid))); err != nil {
+		return privateKey{}, fmt.Errorf("take back signing keys: %w", err)
+	}
+	s.keys = s.keys[:1:1]
+	s.logger.WarnContext(ctx, "all other signing keys have ended", slog.String("kid", k.kid))
+	return k, s.unpublish(ctx)
 }
 
 // add makes a key that signs from a time on.

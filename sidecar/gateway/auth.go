@@ -179,6 +179,13 @@ func (a *Auth) RotateApiKey( //nolint:revive // the generated interface has the 
 	return pass(ctx, a, "RotateApiKey", false, req, a.accounts.RotateApiKey)
 }
 
+// RotateSigningKey implements authv1connect.AccountServiceHandler.
+func (a *Auth) RotateSigningKey(
+	ctx context.Context, req *connect.Request[authv1.RotateSigningKeyRequest],
+) (*connect.Response[authv1.RotateSigningKeyResponse], error) {
+	return pass(ctx, a, "RotateSigningKey", false, req, a.accounts.RotateSigningKey)
+}
+
 // RevokeApiKey implements authv1connect.AccountServiceHandler.
 func (a *Auth) RevokeApiKey( //nolint:revive // the generated interface has the name
 	ctx context.Context, req *connect.Request[authv1.RevokeApiKeyRequest],

@@ -869,6 +869,107 @@ func (x *RotateApiKeyResponse) GetSecret() string {
 	return ""
 }
 
+// RotateSigningKeyRequest says what becomes of the keys that there are.
+type RotateSigningKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All other keys end now, and with them what they have signed.
+	RevokeOthers  bool `protobuf:"varint,1,opt,name=revoke_others,json=revokeOthers,proto3" json:"revoke_others,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSigningKeyRequest) Reset() {
+	*x = RotateSigningKeyRequest{}
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSigningKeyRequest) ProtoMessage() {}
+
+func (x *RotateSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RotateSigningKeyRequest) GetRevokeOthers() bool {
+	if x != nil {
+		return x.RevokeOthers
+	}
+	return false
+}
+
+// RotateSigningKeyResponse is the new key.
+type RotateSigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id, the kid of the tokens that it signs.
+	Kid string `protobuf:"bytes,1,opt,name=kid,proto3" json:"kid,omitempty"`
+	// From when on it signs: a minute from now, so that regions have it before its first token; now, if all others have ended.
+	SignsFrom     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=signs_from,json=signsFrom,proto3" json:"signs_from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSigningKeyResponse) Reset() {
+	*x = RotateSigningKeyResponse{}
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSigningKeyResponse) ProtoMessage() {}
+
+func (x *RotateSigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateSigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RotateSigningKeyResponse) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *RotateSigningKeyResponse) GetSignsFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SignsFrom
+	}
+	return nil
+}
+
 // RevokeApiKeyRequest names a key.
 type RevokeApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -880,7 +981,7 @@ type RevokeApiKeyRequest struct {
 
 func (x *RevokeApiKeyRequest) Reset() {
 	*x = RevokeApiKeyRequest{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[16]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +993,7 @@ func (x *RevokeApiKeyRequest) String() string {
 func (*RevokeApiKeyRequest) ProtoMessage() {}
 
 func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[16]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1006,7 @@ func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{16}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeApiKeyRequest) GetId() string {
@@ -924,7 +1025,7 @@ type RevokeApiKeyResponse struct {
 
 func (x *RevokeApiKeyResponse) Reset() {
 	*x = RevokeApiKeyResponse{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[17]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1037,7 @@ func (x *RevokeApiKeyResponse) String() string {
 func (*RevokeApiKeyResponse) ProtoMessage() {}
 
 func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[17]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1050,7 @@ func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{17}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{19}
 }
 
 // CreateResetTokenRequest names a user.
@@ -963,7 +1064,7 @@ type CreateResetTokenRequest struct {
 
 func (x *CreateResetTokenRequest) Reset() {
 	*x = CreateResetTokenRequest{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[18]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1076,7 @@ func (x *CreateResetTokenRequest) String() string {
 func (*CreateResetTokenRequest) ProtoMessage() {}
 
 func (x *CreateResetTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[18]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1089,7 @@ func (x *CreateResetTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResetTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateResetTokenRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{18}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateResetTokenRequest) GetAccount() string {
@@ -1011,7 +1112,7 @@ type CreateResetTokenResponse struct {
 
 func (x *CreateResetTokenResponse) Reset() {
 	*x = CreateResetTokenResponse{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[19]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1124,7 @@ func (x *CreateResetTokenResponse) String() string {
 func (*CreateResetTokenResponse) ProtoMessage() {}
 
 func (x *CreateResetTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[19]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1137,7 @@ func (x *CreateResetTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResetTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateResetTokenResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{19}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateResetTokenResponse) GetResetToken() string {
@@ -1066,7 +1167,7 @@ type SetTenantRequest struct {
 
 func (x *SetTenantRequest) Reset() {
 	*x = SetTenantRequest{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[20]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1179,7 @@ func (x *SetTenantRequest) String() string {
 func (*SetTenantRequest) ProtoMessage() {}
 
 func (x *SetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[20]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1192,7 @@ func (x *SetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTenantRequest.ProtoReflect.Descriptor instead.
 func (*SetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{20}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetTenantRequest) GetAccount() string {
@@ -1119,7 +1220,7 @@ type SetTenantResponse struct {
 
 func (x *SetTenantResponse) Reset() {
 	*x = SetTenantResponse{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[21]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1232,7 @@ func (x *SetTenantResponse) String() string {
 func (*SetTenantResponse) ProtoMessage() {}
 
 func (x *SetTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[21]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1245,7 @@ func (x *SetTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTenantResponse.ProtoReflect.Descriptor instead.
 func (*SetTenantResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{21}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetTenantResponse) GetAccount() *Account {
@@ -1165,7 +1266,7 @@ type SetRateLimitRequest struct {
 
 func (x *SetRateLimitRequest) Reset() {
 	*x = SetRateLimitRequest{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[22]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1278,7 @@ func (x *SetRateLimitRequest) String() string {
 func (*SetRateLimitRequest) ProtoMessage() {}
 
 func (x *SetRateLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[22]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1291,7 @@ func (x *SetRateLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRateLimitRequest.ProtoReflect.Descriptor instead.
 func (*SetRateLimitRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{22}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetRateLimitRequest) GetLimit() *RateLimit {
@@ -1209,7 +1310,7 @@ type SetRateLimitResponse struct {
 
 func (x *SetRateLimitResponse) Reset() {
 	*x = SetRateLimitResponse{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[23]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1322,7 @@ func (x *SetRateLimitResponse) String() string {
 func (*SetRateLimitResponse) ProtoMessage() {}
 
 func (x *SetRateLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[23]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1335,7 @@ func (x *SetRateLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRateLimitResponse.ProtoReflect.Descriptor instead.
 func (*SetRateLimitResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{23}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{25}
 }
 
 // ListRateLimitsRequest has nothing to say.
@@ -1246,7 +1347,7 @@ type ListRateLimitsRequest struct {
 
 func (x *ListRateLimitsRequest) Reset() {
 	*x = ListRateLimitsRequest{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[24]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1359,7 @@ func (x *ListRateLimitsRequest) String() string {
 func (*ListRateLimitsRequest) ProtoMessage() {}
 
 func (x *ListRateLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[24]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1372,7 @@ func (x *ListRateLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRateLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListRateLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{24}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{26}
 }
 
 // ListRateLimitsResponse is the limits.
@@ -1285,7 +1386,7 @@ type ListRateLimitsResponse struct {
 
 func (x *ListRateLimitsResponse) Reset() {
 	*x = ListRateLimitsResponse{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[25]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1398,7 @@ func (x *ListRateLimitsResponse) String() string {
 func (*ListRateLimitsResponse) ProtoMessage() {}
 
 func (x *ListRateLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[25]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1411,7 @@ func (x *ListRateLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRateLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListRateLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{25}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListRateLimitsResponse) GetLimits() []*RateLimit {
@@ -1333,7 +1434,7 @@ type DeleteRateLimitRequest struct {
 
 func (x *DeleteRateLimitRequest) Reset() {
 	*x = DeleteRateLimitRequest{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[26]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1446,7 @@ func (x *DeleteRateLimitRequest) String() string {
 func (*DeleteRateLimitRequest) ProtoMessage() {}
 
 func (x *DeleteRateLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[26]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1459,7 @@ func (x *DeleteRateLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRateLimitRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRateLimitRequest) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{26}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteRateLimitRequest) GetScope() RateLimitScope {
@@ -1384,7 +1485,7 @@ type DeleteRateLimitResponse struct {
 
 func (x *DeleteRateLimitResponse) Reset() {
 	*x = DeleteRateLimitResponse{}
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[27]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1497,7 @@ func (x *DeleteRateLimitResponse) String() string {
 func (*DeleteRateLimitResponse) ProtoMessage() {}
 
 func (x *DeleteRateLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[27]
+	mi := &file_nearside_auth_v1_account_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1510,7 @@ func (x *DeleteRateLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRateLimitResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRateLimitResponse) Descriptor() ([]byte, []int) {
-	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{27}
+	return file_nearside_auth_v1_account_service_proto_rawDescGZIP(), []int{29}
 }
 
 var File_nearside_auth_v1_account_service_proto protoreflect.FileDescriptor
@@ -1468,7 +1569,13 @@ const file_nearside_auth_v1_account_service_proto_rawDesc = "" +
 	"\aoverlap\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\aoverlap\"_\n" +
 	"\x14RotateApiKeyResponse\x12*\n" +
 	"\x03key\x18\x01 \x01(\v2\x18.nearside.auth.v1.ApiKeyR\x03key\x12\x1b\n" +
-	"\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\"0\n" +
+	"\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\">\n" +
+	"\x17RotateSigningKeyRequest\x12#\n" +
+	"\rrevoke_others\x18\x01 \x01(\bR\frevokeOthers\"g\n" +
+	"\x18RotateSigningKeyResponse\x12\x10\n" +
+	"\x03kid\x18\x01 \x01(\tR\x03kid\x129\n" +
+	"\n" +
+	"signs_from\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tsignsFrom\"0\n" +
 	"\x13RevokeApiKeyRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\x16\n" +
 	"\x14RevokeApiKeyResponse\"?\n" +
@@ -1496,7 +1603,7 @@ const file_nearside_auth_v1_account_service_proto_rawDesc = "" +
 	"\x05scope\x18\x01 \x01(\x0e2 .nearside.auth.v1.RateLimitScopeB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05scope\x12\"\n" +
 	"\asubject\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\asubject\"\x19\n" +
-	"\x17DeleteRateLimitResponse2\xfb\x0e\n" +
+	"\x17DeleteRateLimitResponse2\x8a\x10\n" +
 	"\x0eAccountService\x12\x82\x01\n" +
 	"\rCreateAccount\x12&.nearside.auth.v1.CreateAccountRequest\x1a'.nearside.auth.v1.CreateAccountResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*b\aaccount\"\f/v1/accounts\x12v\n" +
 	"\fListAccounts\x12%.nearside.auth.v1.ListAccountsRequest\x1a&.nearside.auth.v1.ListAccountsResponse\"\x17\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/accounts\x90\x02\x01\x12\x92\x01\n" +
@@ -1507,7 +1614,8 @@ const file_nearside_auth_v1_account_service_proto_rawDesc = "" +
 	"\fCreateApiKey\x12%.nearside.auth.v1.CreateApiKeyRequest\x1a&.nearside.auth.v1.CreateApiKeyResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/accounts/{account}/apiKeys\x12\x85\x01\n" +
 	"\vListApiKeys\x12$.nearside.auth.v1.ListApiKeysRequest\x1a%.nearside.auth.v1.ListApiKeysResponse\")\x82\xd3\xe4\x93\x02 \x12\x1e/v1/accounts/{account}/apiKeys\x90\x02\x01\x12\x81\x01\n" +
 	"\fRotateApiKey\x12%.nearside.auth.v1.RotateApiKeyRequest\x1a&.nearside.auth.v1.RotateApiKeyResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apiKeys/{id}:rotate\x12w\n" +
-	"\fRevokeApiKey\x12%.nearside.auth.v1.RevokeApiKeyRequest\x1a&.nearside.auth.v1.RevokeApiKeyResponse\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/apiKeys/{id}\x12\x9d\x01\n" +
+	"\fRevokeApiKey\x12%.nearside.auth.v1.RevokeApiKeyRequest\x1a&.nearside.auth.v1.RevokeApiKeyResponse\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/apiKeys/{id}\x12\x8c\x01\n" +
+	"\x10RotateSigningKey\x12).nearside.auth.v1.RotateSigningKeyRequest\x1a*.nearside.auth.v1.RotateSigningKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/signingKeys:rotate\x12\x9d\x01\n" +
 	"\x10CreateResetToken\x12).nearside.auth.v1.CreateResetTokenRequest\x1a*.nearside.auth.v1.CreateResetTokenResponse\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/accounts/{account}:createResetToken\x12\x8a\x01\n" +
 	"\tSetTenant\x12\".nearside.auth.v1.SetTenantRequest\x1a#.nearside.auth.v1.SetTenantResponse\"4\x82\xd3\xe4\x93\x02.:\x01*b\aaccount\" /v1/accounts/{account}:setTenant\x12|\n" +
 	"\fSetRateLimit\x12%.nearside.auth.v1.SetRateLimitRequest\x1a&.nearside.auth.v1.SetRateLimitResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x05limit\x1a\x0e/v1/rateLimits\x12~\n" +
@@ -1527,7 +1635,7 @@ func file_nearside_auth_v1_account_service_proto_rawDescGZIP() []byte {
 	return file_nearside_auth_v1_account_service_proto_rawDescData
 }
 
-var file_nearside_auth_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_nearside_auth_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_nearside_auth_v1_account_service_proto_goTypes = []any{
 	(*CreateAccountRequest)(nil),     // 0: nearside.auth.v1.CreateAccountRequest
 	(*CreateAccountResponse)(nil),    // 1: nearside.auth.v1.CreateAccountResponse
@@ -1545,80 +1653,85 @@ var file_nearside_auth_v1_account_service_proto_goTypes = []any{
 	(*ListApiKeysResponse)(nil),      // 13: nearside.auth.v1.ListApiKeysResponse
 	(*RotateApiKeyRequest)(nil),      // 14: nearside.auth.v1.RotateApiKeyRequest
 	(*RotateApiKeyResponse)(nil),     // 15: nearside.auth.v1.RotateApiKeyResponse
-	(*RevokeApiKeyRequest)(nil),      // 16: nearside.auth.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),     // 17: nearside.auth.v1.RevokeApiKeyResponse
-	(*CreateResetTokenRequest)(nil),  // 18: nearside.auth.v1.CreateResetTokenRequest
-	(*CreateResetTokenResponse)(nil), // 19: nearside.auth.v1.CreateResetTokenResponse
-	(*SetTenantRequest)(nil),         // 20: nearside.auth.v1.SetTenantRequest
-	(*SetTenantResponse)(nil),        // 21: nearside.auth.v1.SetTenantResponse
-	(*SetRateLimitRequest)(nil),      // 22: nearside.auth.v1.SetRateLimitRequest
-	(*SetRateLimitResponse)(nil),     // 23: nearside.auth.v1.SetRateLimitResponse
-	(*ListRateLimitsRequest)(nil),    // 24: nearside.auth.v1.ListRateLimitsRequest
-	(*ListRateLimitsResponse)(nil),   // 25: nearside.auth.v1.ListRateLimitsResponse
-	(*DeleteRateLimitRequest)(nil),   // 26: nearside.auth.v1.DeleteRateLimitRequest
-	(*DeleteRateLimitResponse)(nil),  // 27: nearside.auth.v1.DeleteRateLimitResponse
-	(AccountKind)(0),                 // 28: nearside.auth.v1.AccountKind
-	(*Grant)(nil),                    // 29: nearside.auth.v1.Grant
-	(*Account)(nil),                  // 30: nearside.auth.v1.Account
-	(*timestamppb.Timestamp)(nil),    // 31: google.protobuf.Timestamp
-	(*ApiKey)(nil),                   // 32: nearside.auth.v1.ApiKey
-	(*durationpb.Duration)(nil),      // 33: google.protobuf.Duration
-	(*RateLimit)(nil),                // 34: nearside.auth.v1.RateLimit
-	(RateLimitScope)(0),              // 35: nearside.auth.v1.RateLimitScope
+	(*RotateSigningKeyRequest)(nil),  // 16: nearside.auth.v1.RotateSigningKeyRequest
+	(*RotateSigningKeyResponse)(nil), // 17: nearside.auth.v1.RotateSigningKeyResponse
+	(*RevokeApiKeyRequest)(nil),      // 18: nearside.auth.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),     // 19: nearside.auth.v1.RevokeApiKeyResponse
+	(*CreateResetTokenRequest)(nil),  // 20: nearside.auth.v1.CreateResetTokenRequest
+	(*CreateResetTokenResponse)(nil), // 21: nearside.auth.v1.CreateResetTokenResponse
+	(*SetTenantRequest)(nil),         // 22: nearside.auth.v1.SetTenantRequest
+	(*SetTenantResponse)(nil),        // 23: nearside.auth.v1.SetTenantResponse
+	(*SetRateLimitRequest)(nil),      // 24: nearside.auth.v1.SetRateLimitRequest
+	(*SetRateLimitResponse)(nil),     // 25: nearside.auth.v1.SetRateLimitResponse
+	(*ListRateLimitsRequest)(nil),    // 26: nearside.auth.v1.ListRateLimitsRequest
+	(*ListRateLimitsResponse)(nil),   // 27: nearside.auth.v1.ListRateLimitsResponse
+	(*DeleteRateLimitRequest)(nil),   // 28: nearside.auth.v1.DeleteRateLimitRequest
+	(*DeleteRateLimitResponse)(nil),  // 29: nearside.auth.v1.DeleteRateLimitResponse
+	(AccountKind)(0),                 // 30: nearside.auth.v1.AccountKind
+	(*Grant)(nil),                    // 31: nearside.auth.v1.Grant
+	(*Account)(nil),                  // 32: nearside.auth.v1.Account
+	(*timestamppb.Timestamp)(nil),    // 33: google.protobuf.Timestamp
+	(*ApiKey)(nil),                   // 34: nearside.auth.v1.ApiKey
+	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
+	(*RateLimit)(nil),                // 36: nearside.auth.v1.RateLimit
+	(RateLimitScope)(0),              // 37: nearside.auth.v1.RateLimitScope
 }
 var file_nearside_auth_v1_account_service_proto_depIdxs = []int32{
-	28, // 0: nearside.auth.v1.CreateAccountRequest.kind:type_name -> nearside.auth.v1.AccountKind
-	29, // 1: nearside.auth.v1.CreateAccountRequest.grants:type_name -> nearside.auth.v1.Grant
-	30, // 2: nearside.auth.v1.CreateAccountResponse.account:type_name -> nearside.auth.v1.Account
-	30, // 3: nearside.auth.v1.ListAccountsResponse.accounts:type_name -> nearside.auth.v1.Account
-	30, // 4: nearside.auth.v1.SetDisabledResponse.account:type_name -> nearside.auth.v1.Account
-	29, // 5: nearside.auth.v1.GrantRoleRequest.grant:type_name -> nearside.auth.v1.Grant
-	30, // 6: nearside.auth.v1.GrantRoleResponse.account:type_name -> nearside.auth.v1.Account
-	29, // 7: nearside.auth.v1.RevokeRoleRequest.grant:type_name -> nearside.auth.v1.Grant
-	30, // 8: nearside.auth.v1.RevokeRoleResponse.account:type_name -> nearside.auth.v1.Account
-	31, // 9: nearside.auth.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 10: nearside.auth.v1.CreateApiKeyResponse.key:type_name -> nearside.auth.v1.ApiKey
-	32, // 11: nearside.auth.v1.ListApiKeysResponse.keys:type_name -> nearside.auth.v1.ApiKey
-	33, // 12: nearside.auth.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	32, // 13: nearside.auth.v1.RotateApiKeyResponse.key:type_name -> nearside.auth.v1.ApiKey
-	31, // 14: nearside.auth.v1.CreateResetTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 15: nearside.auth.v1.SetTenantResponse.account:type_name -> nearside.auth.v1.Account
-	34, // 16: nearside.auth.v1.SetRateLimitRequest.limit:type_name -> nearside.auth.v1.RateLimit
-	34, // 17: nearside.auth.v1.ListRateLimitsResponse.limits:type_name -> nearside.auth.v1.RateLimit
-	35, // 18: nearside.auth.v1.DeleteRateLimitRequest.scope:type_name -> nearside.auth.v1.RateLimitScope
-	0,  // 19: nearside.auth.v1.AccountService.CreateAccount:input_type -> nearside.auth.v1.CreateAccountRequest
-	2,  // 20: nearside.auth.v1.AccountService.ListAccounts:input_type -> nearside.auth.v1.ListAccountsRequest
-	4,  // 21: nearside.auth.v1.AccountService.SetDisabled:input_type -> nearside.auth.v1.SetDisabledRequest
-	6,  // 22: nearside.auth.v1.AccountService.GrantRole:input_type -> nearside.auth.v1.GrantRoleRequest
-	8,  // 23: nearside.auth.v1.AccountService.RevokeRole:input_type -> nearside.auth.v1.RevokeRoleRequest
-	10, // 24: nearside.auth.v1.AccountService.CreateApiKey:input_type -> nearside.auth.v1.CreateApiKeyRequest
-	12, // 25: nearside.auth.v1.AccountService.ListApiKeys:input_type -> nearside.auth.v1.ListApiKeysRequest
-	14, // 26: nearside.auth.v1.AccountService.RotateApiKey:input_type -> nearside.auth.v1.RotateApiKeyRequest
-	16, // 27: nearside.auth.v1.AccountService.RevokeApiKey:input_type -> nearside.auth.v1.RevokeApiKeyRequest
-	18, // 28: nearside.auth.v1.AccountService.CreateResetToken:input_type -> nearside.auth.v1.CreateResetTokenRequest
-	20, // 29: nearside.auth.v1.AccountService.SetTenant:input_type -> nearside.auth.v1.SetTenantRequest
-	22, // 30: nearside.auth.v1.AccountService.SetRateLimit:input_type -> nearside.auth.v1.SetRateLimitRequest
-	24, // 31: nearside.auth.v1.AccountService.ListRateLimits:input_type -> nearside.auth.v1.ListRateLimitsRequest
-	26, // 32: nearside.auth.v1.AccountService.DeleteRateLimit:input_type -> nearside.auth.v1.DeleteRateLimitRequest
-	1,  // 33: nearside.auth.v1.AccountService.CreateAccount:output_type -> nearside.auth.v1.CreateAccountResponse
-	3,  // 34: nearside.auth.v1.AccountService.ListAccounts:output_type -> nearside.auth.v1.ListAccountsResponse
-	5,  // 35: nearside.auth.v1.AccountService.SetDisabled:output_type -> nearside.auth.v1.SetDisabledResponse
-	7,  // 36: nearside.auth.v1.AccountService.GrantRole:output_type -> nearside.auth.v1.GrantRoleResponse
-	9,  // 37: nearside.auth.v1.AccountService.RevokeRole:output_type -> nearside.auth.v1.RevokeRoleResponse
-	11, // 38: nearside.auth.v1.AccountService.CreateApiKey:output_type -> nearside.auth.v1.CreateApiKeyResponse
-	13, // 39: nearside.auth.v1.AccountService.ListApiKeys:output_type -> nearside.auth.v1.ListApiKeysResponse
-	15, // 40: nearside.auth.v1.AccountService.RotateApiKey:output_type -> nearside.auth.v1.RotateApiKeyResponse
-	17, // 41: nearside.auth.v1.AccountService.RevokeApiKey:output_type -> nearside.auth.v1.RevokeApiKeyResponse
-	19, // 42: nearside.auth.v1.AccountService.CreateResetToken:output_type -> nearside.auth.v1.CreateResetTokenResponse
-	21, // 43: nearside.auth.v1.AccountService.SetTenant:output_type -> nearside.auth.v1.SetTenantResponse
-	23, // 44: nearside.auth.v1.AccountService.SetRateLimit:output_type -> nearside.auth.v1.SetRateLimitResponse
-	25, // 45: nearside.auth.v1.AccountService.ListRateLimits:output_type -> nearside.auth.v1.ListRateLimitsResponse
-	27, // 46: nearside.auth.v1.AccountService.DeleteRateLimit:output_type -> nearside.auth.v1.DeleteRateLimitResponse
-	33, // [33:47] is the sub-list for method output_type
-	19, // [19:33] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	30, // 0: nearside.auth.v1.CreateAccountRequest.kind:type_name -> nearside.auth.v1.AccountKind
+	31, // 1: nearside.auth.v1.CreateAccountRequest.grants:type_name -> nearside.auth.v1.Grant
+	32, // 2: nearside.auth.v1.CreateAccountResponse.account:type_name -> nearside.auth.v1.Account
+	32, // 3: nearside.auth.v1.ListAccountsResponse.accounts:type_name -> nearside.auth.v1.Account
+	32, // 4: nearside.auth.v1.SetDisabledResponse.account:type_name -> nearside.auth.v1.Account
+	31, // 5: nearside.auth.v1.GrantRoleRequest.grant:type_name -> nearside.auth.v1.Grant
+	32, // 6: nearside.auth.v1.GrantRoleResponse.account:type_name -> nearside.auth.v1.Account
+	31, // 7: nearside.auth.v1.RevokeRoleRequest.grant:type_name -> nearside.auth.v1.Grant
+	32, // 8: nearside.auth.v1.RevokeRoleResponse.account:type_name -> nearside.auth.v1.Account
+	33, // 9: nearside.auth.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	34, // 10: nearside.auth.v1.CreateApiKeyResponse.key:type_name -> nearside.auth.v1.ApiKey
+	34, // 11: nearside.auth.v1.ListApiKeysResponse.keys:type_name -> nearside.auth.v1.ApiKey
+	35, // 12: nearside.auth.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	34, // 13: nearside.auth.v1.RotateApiKeyResponse.key:type_name -> nearside.auth.v1.ApiKey
+	33, // 14: nearside.auth.v1.RotateSigningKeyResponse.signs_from:type_name -> google.protobuf.Timestamp
+	33, // 15: nearside.auth.v1.CreateResetTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 16: nearside.auth.v1.SetTenantResponse.account:type_name -> nearside.auth.v1.Account
+	36, // 17: nearside.auth.v1.SetRateLimitRequest.limit:type_name -> nearside.auth.v1.RateLimit
+	36, // 18: nearside.auth.v1.ListRateLimitsResponse.limits:type_name -> nearside.auth.v1.RateLimit
+	37, // 19: nearside.auth.v1.DeleteRateLimitRequest.scope:type_name -> nearside.auth.v1.RateLimitScope
+	0,  // 20: nearside.auth.v1.AccountService.CreateAccount:input_type -> nearside.auth.v1.CreateAccountRequest
+	2,  // 21: nearside.auth.v1.AccountService.ListAccounts:input_type -> nearside.auth.v1.ListAccountsRequest
+	4,  // 22: nearside.auth.v1.AccountService.SetDisabled:input_type -> nearside.auth.v1.SetDisabledRequest
+	6,  // 23: nearside.auth.v1.AccountService.GrantRole:input_type -> nearside.auth.v1.GrantRoleRequest
+	8,  // 24: nearside.auth.v1.AccountService.RevokeRole:input_type -> nearside.auth.v1.RevokeRoleRequest
+	10, // 25: nearside.auth.v1.AccountService.CreateApiKey:input_type -> nearside.auth.v1.CreateApiKeyRequest
+	12, // 26: nearside.auth.v1.AccountService.ListApiKeys:input_type -> nearside.auth.v1.ListApiKeysRequest
+	14, // 27: nearside.auth.v1.AccountService.RotateApiKey:input_type -> nearside.auth.v1.RotateApiKeyRequest
+	18, // 28: nearside.auth.v1.AccountService.RevokeApiKey:input_type -> nearside.auth.v1.RevokeApiKeyRequest
+	16, // 29: nearside.auth.v1.AccountService.RotateSigningKey:input_type -> nearside.auth.v1.RotateSigningKeyRequest
+	20, // 30: nearside.auth.v1.AccountService.CreateResetToken:input_type -> nearside.auth.v1.CreateResetTokenRequest
+	22, // 31: nearside.auth.v1.AccountService.SetTenant:input_type -> nearside.auth.v1.SetTenantRequest
+	24, // 32: nearside.auth.v1.AccountService.SetRateLimit:input_type -> nearside.auth.v1.SetRateLimitRequest
+	26, // 33: nearside.auth.v1.AccountService.ListRateLimits:input_type -> nearside.auth.v1.ListRateLimitsRequest
+	28, // 34: nearside.auth.v1.AccountService.DeleteRateLimit:input_type -> nearside.auth.v1.DeleteRateLimitRequest
+	1,  // 35: nearside.auth.v1.AccountService.CreateAccount:output_type -> nearside.auth.v1.CreateAccountResponse
+	3,  // 36: nearside.auth.v1.AccountService.ListAccounts:output_type -> nearside.auth.v1.ListAccountsResponse
+	5,  // 37: nearside.auth.v1.AccountService.SetDisabled:output_type -> nearside.auth.v1.SetDisabledResponse
+	7,  // 38: nearside.auth.v1.AccountService.GrantRole:output_type -> nearside.auth.v1.GrantRoleResponse
+	9,  // 39: nearside.auth.v1.AccountService.RevokeRole:output_type -> nearside.auth.v1.RevokeRoleResponse
+	11, // 40: nearside.auth.v1.AccountService.CreateApiKey:output_type -> nearside.auth.v1.CreateApiKeyResponse
+	13, // 41: nearside.auth.v1.AccountService.ListApiKeys:output_type -> nearside.auth.v1.ListApiKeysResponse
+	15, // 42: nearside.auth.v1.AccountService.RotateApiKey:output_type -> nearside.auth.v1.RotateApiKeyResponse
+	19, // 43: nearside.auth.v1.AccountService.RevokeApiKey:output_type -> nearside.auth.v1.RevokeApiKeyResponse
+	17, // 44: nearside.auth.v1.AccountService.RotateSigningKey:output_type -> nearside.auth.v1.RotateSigningKeyResponse
+	21, // 45: nearside.auth.v1.AccountService.CreateResetToken:output_type -> nearside.auth.v1.CreateResetTokenResponse
+	23, // 46: nearside.auth.v1.AccountService.SetTenant:output_type -> nearside.auth.v1.SetTenantResponse
+	25, // 47: nearside.auth.v1.AccountService.SetRateLimit:output_type -> nearside.auth.v1.SetRateLimitResponse
+	27, // 48: nearside.auth.v1.AccountService.ListRateLimits:output_type -> nearside.auth.v1.ListRateLimitsResponse
+	29, // 49: nearside.auth.v1.AccountService.DeleteRateLimit:output_type -> nearside.auth.v1.DeleteRateLimitResponse
+	35, // [35:50] is the sub-list for method output_type
+	20, // [20:35] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_nearside_auth_v1_account_service_proto_init() }
@@ -1633,7 +1746,7 @@ func file_nearside_auth_v1_account_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_auth_v1_account_service_proto_rawDesc), len(file_nearside_auth_v1_account_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -60,6 +60,9 @@ const (
 	// AccountServiceRevokeApiKeyProcedure is the fully-qualified name of the AccountService's
 	// RevokeApiKey RPC.
 	AccountServiceRevokeApiKeyProcedure = "/nearside.auth.v1.AccountService/RevokeApiKey"
+	// AccountServiceRotateSigningKeyProcedure is the fully-qualified name of the AccountService's
+	// RotateSigningKey RPC.
+	AccountServiceRotateSigningKeyProcedure = "/nearside.auth.v1.AccountService/RotateSigningKey"
 	// AccountServiceCreateResetTokenProcedure is the fully-qualified name of the AccountService's
 	// CreateResetToken RPC.
 	AccountServiceCreateResetTokenProcedure = "/nearside.auth.v1.AccountService/CreateResetToken"
@@ -97,6 +100,10 @@ type AccountServiceClient interface {
 	RotateApiKey(context.Context, *connect.Request[v1.RotateApiKeyRequest]) (*connect.Response[v1.RotateApiKeyResponse], error)
 	// RevokeApiKey ends an API key.
 	RevokeApiKey(context.Context, *connect.Request[v1.RevokeApiKeyRequest]) (*connect.Response[v1.RevokeApiKeyResponse], error)
+	// RotateSigningKey makes a new key that access tokens are signed with. What others have signed goes on to the end that it has;
+	// with revoke_others it ends at once, in each region with its next commit: that is for a key that somebody else may have.
+	// Refresh tokens and API keys go on.
+	RotateSigningKey(context.Context, *connect.Request[v1.RotateSigningKeyRequest]) (*connect.Response[v1.RotateSigningKeyResponse], error)
 	// CreateResetToken makes a token with which a user can set a new password, once.
 	CreateResetToken(context.Context, *connect.Request[v1.CreateResetTokenRequest]) (*connect.Response[v1.CreateResetTokenResponse], error)
 	// SetTenant says whom an account belongs to; policies look at it.
@@ -176,6 +183,12 @@ func NewAccountServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(accountServiceMethods.ByName("RevokeApiKey")),
 			connect.WithClientOptions(opts...),
 		),
+		rotateSigningKey: connect.NewClient[v1.RotateSigningKeyRequest, v1.RotateSigningKeyResponse](
+			httpClient,
+			baseURL+AccountServiceRotateSigningKeyProcedure,
+			connect.WithSchema(accountServiceMethods.ByName("RotateSigningKey")),
+			connect.WithClientOptions(opts...),
+		),
 		createResetToken: connect.NewClient[v1.CreateResetTokenRequest, v1.CreateResetTokenResponse](
 			httpClient,
 			baseURL+AccountServiceCreateResetTokenProcedure,
@@ -221,6 +234,7 @@ type accountServiceClient struct {
 	listApiKeys      *connect.Client[v1.ListApiKeysRequest, v1.ListApiKeysResponse]
 	rotateApiKey     *connect.Client[v1.RotateApiKeyRequest, v1.RotateApiKeyResponse]
 	revokeApiKey     *connect.Client[v1.RevokeApiKeyRequest, v1.RevokeApiKeyResponse]
+	rotateSigningKey *connect.Client[v1.RotateSigningKeyRequest, v1.RotateSigningKeyResponse]
 	createResetToken *connect.Client[v1.CreateResetTokenRequest, v1.CreateResetTokenResponse]
 	setTenant        *connect.Client[v1.SetTenantRequest, v1.SetTenantResponse]
 	setRateLimit     *connect.Client[v1.SetRateLimitRequest, v1.SetRateLimitResponse]
@@ -273,6 +287,11 @@ func (c *accountServiceClient) RevokeApiKey(ctx context.Context, req *connect.Re
 	return c.revokeApiKey.CallUnary(ctx, req)
 }
 
+// RotateSigningKey calls nearside.auth.v1.AccountService.RotateSigningKey.
+func (c *accountServiceClient) RotateSigningKey(ctx context.Context, req *connect.Request[v1.RotateSigningKeyRequest]) (*connect.Response[v1.RotateSigningKeyResponse], error) {
+	return c.rotateSigningKey.CallUnary(ctx, req)
+}
+
 // CreateResetToken calls nearside.auth.v1.AccountService.CreateResetToken.
 func (c *accountServiceClient) CreateResetToken(ctx context.Context, req *connect.Request[v1.CreateResetTokenRequest]) (*connect.Response[v1.CreateResetTokenResponse], error) {
 	return c.createResetToken.CallUnary(ctx, req)
@@ -318,6 +337,10 @@ type AccountServiceHandler interface {
 	RotateApiKey(context.Context, *connect.Request[v1.RotateApiKeyRequest]) (*connect.Response[v1.RotateApiKeyResponse], error)
 	// RevokeApiKey ends an API key.
 	RevokeApiKey(context.Context, *connect.Request[v1.RevokeApiKeyRequest]) (*connect.Response[v1.RevokeApiKeyResponse], error)
+	// RotateSigningKey makes a new key that access tokens are signed with. What others have signed goes on to the end that it has;
+	// with revoke_others it ends at once, in each region with its next commit: that is for a key that somebody else may have.
+	// Refresh tokens and API keys go on.
+	RotateSigningKey(context.Context, *connect.Request[v1.RotateSigningKeyRequest]) (*connect.Response[v1.RotateSigningKeyResponse], error)
 	// CreateResetToken makes a token with which a user can set a new password, once.
 	CreateResetToken(context.Context, *connect.Request[v1.CreateResetTokenRequest]) (*connect.Response[v1.CreateResetTokenResponse], error)
 	// SetTenant says whom an account belongs to; policies look at it.
@@ -393,6 +416,12 @@ func NewAccountServiceHandler(svc AccountServiceHandler, opts ...connect.Handler
 		connect.WithSchema(accountServiceMethods.ByName("RevokeApiKey")),
 		connect.WithHandlerOptions(opts...),
 	)
+	accountServiceRotateSigningKeyHandler := connect.NewUnaryHandler(
+		AccountServiceRotateSigningKeyProcedure,
+		svc.RotateSigningKey,
+		connect.WithSchema(accountServiceMethods.ByName("RotateSigningKey")),
+		connect.WithHandlerOptions(opts...),
+	)
 	accountServiceCreateResetTokenHandler := connect.NewUnaryHandler(
 		AccountServiceCreateResetTokenProcedure,
 		svc.CreateResetToken,
@@ -444,6 +473,8 @@ func NewAccountServiceHandler(svc AccountServiceHandler, opts ...connect.Handler
 			accountServiceRotateApiKeyHandler.ServeHTTP(w, r)
 		case AccountServiceRevokeApiKeyProcedure:
 			accountServiceRevokeApiKeyHandler.ServeHTTP(w, r)
+		case AccountServiceRotateSigningKeyProcedure:
+			accountServiceRotateSigningKeyHandler.ServeHTTP(w, r)
 		case AccountServiceCreateResetTokenProcedure:
 			accountServiceCreateResetTokenHandler.ServeHTTP(w, r)
 		case AccountServiceSetTenantProcedure:
@@ -497,6 +528,10 @@ func (UnimplementedAccountServiceHandler) RotateApiKey(context.Context, *connect
 
 func (UnimplementedAccountServiceHandler) RevokeApiKey(context.Context, *connect.Request[v1.RevokeApiKeyRequest]) (*connect.Response[v1.RevokeApiKeyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.auth.v1.AccountService.RevokeApiKey is not implemented"))
+}
+
+func (UnimplementedAccountServiceHandler) RotateSigningKey(context.Context, *connect.Request[v1.RotateSigningKeyRequest]) (*connect.Response[v1.RotateSigningKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.auth.v1.AccountService.RotateSigningKey is not implemented"))
 }
 
 func (UnimplementedAccountServiceHandler) CreateResetToken(context.Context, *connect.Request[v1.CreateResetTokenRequest]) (*connect.Response[v1.CreateResetTokenResponse], error) {

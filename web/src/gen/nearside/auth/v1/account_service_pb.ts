@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nearside/auth/v1/account_service.proto.
  */
 export const file_nearside_auth_v1_account_service: GenFile = /*@__PURE__*/
-  fileDesc("CiZuZWFyc2lkZS9hdXRoL3YxL2FjY291bnRfc2VydmljZS5wcm90bxIQbmVhcnNpZGUuYXV0aC52MSKRAQoUQ3JlYXRlQWNjb3VudFJlcXVlc3QSKwoEa2luZBgBIAEoDjIdLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudEtpbmQSDAoEbmFtZRgCIAEoCRIVCghwYXNzd29yZBgDIAEoCUIDgAEBEicKBmdyYW50cxgEIAMoCzIXLm5lYXJzaWRlLmF1dGgudjEuR3JhbnQiQwoVQ3JlYXRlQWNjb3VudFJlc3BvbnNlEioKB2FjY291bnQYASABKAsyGS5uZWFyc2lkZS5hdXRoLnYxLkFjY291bnQiPAoTTGlzdEFjY291bnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJcChRMaXN0QWNjb3VudHNSZXNwb25zZRIrCghhY2NvdW50cxgBIAMoCzIZLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiNwoSU2V0RGlzYWJsZWRSZXF1ZXN0Eg8KB2FjY291bnQYASABKAkSEAoIZGlzYWJsZWQYAiABKAgiQQoTU2V0RGlzYWJsZWRSZXNwb25zZRIqCgdhY2NvdW50GAEgASgLMhkubmVhcnNpZGUuYXV0aC52MS5BY2NvdW50IksKEEdyYW50Um9sZVJlcXVlc3QSDwoHYWNjb3VudBgBIAEoCRImCgVncmFudBgCIAEoCzIXLm5lYXJzaWRlLmF1dGgudjEuR3JhbnQiPwoRR3JhbnRSb2xlUmVzcG9uc2USKgoHYWNjb3VudBgBIAEoCzIZLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudCJMChFSZXZva2VSb2xlUmVxdWVzdBIPCgdhY2NvdW50GAEgASgJEiYKBWdyYW50GAIgASgLMhcubmVhcnNpZGUuYXV0aC52MS5HcmFudCJAChJSZXZva2VSb2xlUmVzcG9uc2USKgoHYWNjb3VudBgBIAEoCzIZLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudCJXChNDcmVhdGVBcGlLZXlSZXF1ZXN0Eg8KB2FjY291bnQYASABKAkSLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlIKFENyZWF0ZUFwaUtleVJlc3BvbnNlEiUKA2tleRgBIAEoCzIYLm5lYXJzaWRlLmF1dGgudjEuQXBpS2V5EhMKBnNlY3JldBgCIAEoCUIDgAEBIiUKEkxpc3RBcGlLZXlzUmVxdWVzdBIPCgdhY2NvdW50GAEgASgJIj0KE0xpc3RBcGlLZXlzUmVzcG9uc2USJgoEa2V5cxgBIAMoCzIYLm5lYXJzaWRlLmF1dGgudjEuQXBpS2V5Ik0KE1JvdGF0ZUFwaUtleVJlcXVlc3QSCgoCaWQYASABKAkSKgoHb3ZlcmxhcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJSChRSb3RhdGVBcGlLZXlSZXNwb25zZRIlCgNrZXkYASABKAsyGC5uZWFyc2lkZS5hdXRoLnYxLkFwaUtleRITCgZzZWNyZXQYAiABKAlCA4ABASIhChNSZXZva2VBcGlLZXlSZXF1ZXN0EgoKAmlkGAEgASgJIhYKFFJldm9rZUFwaUtleVJlc3BvbnNlIioKF0NyZWF0ZVJlc2V0VG9rZW5SZXF1ZXN0Eg8KB2FjY291bnQYASABKAkiZQoYQ3JlYXRlUmVzZXRUb2tlblJlc3BvbnNlEhgKC3Jlc2V0X3Rva2VuGAEgASgJQgOAAQESLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjMKEFNldFRlbmFudFJlcXVlc3QSDwoHYWNjb3VudBgBIAEoCRIOCgZ0ZW5hbnQYAiABKAkiPwoRU2V0VGVuYW50UmVzcG9uc2USKgoHYWNjb3VudBgBIAEoCzIZLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudCJBChNTZXRSYXRlTGltaXRSZXF1ZXN0EioKBWxpbWl0GAEgASgLMhsubmVhcnNpZGUuYXV0aC52MS5SYXRlTGltaXQiFgoUU2V0UmF0ZUxpbWl0UmVzcG9uc2UiFwoVTGlzdFJhdGVMaW1pdHNSZXF1ZXN0IkUKFkxpc3RSYXRlTGltaXRzUmVzcG9uc2USKwoGbGltaXRzGAEgAygLMhsubmVhcnNpZGUuYXV0aC52MS5SYXRlTGltaXQiWgoWRGVsZXRlUmF0ZUxpbWl0UmVxdWVzdBIvCgVzY29wZRgBIAEoDjIgLm5lYXJzaWRlLmF1dGgudjEuUmF0ZUxpbWl0U2NvcGUSDwoHc3ViamVjdBgCIAEoCSIZChdEZWxldGVSYXRlTGltaXRSZXNwb25zZTLRCgoOQWNjb3VudFNlcnZpY2USYAoNQ3JlYXRlQWNjb3VudBImLm5lYXJzaWRlLmF1dGgudjEuQ3JlYXRlQWNjb3VudFJlcXVlc3QaJy5uZWFyc2lkZS5hdXRoLnYxLkNyZWF0ZUFjY291bnRSZXNwb25zZRJiCgxMaXN0QWNjb3VudHMSJS5uZWFyc2lkZS5hdXRoLnYxLkxpc3RBY2NvdW50c1JlcXVlc3QaJi5uZWFyc2lkZS5hdXRoLnYxLkxpc3RBY2NvdW50c1Jlc3BvbnNlIgOQAgESWgoLU2V0RGlzYWJsZWQSJC5uZWFyc2lkZS5hdXRoLnYxLlNldERpc2FibGVkUmVxdWVzdBolLm5lYXJzaWRlLmF1dGgudjEuU2V0RGlzYWJsZWRSZXNwb25zZRJUCglHcmFudFJvbGUSIi5uZWFyc2lkZS5hdXRoLnYxLkdyYW50Um9sZVJlcXVlc3QaIy5uZWFyc2lkZS5hdXRoLnYxLkdyYW50Um9sZVJlc3BvbnNlElcKClJldm9rZVJvbGUSIy5uZWFyc2lkZS5hdXRoLnYxLlJldm9rZVJvbGVSZXF1ZXN0GiQubmVhcnNpZGUuYXV0aC52MS5SZXZva2VSb2xlUmVzcG9uc2USXQoMQ3JlYXRlQXBpS2V5EiUubmVhcnNpZGUuYXV0aC52MS5DcmVhdGVBcGlLZXlSZXF1ZXN0GiYubmVhcnNpZGUuYXV0aC52MS5DcmVhdGVBcGlLZXlSZXNwb25zZRJfCgtMaXN0QXBpS2V5cxIkLm5lYXJzaWRlLmF1dGgudjEuTGlzdEFwaUtleXNSZXF1ZXN0GiUubmVhcnNpZGUuYXV0aC52MS5MaXN0QXBpS2V5c1Jlc3BvbnNlIgOQAgESXQoMUm90YXRlQXBpS2V5EiUubmVhcnNpZGUuYXV0aC52MS5Sb3RhdGVBcGlLZXlSZXF1ZXN0GiYubmVhcnNpZGUuYXV0aC52MS5Sb3RhdGVBcGlLZXlSZXNwb25zZRJdCgxSZXZva2VBcGlLZXkSJS5uZWFyc2lkZS5hdXRoLnYxLlJldm9rZUFwaUtleVJlcXVlc3QaJi5uZWFyc2lkZS5hdXRoLnYxLlJldm9rZUFwaUtleVJlc3BvbnNlEmkKEENyZWF0ZVJlc2V0VG9rZW4SKS5uZWFyc2lkZS5hdXRoLnYxLkNyZWF0ZVJlc2V0VG9rZW5SZXF1ZXN0GioubmVhcnNpZGUuYXV0aC52MS5DcmVhdGVSZXNldFRva2VuUmVzcG9uc2USVAoJU2V0VGVuYW50EiIubmVhcnNpZGUuYXV0aC52MS5TZXRUZW5hbnRSZXF1ZXN0GiMubmVhcnNpZGUuYXV0aC52MS5TZXRUZW5hbnRSZXNwb25zZRJdCgxTZXRSYXRlTGltaXQSJS5uZWFyc2lkZS5hdXRoLnYxLlNldFJhdGVMaW1pdFJlcXVlc3QaJi5uZWFyc2lkZS5hdXRoLnYxLlNldFJhdGVMaW1pdFJlc3BvbnNlEmgKDkxpc3RSYXRlTGltaXRzEicubmVhcnNpZGUuYXV0aC52MS5MaXN0UmF0ZUxpbWl0c1JlcXVlc3QaKC5uZWFyc2lkZS5hdXRoLnYxLkxpc3RSYXRlTGltaXRzUmVzcG9uc2UiA5ACARJmCg9EZWxldGVSYXRlTGltaXQSKC5uZWFyc2lkZS5hdXRoLnYxLkRlbGV0ZVJhdGVMaW1pdFJlcXVlc3QaKS5uZWFyc2lkZS5hdXRoLnYxLkRlbGV0ZVJhdGVMaW1pdFJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nearside_auth_v1_account]);
+  fileDesc("CiZuZWFyc2lkZS9hdXRoL3YxL2FjY291bnRfc2VydmljZS5wcm90bxIQbmVhcnNpZGUuYXV0aC52MSKRAQoUQ3JlYXRlQWNjb3VudFJlcXVlc3QSKwoEa2luZBgBIAEoDjIdLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudEtpbmQSDAoEbmFtZRgCIAEoCRIVCghwYXNzd29yZBgDIAEoCUIDgAEBEicKBmdyYW50cxgEIAMoCzIXLm5lYXJzaWRlLmF1dGgudjEuR3JhbnQiQwoVQ3JlYXRlQWNjb3VudFJlc3BvbnNlEioKB2FjY291bnQYASABKAsyGS5uZWFyc2lkZS5hdXRoLnYxLkFjY291bnQiPAoTTGlzdEFjY291bnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJcChRMaXN0QWNjb3VudHNSZXNwb25zZRIrCghhY2NvdW50cxgBIAMoCzIZLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiNwoSU2V0RGlzYWJsZWRSZXF1ZXN0Eg8KB2FjY291bnQYASABKAkSEAoIZGlzYWJsZWQYAiABKAgiQQoTU2V0RGlzYWJsZWRSZXNwb25zZRIqCgdhY2NvdW50GAEgASgLMhkubmVhcnNpZGUuYXV0aC52MS5BY2NvdW50IksKEEdyYW50Um9sZVJlcXVlc3QSDwoHYWNjb3VudBgBIAEoCRImCgVncmFudBgCIAEoCzIXLm5lYXJzaWRlLmF1dGgudjEuR3JhbnQiPwoRR3JhbnRSb2xlUmVzcG9uc2USKgoHYWNjb3VudBgBIAEoCzIZLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudCJMChFSZXZva2VSb2xlUmVxdWVzdBIPCgdhY2NvdW50GAEgASgJEiYKBWdyYW50GAIgASgLMhcubmVhcnNpZGUuYXV0aC52MS5HcmFudCJAChJSZXZva2VSb2xlUmVzcG9uc2USKgoHYWNjb3VudBgBIAEoCzIZLm5lYXJzaWRlLmF1dGgudjEuQWNjb3VudCJXChNDcmVhdGVBcGlLZXlSZXF1ZXN0Eg8KB2FjY291bnQYASABKAkSLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlIKFENyZWF0ZUFwaUtleVJlc3BvbnNlEiUKA2tleRgBIAEoCzIYLm5lYXJzaWRlLmF1dGgudjEuQXBpS2V5EhMKBnNlY3JldBgCIAEoCUIDgAEBIiUKEkxpc3RBcGlLZXlzUmVxdWVzdBIPCgdhY2NvdW50GAEgASgJIj0KE0xpc3RBcGlLZXlzUmVzcG9uc2USJgoEa2V5cxgBIAMoCzIYLm5lYXJzaWRlLmF1dGgudjEuQXBpS2V5Ik0KE1JvdGF0ZUFwaUtleVJlcXVlc3QSCgoCaWQYASABKAkSKgoHb3ZlcmxhcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJSChRSb3RhdGVBcGlLZXlSZXNwb25zZRIlCgNrZXkYASABKAsyGC5uZWFyc2lkZS5hdXRoLnYxLkFwaUtleRITCgZzZWNyZXQYAiABKAlCA4ABASIwChdSb3RhdGVTaWduaW5nS2V5UmVxdWVzdBIVCg1yZXZva2Vfb3RoZXJzGAEgASgIIlcKGFJvdGF0ZVNpZ25pbmdLZXlSZXNwb25zZRILCgNraWQYASABKAkSLgoKc2lnbnNfZnJvbRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiIQoTUmV2b2tlQXBpS2V5UmVxdWVzdBIKCgJpZBgBIAEoCSIWChRSZXZva2VBcGlLZXlSZXNwb25zZSIqChdDcmVhdGVSZXNldFRva2VuUmVxdWVzdBIPCgdhY2NvdW50GAEgASgJImUKGENyZWF0ZVJlc2V0VG9rZW5SZXNwb25zZRIYCgtyZXNldF90b2tlbhgBIAEoCUIDgAEBEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIzChBTZXRUZW5hbnRSZXF1ZXN0Eg8KB2FjY291bnQYASABKAkSDgoGdGVuYW50GAIgASgJIj8KEVNldFRlbmFudFJlc3BvbnNlEioKB2FjY291bnQYASABKAsyGS5uZWFyc2lkZS5hdXRoLnYxLkFjY291bnQiQQoTU2V0UmF0ZUxpbWl0UmVxdWVzdBIqCgVsaW1pdBgBIAEoCzIbLm5lYXJzaWRlLmF1dGgudjEuUmF0ZUxpbWl0IhYKFFNldFJhdGVMaW1pdFJlc3BvbnNlIhcKFUxpc3RSYXRlTGltaXRzUmVxdWVzdCJFChZMaXN0UmF0ZUxpbWl0c1Jlc3BvbnNlEisKBmxpbWl0cxgBIAMoCzIbLm5lYXJzaWRlLmF1dGgudjEuUmF0ZUxpbWl0IloKFkRlbGV0ZVJhdGVMaW1pdFJlcXVlc3QSLwoFc2NvcGUYASABKA4yIC5uZWFyc2lkZS5hdXRoLnYxLlJhdGVMaW1pdFNjb3BlEg8KB3N1YmplY3QYAiABKAkiGQoXRGVsZXRlUmF0ZUxpbWl0UmVzcG9uc2UyvAsKDkFjY291bnRTZXJ2aWNlEmAKDUNyZWF0ZUFjY291bnQSJi5uZWFyc2lkZS5hdXRoLnYxLkNyZWF0ZUFjY291bnRSZXF1ZXN0GicubmVhcnNpZGUuYXV0aC52MS5DcmVhdGVBY2NvdW50UmVzcG9uc2USYgoMTGlzdEFjY291bnRzEiUubmVhcnNpZGUuYXV0aC52MS5MaXN0QWNjb3VudHNSZXF1ZXN0GiYubmVhcnNpZGUuYXV0aC52MS5MaXN0QWNjb3VudHNSZXNwb25zZSIDkAIBEloKC1NldERpc2FibGVkEiQubmVhcnNpZGUuYXV0aC52MS5TZXREaXNhYmxlZFJlcXVlc3QaJS5uZWFyc2lkZS5hdXRoLnYxLlNldERpc2FibGVkUmVzcG9uc2USVAoJR3JhbnRSb2xlEiIubmVhcnNpZGUuYXV0aC52MS5HcmFudFJvbGVSZXF1ZXN0GiMubmVhcnNpZGUuYXV0aC52MS5HcmFudFJvbGVSZXNwb25zZRJXCgpSZXZva2VSb2xlEiMubmVhcnNpZGUuYXV0aC52MS5SZXZva2VSb2xlUmVxdWVzdBokLm5lYXJzaWRlLmF1dGgudjEuUmV2b2tlUm9sZVJlc3BvbnNlEl0KDENyZWF0ZUFwaUtleRIlLm5lYXJzaWRlLmF1dGgudjEuQ3JlYXRlQXBpS2V5UmVxdWVzdBomLm5lYXJzaWRlLmF1dGgudjEuQ3JlYXRlQXBpS2V5UmVzcG9uc2USXwoLTGlzdEFwaUtleXMSJC5uZWFyc2lkZS5hdXRoLnYxLkxpc3RBcGlLZXlzUmVxdWVzdBolLm5lYXJzaWRlLmF1dGgudjEuTGlzdEFwaUtleXNSZXNwb25zZSIDkAIBEl0KDFJvdGF0ZUFwaUtleRIlLm5lYXJzaWRlLmF1dGgudjEuUm90YXRlQXBpS2V5UmVxdWVzdBomLm5lYXJzaWRlLmF1dGgudjEuUm90YXRlQXBpS2V5UmVzcG9uc2USXQoMUmV2b2tlQXBpS2V5EiUubmVhcnNpZGUuYXV0aC52MS5SZXZva2VBcGlLZXlSZXF1ZXN0GiYubmVhcnNpZGUuYXV0aC52MS5SZXZva2VBcGlLZXlSZXNwb25zZRJpChBSb3RhdGVTaWduaW5nS2V5EikubmVhcnNpZGUuYXV0aC52MS5Sb3RhdGVTaWduaW5nS2V5UmVxdWVzdBoqLm5lYXJzaWRlLmF1dGgudjEuUm90YXRlU2lnbmluZ0tleVJlc3BvbnNlEmkKEENyZWF0ZVJlc2V0VG9rZW4SKS5uZWFyc2lkZS5hdXRoLnYxLkNyZWF0ZVJlc2V0VG9rZW5SZXF1ZXN0GioubmVhcnNpZGUuYXV0aC52MS5DcmVhdGVSZXNldFRva2VuUmVzcG9uc2USVAoJU2V0VGVuYW50EiIubmVhcnNpZGUuYXV0aC52MS5TZXRUZW5hbnRSZXF1ZXN0GiMubmVhcnNpZGUuYXV0aC52MS5TZXRUZW5hbnRSZXNwb25zZRJdCgxTZXRSYXRlTGltaXQSJS5uZWFyc2lkZS5hdXRoLnYxLlNldFJhdGVMaW1pdFJlcXVlc3QaJi5uZWFyc2lkZS5hdXRoLnYxLlNldFJhdGVMaW1pdFJlc3BvbnNlEmgKDkxpc3RSYXRlTGltaXRzEicubmVhcnNpZGUuYXV0aC52MS5MaXN0UmF0ZUxpbWl0c1JlcXVlc3QaKC5uZWFyc2lkZS5hdXRoLnYxLkxpc3RSYXRlTGltaXRzUmVzcG9uc2UiA5ACARJmCg9EZWxldGVSYXRlTGltaXQSKC5uZWFyc2lkZS5hdXRoLnYxLkRlbGV0ZVJhdGVMaW1pdFJlcXVlc3QaKS5uZWFyc2lkZS5hdXRoLnYxLkRlbGV0ZVJhdGVMaW1pdFJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nearside_auth_v1_account]);
 
 /**
  * CreateAccountRequest is the new account.
@@ -437,6 +437,55 @@ export const RotateApiKeyResponseSchema: GenMessage<RotateApiKeyResponse> = /*@_
   messageDesc(file_nearside_auth_v1_account_service, 15);
 
 /**
+ * RotateSigningKeyRequest says what becomes of the keys that there are.
+ *
+ * @generated from message nearside.auth.v1.RotateSigningKeyRequest
+ */
+export type RotateSigningKeyRequest = Message<"nearside.auth.v1.RotateSigningKeyRequest"> & {
+  /**
+   * All other keys end now, and with them what they have signed.
+   *
+   * @generated from field: bool revoke_others = 1;
+   */
+  revokeOthers: boolean;
+};
+
+/**
+ * Describes the message nearside.auth.v1.RotateSigningKeyRequest.
+ * Use `create(RotateSigningKeyRequestSchema)` to create a new message.
+ */
+export const RotateSigningKeyRequestSchema: GenMessage<RotateSigningKeyRequest> = /*@__PURE__*/
+  messageDesc(file_nearside_auth_v1_account_service, 16);
+
+/**
+ * RotateSigningKeyResponse is the new key.
+ *
+ * @generated from message nearside.auth.v1.RotateSigningKeyResponse
+ */
+export type RotateSigningKeyResponse = Message<"nearside.auth.v1.RotateSigningKeyResponse"> & {
+  /**
+   * Its id, the kid of the tokens that it signs.
+   *
+   * @generated from field: string kid = 1;
+   */
+  kid: string;
+
+  /**
+   * From when on it signs: a minute from now, so that regions have it before its first token; now, if all others have ended.
+   *
+   * @generated from field: google.protobuf.Timestamp signs_from = 2;
+   */
+  signsFrom?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message nearside.auth.v1.RotateSigningKeyResponse.
+ * Use `create(RotateSigningKeyResponseSchema)` to create a new message.
+ */
+export const RotateSigningKeyResponseSchema: GenMessage<RotateSigningKeyResponse> = /*@__PURE__*/
+  messageDesc(file_nearside_auth_v1_account_service, 17);
+
+/**
  * RevokeApiKeyRequest names a key.
  *
  * @generated from message nearside.auth.v1.RevokeApiKeyRequest
@@ -455,7 +504,7 @@ export type RevokeApiKeyRequest = Message<"nearside.auth.v1.RevokeApiKeyRequest"
  * Use `create(RevokeApiKeyRequestSchema)` to create a new message.
  */
 export const RevokeApiKeyRequestSchema: GenMessage<RevokeApiKeyRequest> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 16);
+  messageDesc(file_nearside_auth_v1_account_service, 18);
 
 /**
  * RevokeApiKeyResponse says that it is done.
@@ -470,7 +519,7 @@ export type RevokeApiKeyResponse = Message<"nearside.auth.v1.RevokeApiKeyRespons
  * Use `create(RevokeApiKeyResponseSchema)` to create a new message.
  */
 export const RevokeApiKeyResponseSchema: GenMessage<RevokeApiKeyResponse> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 17);
+  messageDesc(file_nearside_auth_v1_account_service, 19);
 
 /**
  * CreateResetTokenRequest names a user.
@@ -491,7 +540,7 @@ export type CreateResetTokenRequest = Message<"nearside.auth.v1.CreateResetToken
  * Use `create(CreateResetTokenRequestSchema)` to create a new message.
  */
 export const CreateResetTokenRequestSchema: GenMessage<CreateResetTokenRequest> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 18);
+  messageDesc(file_nearside_auth_v1_account_service, 20);
 
 /**
  * CreateResetTokenResponse is the token.
@@ -519,7 +568,7 @@ export type CreateResetTokenResponse = Message<"nearside.auth.v1.CreateResetToke
  * Use `create(CreateResetTokenResponseSchema)` to create a new message.
  */
 export const CreateResetTokenResponseSchema: GenMessage<CreateResetTokenResponse> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 19);
+  messageDesc(file_nearside_auth_v1_account_service, 21);
 
 /**
  * SetTenantRequest is an account's tenant.
@@ -547,7 +596,7 @@ export type SetTenantRequest = Message<"nearside.auth.v1.SetTenantRequest"> & {
  * Use `create(SetTenantRequestSchema)` to create a new message.
  */
 export const SetTenantRequestSchema: GenMessage<SetTenantRequest> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 20);
+  messageDesc(file_nearside_auth_v1_account_service, 22);
 
 /**
  * SetTenantResponse is the account.
@@ -568,7 +617,7 @@ export type SetTenantResponse = Message<"nearside.auth.v1.SetTenantResponse"> & 
  * Use `create(SetTenantResponseSchema)` to create a new message.
  */
 export const SetTenantResponseSchema: GenMessage<SetTenantResponse> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 21);
+  messageDesc(file_nearside_auth_v1_account_service, 23);
 
 /**
  * SetRateLimitRequest is a limit.
@@ -589,7 +638,7 @@ export type SetRateLimitRequest = Message<"nearside.auth.v1.SetRateLimitRequest"
  * Use `create(SetRateLimitRequestSchema)` to create a new message.
  */
 export const SetRateLimitRequestSchema: GenMessage<SetRateLimitRequest> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 22);
+  messageDesc(file_nearside_auth_v1_account_service, 24);
 
 /**
  * SetRateLimitResponse says that it is done.
@@ -604,7 +653,7 @@ export type SetRateLimitResponse = Message<"nearside.auth.v1.SetRateLimitRespons
  * Use `create(SetRateLimitResponseSchema)` to create a new message.
  */
 export const SetRateLimitResponseSchema: GenMessage<SetRateLimitResponse> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 23);
+  messageDesc(file_nearside_auth_v1_account_service, 25);
 
 /**
  * ListRateLimitsRequest has nothing to say.
@@ -619,7 +668,7 @@ export type ListRateLimitsRequest = Message<"nearside.auth.v1.ListRateLimitsRequ
  * Use `create(ListRateLimitsRequestSchema)` to create a new message.
  */
 export const ListRateLimitsRequestSchema: GenMessage<ListRateLimitsRequest> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 24);
+  messageDesc(file_nearside_auth_v1_account_service, 26);
 
 /**
  * ListRateLimitsResponse is the limits.
@@ -640,7 +689,7 @@ export type ListRateLimitsResponse = Message<"nearside.auth.v1.ListRateLimitsRes
  * Use `create(ListRateLimitsResponseSchema)` to create a new message.
  */
 export const ListRateLimitsResponseSchema: GenMessage<ListRateLimitsResponse> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 25);
+  messageDesc(file_nearside_auth_v1_account_service, 27);
 
 /**
  * DeleteRateLimitRequest names a limit.
@@ -668,7 +717,7 @@ export type DeleteRateLimitRequest = Message<"nearside.auth.v1.DeleteRateLimitRe
  * Use `create(DeleteRateLimitRequestSchema)` to create a new message.
  */
 export const DeleteRateLimitRequestSchema: GenMessage<DeleteRateLimitRequest> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 26);
+  messageDesc(file_nearside_auth_v1_account_service, 28);
 
 /**
  * DeleteRateLimitResponse says that it is done.
@@ -683,7 +732,7 @@ export type DeleteRateLimitResponse = Message<"nearside.auth.v1.DeleteRateLimitR
  * Use `create(DeleteRateLimitResponseSchema)` to create a new message.
  */
 export const DeleteRateLimitResponseSchema: GenMessage<DeleteRateLimitResponse> = /*@__PURE__*/
-  messageDesc(file_nearside_auth_v1_account_service, 27);
+  messageDesc(file_nearside_auth_v1_account_service, 29);
 
 /**
  * AccountService keeps accounts, what they may do, their API keys, and rate limits. It is an admin's.
@@ -780,6 +829,18 @@ export const AccountService: GenService<{
     methodKind: "unary";
     input: typeof RevokeApiKeyRequestSchema;
     output: typeof RevokeApiKeyResponseSchema;
+  },
+  /**
+   * RotateSigningKey makes a new key that access tokens are signed with. What others have signed goes on to the end that it has;
+   * with revoke_others it ends at once, in each region with its next commit: that is for a key that somebody else may have.
+   * Refresh tokens and API keys go on.
+   *
+   * @generated from rpc nearside.auth.v1.AccountService.RotateSigningKey
+   */
+  rotateSigningKey: {
+    methodKind: "unary";
+    input: typeof RotateSigningKeyRequestSchema;
+    output: typeof RotateSigningKeyResponseSchema;
   },
   /**
    * CreateResetToken makes a token with which a user can set a new password, once.
