@@ -29,6 +29,15 @@ func (g *Guard) authenticate(r *http.Request) (*identity.Principal, error) {
 	return p, err
 }
 
+// nobody returns who shows no credential where none is needed, once the rows are known as they are now: with no credential to look up,
+// nothing else has looked at them. The error is NOT_READY.
+func (g *Guard) nobody() (*identity.Principal, error) {
+	if _, err := g.verifier.state(); err != nil {
+		return nil, err
+	}
+	return nobody, nil
+}
+
 // refused tells the auditor of a request whose caller is not known, or tries too often to be.
 func (g *Guard) refused(r *http.Request, e *rpcerr.Error) {
 	if g.auditor == nil {

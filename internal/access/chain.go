@@ -84,7 +84,7 @@ func (c *Chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	p, err := c.guard.authenticate(r)
 	if err != nil && c.open != nil && c.open(path) {
-		p, err = nobody, nil
+		p, err = c.guard.nobody()
 	}
 	if err == nil {
 		err = c.limit(r, p)
@@ -103,8 +103,8 @@ func (c *Chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.next.ServeHTTP(w, r.WithContext(identity.With(r.Context(), p)))
 }
 
-// nobody is who shows no credential where none is needed.
-var nobody = &identity.Principal{}
+// nobody is who shows no credential where none is needed. Policies may forbid them what it is about.
+var nobody = &identity.Principal{Subject: &identity.Subject{}}
 
 func (c *Chain) serveNode(w http.ResponseWriter, r *http.Request) {
 	if c.node == nil {

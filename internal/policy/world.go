@@ -31,11 +31,14 @@ func newWorld(caller *identity.Subject, action, group string, r Resource) *world
 }
 
 func uidOf(s *identity.Subject) cedar.EntityUID {
-	kind := cedar.EntityType(typeUser)
-	if s.Kind == identity.Service {
-		kind = typeService
+	switch s.Kind {
+	case identity.Service:
+		return cedar.NewEntityUID(typeService, cedar.String(s.ID))
+	case identity.Anonymous:
+		return cedar.NewEntityUID(typeNobody, cedar.String(s.Kind.String()))
+	default:
+		return cedar.NewEntityUID(typeUser, cedar.String(s.ID))
 	}
-	return cedar.NewEntityUID(kind, cedar.String(s.ID))
 }
 
 // matches reports whether a policy is of this question. One that cannot be decided is.
@@ -48,7 +51,7 @@ func (w *world) matches(p *cedar.Policy) bool {
 func (w *world) Get(id cedar.EntityUID) (cedar.Entity, bool) {
 	e := cedar.Entity{UID: id}
 	switch id.Type {
-	case typeUser, typeService:
+	case typeUser, typeService, typeNobody:
 		if id != w.request.Principal {
 			return e, false
 		}
