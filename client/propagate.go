@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
@@ -17,7 +18,8 @@ import (
 // call is what the calls made under one context belong to.
 type call struct {
 	session       *Session
-	authorization []string // of the caller for whom inner calls are made
+	authorization []string    // of the caller for whom inner calls are made
+	named         http.Header // which request they are made for, and its trace
 
 	mu     sync.Mutex
 	answer freshness
@@ -104,7 +106,7 @@ func (f *freshness) set(h http.Header) {
 
 // Propagate returns the interceptor for the handlers of a service that calls the mesh. For each call it opens a session
 // with the caller's bookmarks and puts it into the handler's context, where calls made through a client with a Session
-// find it; they show the caller's credential too, unless they have one of their own. The answer, an error too, carries the session's bookmarks and the region, source and staleness of the inner
+// find it; they show the caller's credential too, unless they have one of their own, and have the id and the trace of the caller's request. The answer, an error too, carries the session's bookmarks and the region, source and staleness of the inner
 // calls in its headers; where there were several inner calls, the farthest source and the greatest staleness.
 //
 // A caller's header with more than 32 bookmarks is refused.
@@ -120,7 +122,7 @@ func (propagator) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if req.Spec().IsClient {
 			return next(ctx, req)
 		}
-		c, err := open(req.Header())
+		c, err := open(ctx, req.Header())
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +144,7 @@ func (propagator) WrapStreamingClient(next connect.StreamingClientFunc) connect.
 // after it goes into the trailers.
 func (propagator) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		c, err := open(conn.RequestHeader())
+		c, err := open(ctx, conn.RequestHeader())
 		if err != nil {
 			return err
 		}
@@ -176,7 +178,7 @@ func (c *propagatingConn) Send(msg any) error {
 }
 
 // open begins the session of a call from its request header.
-func open(h http.Header) (*call, error) {
+func open(ctx context.Context, h http.Header) (*call, error) {
 	headers := h.Values(rpcheader.Bookmark)
 	n := 0
 	for _, header := range headers {
@@ -186,7 +188,14 @@ func open(h http.Header) (*call, error) {
 		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_BOOKMARK_MALFORMED,
 			"header %s holds %d bookmarks, at most %d are allowed", rpcheader.Bookmark, n, rpcheader.MaxBookmarks)
 	}
-	return &call{session: NewSession(headers...), authorization: h.Values(authorization)}, nil
+	c := &call{session: NewSession(headers...), authorization: h.Values(authorization), named: make(http.Header, 3)}
+	for _, name := range []string{requestid.Header, requestid.ParentHeader, requestid.StateHeader} {
+		if lines := h[name]; len(lines) > 0 {
+			c.named[name] = lines
+		}
+	}
+	requestid.From(ctx).Set(c.named) // where the service runs beside a gateway, which has read them already
+	return c, nil
 }
 
 // fail adds the headers to an error that the caller will see. One that is unknown stays as it is, for whoever logs it.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
@@ -162,5 +164,8 @@ func (c *call) send(h http.Header) {
 	}
 	if len(c.authorization) > 0 && h.Get(authorization) == "" {
 		h[authorization] = c.authorization
+	}
+	if h[requestid.Header] == nil && h[requestid.ParentHeader] == nil {
+		maps.Copy(h, c.named)
 	}
 }

@@ -391,17 +391,16 @@ func (s *Sidecar) handler(
 	services := []string{
 		datav1connect.DataServiceName, datav1connect.CacheServiceName, controlv1connect.StatusServiceName,
 		controlv1connect.VerifyServiceName, controlv1connect.ServiceRegistryServiceName, controlv1connect.CorsServiceName,
-		controlv1connect.NodeAdminServiceName,
+		controlv1connect.NodeAdminServiceName, authv1connect.AuditServiceName,
 	}
 	if auth != nil {
 		mux.Handle(authv1connect.NewAuthServiceHandler(auth, options...))
 		mux.Handle(authv1connect.NewAccountServiceHandler(auth, options...))
 		mux.Handle(authv1connect.NewPolicyServiceHandler(auth, options...))
 		verifier.Mount(mux)
-		mux.Handle(authv1connect.NewAuditServiceHandler(foreign.operators, options...))
-		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName,
-			authv1connect.AuditServiceName)
+		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName)
 	}
+	mux.Handle(authv1connect.NewAuditServiceHandler(foreign.operators, options...))
 	server.MountHealth(mux, s.health, append(services, s.config.MountedServices...), options...)
 	if s.config.Mount != nil {
 		if err := s.config.Mount(mux, s.innerURL, options...); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/server"
 )
 
@@ -40,9 +41,12 @@ type express struct {
 // ServeExpress implements server.Express.
 func (e *express) ServeExpress(ctx context.Context, r *http.Request, body []byte, a *server.ExpressAnswer) bool {
 	g := e.chain.guard
-	p, err := g.authenticate(r)
+	p, first, err := g.verifier.request(r.Header)
+	if first && err == nil && g.auditor != nil {
+		g.auditor.Seen(r.WithContext(requestid.With(ctx, a.Request)), p)
+	}
 	if err != nil && e.chain.open != nil && e.chain.open(e.path) {
-		p, err = nobody, nil
+		p, err = g.nobody()
 	}
 	if err != nil || !g.mayCall(p, e.path) {
 		return false

@@ -14,6 +14,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/policy"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -418,8 +419,9 @@ func headerOf(ctx context.Context) http.Header {
 }
 
 // PassOn writes the credential of the caller of ctx into the header of a call that is made for them, which then is theirs: at
-// another node too, nothing else says who somebody is.
+// another node too, nothing else says who somebody is. The name of their request goes along.
 func PassOn(ctx context.Context, h http.Header) {
+	requestid.From(ctx).Set(h)
 	if lines := headerOf(ctx)[authorizationHeader]; len(lines) == 1 {
 		h[authorizationHeader] = lines
 	}

@@ -93,17 +93,61 @@ func collected(t *testing.T, o RecorderOptions, f func(*Recorder)) (all []*authv
 func TestRecorderCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := collected(t, RecorderOptions{}, func(r *Recorder) {
-			for range 5 {
-				r.Record(Entry{Action: "a", Decision: Denied})
+			for i := range 5 {
+				r.Record(Entry{Action: "a", Decision: Denied, RequestID: fmt.Sprint("r", i), TraceID: fmt.Sprint("t", i)})
 				time.Sleep(time.Millisecond)
 			}
 			r.Record(Entry{Action: "b", Decision: Denied})
 			time.Sleep(time.Second)
 			r.Record(Entry{Action: "a", Decision: Denied}) // the last is written as it ends
 		})
-		if len(all) != 3 || all[0].GetCount() != 5 || all[1].GetAction() != "b" || all[2].GetCount() != 1 || all[0].GetRegion() != "eu" {
-			t.Errorf("%v", all)
+		var got []string
+		for _, e := range all {
+			got = append(got, fmt.Sprintf("%s %d %s %s", e.GetAction(), e.GetCount(), e.GetRequestId(), e.GetTraceId()))
 		}
+		// The first is written at once, and so is what is another; what repeats waits.
+		if want := "a 1 r0 t0, b 1  , a 4 r1 t1, a 1  "; strings.Join(got, ", ") != want || all[0].GetRegion() != "eu" {
+			t.Errorf("%v, want %s", got, want)
+		}
+	})
+}
+
+// TestRecorderWritesAtOnce: whoever is killed has what was recorded before the last write began, and of an event that goes on all the
+// while one entry for each interval.
+func TestRecorderWritesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun []time.Duration
+		var sizes []int
+		start := time.Now()
+		collected(t, RecorderOptions{Write: func(_ context.Context, es []*authv1.AuditEntry) error {
+			begun, sizes = append(begun, time.Since(start)), append(sizes, len(es))
+			time.Sleep(10 * time.Millisecond) // the disk
+			return nil
+		}}, func(r *Recorder) {
+			r.Record(Entry{Action: "a", Decision: Denied})
+			time.Sleep(5 * time.Millisecond)
+			for i := range 100 { // while the first is on its way
+				r.Record(Entry{Action: fmt.Sprint(i), Decision: Denied})
+			}
+			time.Sleep(200 * time.Millisecond)
+			if len(begun) != 2 || begun[0] != 0 || begun[1] != 10*time.Millisecond || sizes[1] != 100 {
+				t.Errorf("writes began at %v, with %v entries", begun, sizes)
+			}
+			for range 3000 { // three seconds of the same
+				r.Record(Entry{Action: "b", Decision: Denied})
+				time.Sleep(time.Millisecond)
+			}
+			if n := len(begun); n < 13 || n > 16 {
+				t.Errorf("%d writes, at %v", n, begun)
+			}
+			time.Sleep(time.Second)
+			n, at := len(begun), time.Since(start)
+			r.Record(Entry{Action: "b", Decision: Denied}) // after a while it is no repeat
+			time.Sleep(20 * time.Millisecond)
+			if len(begun) != n+1 || begun[n] != at {
+				t.Errorf("after a second the next write is at %v, want %v", begun[n:], at)
+			}
+		})
 	})
 }
 
@@ -132,9 +176,9 @@ func TestNobodyHidesSomebody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := collected(t, RecorderOptions{}, func(r *Recorder) {
 			for i := range 5000 {
-				r.Record(Entry{Action: "credential", Decision: Refused, TraceID: fmt.Sprint(i)})                   // one entry
-				r.Record(Entry{Action: "credential", Decision: Refused, Address: fmt.Sprint(i)})                   // too many
-				r.Record(Entry{Action: "x/Y", Decision: Denied, Actor: "user:u_1", TraceID: fmt.Sprint(i / 1000)}) // five
+				r.Record(Entry{Action: "credential", Decision: Refused, TraceID: fmt.Sprint(i)})            // one entry
+				r.Record(Entry{Action: "credential", Decision: Refused, Address: fmt.Sprint(i)})            // too many
+				r.Record(Entry{Action: "x/Y", Decision: Denied, Actor: "user:u_1", TraceID: fmt.Sprint(i)}) // and another
 			}
 		})
 		denied, traced := 0, 0
@@ -142,8 +186,8 @@ func TestNobodyHidesSomebody(t *testing.T) {
 			if e.GetDecision() == Denied {
 				denied += int(e.GetCount())
 			}
-			if e.GetTraceId() == "0" && e.GetActor() == "" {
-				traced = int(e.GetCount())
+			if e.GetTraceId() != "" && e.GetActor() == "" {
+				traced += int(e.GetCount())
 			}
 		}
 		if denied != 5000 || traced != 5000 || len(all) > DefaultBurst+10 {

@@ -44,7 +44,7 @@ func procedure(path string) string {
 
 func (a Auditor) fill(ctx context.Context, h http.Header, e *Entry) {
 	e.Address, e.Region = WhereFrom(ctx, h)
-	e.TraceID = TraceID(h)
+	e.Of(ctx)
 }
 
 // Refused implements access.Auditor.

@@ -51,6 +51,9 @@ func appendEntry(b []byte, e *authv1.AuditEntry, node string) []byte {
 	} {
 		b = appendText(b, s)
 	}
+	if id := e.GetRequestId(); id != "" { // entries of before there were any have nothing here, and their hashes stay what they are
+		b = appendText(b, id)
+	}
 	return b
 }
 

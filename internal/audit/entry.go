@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -12,8 +11,8 @@ import (
 
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
-	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 // The decisions, in short.
@@ -44,6 +43,7 @@ type Entry struct {
 	Policy     string
 	Address    string
 	TraceID    string
+	RequestID  string
 }
 
 // Proto returns the entry as it is kept, for something that happened so many times.
@@ -51,7 +51,7 @@ func (e *Entry) Proto(node string, count uint64) *authv1.AuditEntry {
 	return &authv1.AuditEntry{
 		Time: timestamppb.New(e.Time), Region: clean(e.Region), Node: clean(node), Actor: clean(e.Actor), Credential: clean(e.Credential),
 		Action: clean(e.Action), Target: clean(e.Target), Decision: e.Decision, Reason: clean(e.Reason), Policy: clean(e.Policy),
-		Address: clean(e.Address), TraceId: clean(e.TraceID), Count: count,
+		Address: clean(e.Address), TraceId: clean(e.TraceID), RequestId: clean(e.RequestID), Count: count,
 	}
 }
 
@@ -91,12 +91,10 @@ func Address(remote string) string {
 	return remote
 }
 
-// TraceID returns the trace of a request's header, or "".
-func TraceID(h http.Header) string {
-	if lines := h[canonicalTrace]; len(lines) > 0 {
-		return TraceIDOf(lines[0])
-	}
-	return ""
+// Of fills in which request it is about.
+func (e *Entry) Of(ctx context.Context) {
+	id := requestid.From(ctx)
+	e.TraceID, e.RequestID = id.Trace(), id.String()
 }
 
 // TraceIDOf returns the trace of a W3C trace context, or "".
@@ -113,8 +111,6 @@ func TraceIDOf(parent string) string {
 	}
 	return id
 }
-
-var canonicalTrace = http.CanonicalHeaderKey(rpcheader.TraceParent)
 
 // Reason returns how an error is named.
 func Reason(err error) string {

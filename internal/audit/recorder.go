@@ -35,31 +35,36 @@ type RecorderOptions struct {
 	MaxPending int           // entries that are not written, half of them about nobody; default DefaultMaxPending
 	Rate       float64       // entries each second; default DefaultRate
 	Burst      int           // entries at once; default DefaultBurst
-	Interval   time.Duration // at which they are written; default DefaultInterval
+	Interval   time.Duration // at which what repeats others is written; default DefaultInterval
 	Clock      func() time.Time
 	Registerer prometheus.Registerer
 }
 
-// Recorder collects entries: those that are equal, and come before they are written, become one with a count. It never waits.
-// What is above its bounds is dropped, counted, and itself an entry once there is room. It may be used concurrently.
+// Recorder collects entries. What has not happened lately is written at once, together with all that has come while the write before
+// was under way; what repeats it, at the interval's end, as one entry with a count. It never waits. What is above its bounds is
+// dropped, counted, and itself an entry once there is room. It may be used concurrently.
 type Recorder struct {
 	options RecorderOptions
 
 	mu      sync.Mutex
-	pending map[Entry]*pending // by all but the time, and the trace of those about nobody
-	nobody  bucket             // of entries about nobody
-	known   bucket             // of the others
-	dropped uint64             // since the last entry about that
-	first   time.Time          // when the first of them was
+	pending map[Entry]*pending    // by all but the time and the request
+	urgent  int                   // of them, that repeat nothing
+	lately  [2]map[Entry]struct{} // what was written in this interval, and in the one before
+	nobody  bucket                // of entries about nobody
+	known   bucket                // of the others
+	dropped uint64                // since the last entry about that
+	first   time.Time             // when the first of them was
 
+	wake     chan struct{} // has an element when something is urgent
 	recorded *prometheus.CounterVec
 	lost     prometheus.Counter
 }
 
 type pending struct {
-	time    time.Time
-	traceID string // of the first, if it is not in the key
-	count   uint64
+	time               time.Time
+	traceID, requestID string // of the first
+	count              uint64
+	again              bool // repeats what was written a moment ago, and waits for the interval's end
 }
 
 // bucket is what there may be of entries of a kind.
@@ -99,7 +104,7 @@ func NewRecorder(o RecorderOptions) (*Recorder, error) {
 		o.Clock = time.Now
 	}
 	r := &Recorder{
-		options: o, pending: make(map[Entry]*pending),
+		options: o, pending: make(map[Entry]*pending), wake: make(chan struct{}, 1),
 		nobody: bucket{tokens: float64(o.Burst), at: o.Clock()}, known: bucket{tokens: float64(o.Burst), at: o.Clock()},
 		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nearside_audit_recorded_total", Help: "Events that were recorded for the audit by this node, by decision.",
@@ -132,26 +137,41 @@ func (r *Recorder) Record(e Entry) {
 		e.Region = r.options.Region
 	}
 	r.Count(e.Decision)
-	key, traceID := e, ""
-	key.Time = time.Time{}
-	if e.Actor == "" {
-		key.TraceID, traceID = "", e.TraceID // who sends many requests can give each a trace of its own
-	}
+	key := e
+	key.Time, key.TraceID, key.RequestID = time.Time{}, "", "" // each request has others
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.pending[key]; p != nil {
 		p.count++
 		return
 	}
-	b := &r.known
-	if e.Actor == "" {
-		b = &r.nobody
-	}
-	if !b.take(&r.options, now) {
+	if !r.bucket(key).take(&r.options, now) {
 		r.drop(1, now)
 		return
 	}
-	r.pending[key] = &pending{time: e.Time, traceID: traceID, count: 1}
+	p := &pending{time: e.Time, traceID: e.TraceID, requestID: e.RequestID, count: 1}
+	for _, written := range r.lately {
+		if _, ok := written[key]; ok {
+			p.again = true
+		}
+	}
+	r.pending[key] = p
+	if p.again {
+		return
+	}
+	r.urgent++
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// bucket returns what an entry is taken from.
+func (r *Recorder) bucket(e Entry) *bucket {
+	if e.Actor == "" {
+		return &r.nobody
+	}
+	return &r.known
 }
 
 // Count counts an event that is recorded in another way.
@@ -178,9 +198,12 @@ func (r *Recorder) Run(ctx context.Context) {
 	defer tick.Stop()
 	var unwritten []*authv1.AuditEntry // what comes meanwhile goes on to be collected, up to its own bound
 	failing := false
-	write := func() {
+	write := func(all bool) {
+		if failing && !all {
+			return // there is no hurry for what cannot be done
+		}
 		if unwritten == nil {
-			unwritten = r.take()
+			unwritten = r.take(all)
 		}
 		if unwritten == nil {
 			return
@@ -198,35 +221,46 @@ func (r *Recorder) Run(ctx context.Context) {
 	}
 	for {
 		select {
+		case <-r.wake:
+			write(false)
 		case <-tick.C:
-			write()
+			write(true)
 		case <-ctx.Done():
-			if write(); unwritten == nil {
-				write()
+			if write(true); unwritten == nil {
+				write(true)
 			}
 			return
 		}
 	}
 }
 
-// take returns what is pending, the oldest first.
-func (r *Recorder) take() []*authv1.AuditEntry {
+// take returns what is pending, the oldest first: all of it at the end of an interval, else what repeats nothing.
+func (r *Recorder) take(all bool) []*authv1.AuditEntry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.pending) == 0 && r.dropped == 0 {
+	if all {
+		r.lately[0], r.lately[1] = nil, r.lately[0]
+	}
+	if r.urgent == 0 && (!all || len(r.pending) == 0 && r.dropped == 0) {
 		return nil
 	}
+	if r.lately[0] == nil {
+		r.lately[0] = make(map[Entry]struct{})
+	}
 	out := make([]*authv1.AuditEntry, 0, len(r.pending)+1)
-	for e, p := range r.pending {
-		e.Time = p.time
-		if p.traceID != "" {
-			e.TraceID = p.traceID
+	for key, p := range r.pending {
+		if p.again && !all {
+			continue
 		}
+		delete(r.pending, key)
+		r.bucket(key).pending--
+		r.lately[0][key] = struct{}{}
+		e := key
+		e.Time, e.TraceID, e.RequestID = p.time, p.traceID, p.requestID
 		out = append(out, e.Proto(r.options.Node, p.count))
 	}
-	clear(r.pending)
-	r.nobody.pending, r.known.pending = 0, 0
-	if r.dropped > 0 {
+	r.urgent = 0
+	if r.dropped > 0 && all {
 		e := Entry{
 			Time: r.first, Region: r.options.Region, Action: "audit", Decision: Dropped,
 			Reason: fmt.Sprintf("%d events up to %s were too many", r.dropped, r.options.Clock().UTC().Format(time.RFC3339)),

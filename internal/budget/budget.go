@@ -7,7 +7,6 @@ package budget
 
 import (
 	"context"
-	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -57,10 +56,10 @@ func (b *Budget) Collectors(listener string) []prometheus.Collector {
 
 type accountKey struct{}
 
-// Open returns r with an account, and what closes it when the answer has been sent.
-func (b *Budget) Open(r *http.Request) (with *http.Request, done func()) {
+// Open returns a request's context with an account, and what closes it when the answer has been sent.
+func (b *Budget) Open(ctx context.Context) (with context.Context, done func()) {
 	a := &Account{budget: b}
-	return r.WithContext(context.WithValue(r.Context(), accountKey{}, a)), a.close
+	return context.WithValue(ctx, accountKey{}, a), a.close
 }
 
 // Account is what a call has taken. It may be used concurrently, and after the call's end, when it takes nothing any more. A nil

@@ -18,8 +18,7 @@ import (
 // call opens an account of a call.
 func call(t *testing.T, b *Budget) (ctx context.Context, done func()) {
 	t.Helper()
-	r, done := b.Open(httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
-	return r.Context(), done
+	return b.Open(t.Context())
 }
 
 func TestCallsShareABudget(t *testing.T) {
@@ -125,10 +124,10 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 func BenchmarkMeter(b *testing.B) {
-	r, done := New(DefaultBytes).Open(httptest.NewRequestWithContext(b.Context(), http.MethodPost, "/", nil))
+	ctx, done := New(DefaultBytes).Open(b.Context())
 	defer done()
 	b.ReportAllocs()
-	m := NewMeter(r.Context())
+	m := NewMeter(ctx)
 	for b.Loop() {
 		if err := m.Add(1); err != nil {
 			b.Fatal(err)

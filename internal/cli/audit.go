@@ -93,6 +93,7 @@ type auditJSON struct {
 	Region     string `json:"region"`
 	Node       string `json:"node,omitempty"`
 	TraceID    string `json:"traceId,omitempty"`
+	RequestID  string `json:"requestId,omitempty"`
 	Count      uint64 `json:"count"`
 	Hash       string `json:"hash"` // hexadecimal
 }
@@ -118,7 +119,7 @@ func (app *App) listAudit(cmd *cobra.Command, to *target, flags *auditFlags, for
 				Sequence: c.GetSequence(), Time: e.GetTime().AsTime().Format(time.RFC3339Nano), Actor: e.GetActor(),
 				Credential: e.GetCredential(), Action: e.GetAction(), Target: e.GetTarget(), Decision: audit.Name(e.GetDecision()),
 				Reason: e.GetReason(), Policy: e.GetPolicy(), Address: e.GetAddress(), Region: e.GetRegion(), Node: e.GetNode(),
-				TraceID: e.GetTraceId(), Count: e.GetCount(), Hash: hex.EncodeToString(c.GetHash()),
+				TraceID: e.GetTraceId(), RequestID: e.GetRequestId(), Count: e.GetCount(), Hash: hex.EncodeToString(c.GetHash()),
 			}
 		}
 		return app.WriteJSON(map[string][]auditJSON{"entries": entries})

@@ -31,14 +31,14 @@ var AllowedHeaders = []string{
 	"accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connect-accept-encoding", "connect-content-encoding",
 	"connect-protocol-version", "connect-timeout-ms", "content-encoding", "content-type", "grpc-accept-encoding", "grpc-encoding",
 	"grpc-timeout", "idempotency-key", "if-match", "if-none-match", "last-event-id", "nearside-bookmark", "traceparent", "tracestate",
-	"x-grpc-web", "x-user-agent",
+	"x-grpc-web", "x-request-id", "x-user-agent",
 }
 
 // ExposedHeaders are the headers of answers that pages of allowed origins may read.
 var ExposedHeaders = []string{
 	"allow", "connect-accept-encoding", "connect-content-encoding", "content-encoding", "etag", "grpc-encoding", "grpc-message",
 	"grpc-status", "grpc-status-details-bin", "link", "location", "nearside-bookmark", "nearside-region", "nearside-source",
-	"nearside-staleness-ms", "retry-after", "www-authenticate",
+	"nearside-staleness-ms", "retry-after", "www-authenticate", "x-request-id",
 }
 
 // AllowedMethods are the methods that requests of allowed origins may have.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/server"
 )
 
@@ -58,6 +59,7 @@ func (h *WriteHandler) ExpressPrincipal(
 	if !ok {
 		return false
 	}
+	ctx = requestid.With(ctx, a.Request)
 	if identity.From(ctx) != p {
 		ctx = identity.With(ctx, p)
 	}

@@ -3,13 +3,16 @@ package rpcerr
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
 // Interceptor stands outermost on every handler: it checks requests against their protovalidate rules and maps the errors
@@ -79,13 +82,26 @@ func (c *validatingConn) Receive(msg any) error {
 // Check returns FIELD_INVALID for a request that breaks its rules: for messages that come within others.
 func (i *Interceptor) Check(msg proto.Message) error { return i.validate(msg) }
 
-// Wire returns the error that a procedure's caller gets to see, and logs one that nobody should.
+// Wire returns the error that a procedure's caller gets to see, and logs one that nobody should: the caller is told which request it
+// was, so that whoever reads the log finds it.
 func (i *Interceptor) Wire(ctx context.Context, procedure string, err error) *connect.Error {
 	wire, known := ToConnect(err)
-	if !known {
-		i.logger.ErrorContext(ctx, "unknown error reached a handler", slog.String("procedure", procedure), slog.Any("error", err))
+	if known {
+		return wire
 	}
-	return wire
+	id := requestid.From(ctx).String()
+	i.logger.ErrorContext(ctx, "unknown error reached a handler", slog.String("procedure", procedure), slog.Any("error", err))
+	if id == "" {
+		return wire
+	}
+	told := connect.NewError(wire.Code(), fmt.Errorf("%s (request %s)", wire.Message(), id))
+	for _, d := range wire.Details() {
+		told.AddDetail(d)
+	}
+	if d, err := connect.NewErrorDetail(&errdetails.RequestInfo{RequestId: id}); err == nil {
+		told.AddDetail(d)
+	}
+	return told
 }
 
 func (i *Interceptor) validate(msg any) error {

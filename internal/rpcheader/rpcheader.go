@@ -17,6 +17,8 @@ const (
 	StalenessMs    = "nearside-staleness-ms" // how old the copy can be
 	IdempotencyKey = "idempotency-key"
 	TraceParent    = "traceparent"
+	TraceState     = "tracestate"
+	RequestID      = "x-request-id"
 	Origin         = "nearside-origin"    // the address of the caller whose call a node passes on; believed of nodes alone
 	AskedFor       = "nearside-asked-for" // the region that another one asks, for what it may not hold itself
 )

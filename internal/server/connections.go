@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
 const (
@@ -152,6 +153,8 @@ type conn struct {
 	pending bool // first was not read yet; for the reader alone
 	closing atomic.Bool
 	begin   []byte // was received already, and is read first
+	// named is the name of the first request that net/http reads, where it got one before; the request's goroutine takes it.
+	named *requestid.ID
 }
 
 // writeWire writes to the network.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
 // Express can answer a whole small request without net/http, for half of what net/http needs for it. It is asked first, on
@@ -63,6 +65,8 @@ func (m expressMux) Express(path string) Express {
 type ExpressAnswer struct {
 	Bytes []byte
 	Began time.Time // when the request was there
+	// Request is the request's name, which the answer's head has. Contexts here do not: who needs it there puts it there.
+	Request requestid.ID
 
 	conn       io.Writer
 	closing    bool   // the connection ends with this answer
@@ -101,8 +105,12 @@ func (a *ExpressAnswer) endHead() {
 	if a.closing {
 		a.Bytes = append(a.Bytes, "Connection: close\r\n"...)
 	}
+	a.Bytes = append(a.Request.Append(append(a.Bytes, requestIDLine...)), "\r\n"...)
 	a.Bytes = append(a.Bytes, a.date...)
 }
+
+// requestIDLine begins the line of the request's id.
+var requestIDLine = requestid.Header + ": "
 
 const (
 	expressBytes     = 4 << 10               // of a connection's memory at its begin
@@ -417,6 +425,7 @@ func (x *expressConn) call(body []byte) (done bool, err error) {
 		return false, nil
 	}
 	x.answer.closing, x.answer.Began, x.answer.Bytes = x.e.closing.Load(), time.Now(), x.answer.Bytes[:0]
+	x.answer.Request = x.head.given.New()
 	x.beginWatch()
 	done, panicked := x.ask(target, body)
 	x.endWatch()
@@ -427,6 +436,8 @@ func (x *expressConn) call(body []byte) (done bool, err error) {
 		if x.earlyHave {
 			x.buf, x.earlyHave = append(x.buf, x.early[0]), false
 		}
+		id := x.answer.Request
+		x.conn.named = &id // net/http is given the connection over a channel
 		return false, nil
 	}
 	x.e.answered.Add(1)
@@ -443,7 +454,7 @@ func (x *expressConn) call(body []byte) (done bool, err error) {
 func (x *expressConn) ask(target Express, body []byte) (done, panicked bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			x.e.logger.ErrorContext(x.ctx, "panic in a handler",
+			x.e.logger.ErrorContext(x.ctx, "panic in a handler", slog.String("request_id", x.answer.Request.String()),
 				slog.String("path", x.path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 			panicked = true
 		}

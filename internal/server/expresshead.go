@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
 // verdict is what the beginning of a request is.
@@ -23,6 +25,7 @@ type expressHead struct {
 	path      []byte
 	request   *http.Request // with the headers; another one after each change of them
 	url       url.URL
+	given     requestid.Given // what request's headers say of its name
 
 	lines, known []byte // the present headers as they came, and those that request has
 }
@@ -89,6 +92,7 @@ func (h *expressHead) parse(buf []byte) verdict {
 			Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: headerOf(h.lines), Body: http.NoBody,
 		}
 		h.known = append(h.known[:0], h.lines...)
+		h.given = requestid.Read(h.request.Header)
 	}
 	h.request.ContentLength = int64(length)
 	h.size, h.bodyBytes = end+4, length

@@ -12,6 +12,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/budget"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -59,7 +60,10 @@ func newGate(next http.Handler, c Config) *gate {
 
 // ServeHTTP implements http.Handler.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+	c, ok := r.Context().Value(connKey{}).(*conn)
+	id := idOf(r, c)
+	w.Header()[requestid.Header] = []string{id.String()}
+	if ok {
 		if refused := c.refused.Load(); refused != nil {
 			w.Header().Set("Connection", "close") // over HTTP/2 too
 			if *refused == limitPlaintext {
@@ -92,9 +96,19 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		r.Body = newBody(g, w, r.Body, limit)
 	}
-	r, done := g.answers.Open(r)
+	ctx, done := g.answers.Open(requestid.With(r.Context(), id))
 	defer done()
-	g.next.ServeHTTP(w, r)
+	g.next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// idOf names a request, as it was named already where it came over a connection that had no way for it without net/http.
+func idOf(r *http.Request, c *conn) requestid.ID {
+	if c != nil && c.named != nil {
+		id := *c.named
+		c.named = nil
+		return id
+	}
+	return requestid.Read(r.Header).New()
 }
 
 // refuse answers a request whose body is not looked at.

@@ -94,7 +94,7 @@ func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error
 	config = config.withDefaults()
 	limited := newConnections(ln, config)
 	logger := config.Logger.With(slog.String("listener", config.Name))
-	gate := newGate(recoverPanics(handler, logger), config)
+	gate := newGate(handler, config)
 	s := &Server{limited: limited, name: config.Name, register: config.Registerer, done: make(chan struct{}), failed: make(chan error, 1)}
 	if config.Registerer != nil {
 		s.collectors = []prometheus.Collector{gate.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -122,7 +122,7 @@ func Start(ln net.Listener, handler http.Handler, config Config) (*Server, error
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	s.http = &http.Server{
-		Handler:           gate,
+		Handler:           recoverPanics(gate, logger),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

@@ -2,6 +2,7 @@
 package telemetry
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,17 +11,40 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/term"
+
+	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
 // NewLogger returns a logger of records of at least the level: text where f is a terminal, else a line of JSON each. Times
-// are in UTC.
+// are in UTC. Lines about a request have request_id and trace_id.
 func NewLogger(f *os.File, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
 	if term.IsTerminal(int(f.Fd())) {
-		return slog.New(slog.NewTextHandler(f, options))
+		return slog.New(Requests(slog.NewTextHandler(f, options)))
 	}
-	return slog.New(slog.NewJSONHandler(f, options))
+	return slog.New(Requests(slog.NewJSONHandler(f, options)))
 }
+
+// Requests returns a handler that adds to each record, before next has it, which request its context is of.
+func Requests(next slog.Handler) slog.Handler { return requests{next} }
+
+type requests struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (h requests) Handle(ctx context.Context, r slog.Record) error {
+	if id := requestid.From(ctx); id != nil {
+		r.AddAttrs(slog.String("request_id", id.String()), slog.String("trace_id", id.Trace()))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h requests) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return requests{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (h requests) WithGroup(name string) slog.Handler { return requests{h.Handler.WithGroup(name)} }
 
 func inUTC(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {

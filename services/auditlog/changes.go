@@ -79,11 +79,15 @@ func (c *Changes) entry(ctx context.Context, req connect.AnyRequest, note *audit
 	procedure := req.Spec().Procedure
 	e := audit.Entry{
 		Time: c.store.config.Clock(), Action: audit.Action(procedure), Decision: decisionOf(err), Reason: audit.Reason(err),
-		Target: note.Target, TraceID: audit.TraceID(req.Header()),
+		Target: note.Target,
 	}
+	e.Of(ctx)
 	e.By(identity.From(ctx))
 	if e.Actor == "" || access.Describe(procedure) == "public" {
 		e.Actor, e.Credential = note.Actor, "" // who logs in is known afterwards
+	}
+	if e.Actor == "" && access.Describe(procedure) == "credential" {
+		e.Actor = identity.Anonymous.String() // of a mesh that asks nobody who they are
 	}
 	if note.Reason != "" {
 		e.Reason = note.Reason

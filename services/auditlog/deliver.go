@@ -122,7 +122,7 @@ func checkEntry(e *authv1.AuditEntry, region string) error {
 	}
 	for _, s := range []string{
 		e.GetNode(), e.GetActor(), e.GetCredential(), e.GetAction(), e.GetTarget(), e.GetReason(), e.GetPolicy(), e.GetAddress(),
-		e.GetTraceId(),
+		e.GetTraceId(), e.GetRequestId(),
 	} {
 		if len(s) > maxText {
 			return rpcerr.InvalidField("entries", "a text is longer than %d bytes", maxText)

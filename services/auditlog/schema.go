@@ -56,6 +56,9 @@ CREATE TABLE ends (
 ) STRICT;
 INSERT INTO ends VALUES ('first', 0, zeroblob(32)), ('last', 0, zeroblob(32));
 `,
+}, {
+	Name: "0002_request_id",
+	SQL:  `ALTER TABLE entries ADD COLUMN request_id TEXT NOT NULL DEFAULT '';`,
 }}
 
 // migrate brings _audit up to this build's schema.
@@ -84,11 +87,11 @@ func migrate(ctx context.Context, log *changelog.Log, db *engine.DB) error {
 }
 
 const columns = `sequence, time, region, node, actor, credential, action, target, decision, reason, policy, address, trace_id, count,
-spool, spool_sequence, spool_hash, hash`
+spool, spool_sequence, spool_hash, hash, request_id`
 
 var columnNames = []string{
 	"sequence", "time", "region", "node", "actor", "credential", "action", "target", "decision", "reason", "policy", "address",
-	"trace_id", "count", "spool", "spool_sequence", "spool_hash", "hash",
+	"trace_id", "count", "spool", "spool_sequence", "spool_hash", "hash", "request_id",
 }
 
 // row is a row of entries.
@@ -106,7 +109,7 @@ func (r *row) values() []value.Value {
 		integer(int64(r.sequence)), integer(audit.TimeOf(e)), text(e.GetRegion()), text(e.GetNode()), text(e.GetActor()),
 		text(e.GetCredential()), text(e.GetAction()), text(e.GetTarget()), integer(int64(e.GetDecision())), text(e.GetReason()),
 		text(e.GetPolicy()), text(e.GetAddress()), text(e.GetTraceId()), integer(int64(e.GetCount())), text(r.origin.Spool),
-		integer(int64(r.origin.Sequence)), value.Blob(r.origin.Hash[:]), value.Blob(r.hash[:]),
+		integer(int64(r.origin.Sequence)), value.Blob(r.origin.Hash[:]), value.Blob(r.hash[:]), text(e.GetRequestId()),
 	}
 }
 
@@ -118,6 +121,7 @@ func rowOf(v []value.Value) row {
 			Time: timestamppb.New(time.Unix(0, v[1].Integer())), Region: v[2].Text(), Node: v[3].Text(), Actor: v[4].Text(),
 			Credential: v[5].Text(), Action: v[6].Text(), Target: v[7].Text(), Decision: authv1.AuditDecision(v[8].Integer()),
 			Reason: v[9].Text(), Policy: v[10].Text(), Address: v[11].Text(), TraceId: v[12].Text(), Count: uint64(v[13].Integer()),
+			RequestId: v[18].Text(),
 		},
 		origin: audit.Origin{Spool: v[14].Text(), Sequence: uint64(v[15].Integer())},
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/transactwire"
 )
@@ -57,7 +58,7 @@ func (b *Bundles) TransactBundle(
 func (b *Bundles) outcome(
 	bundle context.Context, call *replicationv1.TransactBundleRequest_Call,
 ) *replicationv1.TransactBundleResponse_Outcome {
-	ctx := bundle
+	ctx := requestid.With(bundle, requestid.Of(call.GetRequestId(), call.GetTraceParent()).New()) // the call's own name
 	if timeout := time.Duration(call.GetTimeoutMs()) * time.Millisecond; timeout < bundlePatience {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -100,12 +101,9 @@ func (b *Bundles) transact(ctx context.Context, call *replicationv1.TransactBund
 	if err := b.errs.Check(msg); err != nil {
 		return nil, err
 	}
-	header := make(http.Header, 2)
+	header := make(http.Header, 1)
 	if key := call.GetIdempotencyKey(); key != "" {
 		header[canonicalKey] = []string{key}
-	}
-	if parent := call.GetTraceParent(); parent != "" {
-		header[canonicalTrace] = []string{parent}
 	}
 	if err := b.service.guard.CheckRequest(ctx, header, datav1connect.DataServiceTransactProcedure, msg); err != nil {
 		return nil, err

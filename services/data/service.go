@@ -89,10 +89,7 @@ func (s *Service) writable(name string) (*registry.Database, error) {
 	return s.registry.Database(name)
 }
 
-var (
-	canonicalKey   = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
-	canonicalTrace = http.CanonicalHeaderKey(rpcheader.TraceParent)
-)
+var canonicalKey = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
 
 // first returns a header's first value; name is in canonical form.
 func first(h http.Header, name string) string {
@@ -107,10 +104,7 @@ type putsRequest struct{ *datav1.TransactRequest }
 
 // transaction makes the engine's transaction of a request.
 func transaction(ctx context.Context, h http.Header, procedure, key string, req proto.Message, ops ...engine.Operation) (*engine.Transaction, error) {
-	tx := &engine.Transaction{Operations: ops, TraceParent: first(h, canonicalTrace), Actor: identity.From(ctx).Actor()}
-	if len(tx.TraceParent) > 64 {
-		tx.TraceParent = ""
-	}
+	tx := &engine.Transaction{Operations: ops, Actor: identity.From(ctx).Actor()}
 	header := first(h, canonicalKey)
 	switch {
 	case key == "":

@@ -100,7 +100,9 @@ func (s Service) join(ctx context.Context, secret, region, key string) (string, 
 		return node, nil
 	}
 	n := meshdb.Node{ID: node, Region: region, JoinedAt: s.clock().UnixNano()}
-	if err := s.registry.AddNode(ctx, n); err != nil {
+	// From here on it is known: it is the node that joins, by whomever its token was made.
+	self := &identity.Principal{Kind: identity.Node, ID: node, Region: region}
+	if err := s.registry.AddNode(identity.With(ctx, self), n); err != nil {
 		return "", err
 	}
 	s.nodes[node] = n

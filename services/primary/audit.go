@@ -16,7 +16,7 @@ import (
 	"github.com/nearside-dev/nearside/services/data/registry"
 )
 
-// recording is the audit as the listener needs it. Where every caller may do everything there is none, and its fields are nil.
+// recording is the audit as the listener needs it.
 type recording struct {
 	store   *auditlog.Store
 	auditor audit.Auditor
@@ -30,9 +30,6 @@ type recording struct {
 func (p *Primary) openAudit(
 	ctx context.Context, c Config, log *changelog.Log, databases *registry.Registry, metrics *prometheus.Registry,
 ) (*recording, error) {
-	if c.NoAuth {
-		return &recording{}, nil
-	}
 	store, err := auditlog.Open(ctx, auditlog.Config{
 		DB: databases.Audit(), Log: log, Region: c.Region, Logger: c.Logger, KeepAge: c.AuditKeepAge,
 		KeepEntries: c.AuditKeepEntries, Clock: c.Clock,
@@ -70,8 +67,13 @@ func (p *Primary) openAudit(
 	}, nil
 }
 
-// mount mounts what admins and regions call.
-func (r *recording) mount(mux *http.ServeMux, log *changelog.Log, databases *registry.Registry, options ...connect.HandlerOption) {
+// mount mounts what admins and regions call. Where every caller may do everything, regions decide nothing and so have nothing to tell,
+// and nobody else may.
+func (r *recording) mount(
+	mux *http.ServeMux, log *changelog.Log, databases *registry.Registry, open bool, options ...connect.HandlerOption,
+) {
 	mux.Handle(authv1connect.NewAuditServiceHandler(auditlog.NewService(r.store, log, databases), options...))
-	mux.Handle(replicationv1connect.NewAuditSpoolServiceHandler(auditlog.NewSpools(r.store), options...))
+	if !open {
+		mux.Handle(replicationv1connect.NewAuditSpoolServiceHandler(auditlog.NewSpools(r.store), options...))
+	}
 }

@@ -269,15 +269,15 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		Mesh: databases.Mesh(), Clock: c.Clock, Bookmark: mark,
 	}), options...))
 	mux.Handle(controlv1connect.NewCorsServiceHandler(control.NewCorsService(databases.Mesh(), mark), options...))
+	recording.mount(mux, log, databases, c.NoAuth, options...)
+	services = append(services, authv1connect.AuditServiceName)
 	var handler http.Handler = mux
 	if authority != nil {
 		mux.Handle(authv1connect.NewAuthServiceHandler(authority, options...))
 		mux.Handle(authv1connect.NewAccountServiceHandler(authority, options...))
 		mux.Handle(authv1connect.NewPolicyServiceHandler(authority, options...))
 		verifier.Mount(mux)
-		recording.mount(mux, log, databases, options...)
-		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName,
-			authv1connect.AuditServiceName)
+		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName)
 		handler = access.NewChain(access.ChainOptions{Guard: guard, Next: mux, Short: short, Login: access.Rate{PerSecond: 50, Burst: 500}})
 	}
 	server.MountHealth(mux, p.health, services, options...)

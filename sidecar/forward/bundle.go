@@ -18,6 +18,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
 // Limits of bundles.
@@ -85,7 +86,7 @@ type bundled struct {
 // errAlone means that a call has to be made alone.
 var errAlone = errors.New("not in a bundle")
 
-// bundleable reports whether a transaction is short, and needs no headers but its key, its trace and its credential.
+// bundleable reports whether a transaction is short, and needs no headers but its key, its name, its trace and its credential.
 // size is the message's in bytes.
 func bundleable(c *call, msg *datav1.TransactRequest, size int) bool {
 	if len(msg.GetOperations()) > maxBundledOperation || size > maxBundledBytes {
@@ -98,7 +99,7 @@ func bundleable(c *call, msg *datav1.TransactRequest, size int) bool {
 	}
 	for name, values := range c.header {
 		switch name {
-		case canonicalKey, canonicalTrace:
+		case canonicalKey, requestid.ParentHeader, requestid.Header:
 			if len(values) > 1 {
 				return false
 			}
@@ -129,8 +130,8 @@ func (b *bundles) transact(
 		}
 	}
 	item := &bundled{ctx: ctx, done: make(chan struct{}), call: &replicationv1.TransactBundleRequest_Call{
-		Request: encoded, IdempotencyKey: c.first(canonicalKey), TraceParent: c.first(canonicalTrace),
-		Authorization: c.first(canonicalAuthorization),
+		Request: encoded, IdempotencyKey: c.first(canonicalKey), TraceParent: c.first(requestid.ParentHeader),
+		Authorization: c.first(canonicalAuthorization), RequestId: c.first(requestid.Header),
 	}}
 	b.add(msg.GetDatabase(), item)
 	select {

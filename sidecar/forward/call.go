@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/server"
@@ -22,8 +23,8 @@ import (
 // canonicalAuthorization is the header of callers' credentials, which the primary verifies again.
 const canonicalAuthorization = "Authorization"
 
-// passed are the headers of a caller that the primary gets to see, in canonical form.
-var passed = []string{canonicalAuthorization, canonicalBookmark, canonicalKey, canonicalTrace, "Tracestate"}
+// passed are the headers of a caller that the primary gets to see, in canonical form; those of traces as from leaves them.
+var passed = []string{canonicalAuthorization, canonicalBookmark, canonicalKey, requestid.ParentHeader, requestid.StateHeader}
 
 // effect is what repeating a call does.
 type effect int
@@ -56,12 +57,16 @@ func (p *Primary) newCall(method string, e effect, header http.Header) *call {
 	return c
 }
 
-// from tells the primary where the caller is, which takes it from nodes alone.
+// from tells the primary which request it is that the call is made for, and where the caller is, which it takes from nodes alone.
 func (c *call) from(ctx context.Context) {
+	c.named(ctx)
 	if addr, _ := server.Remote(ctx); addr != "" {
 		c.header[canonicalOrigin] = []string{addr}
 	}
 }
+
+// named tells the primary which request it is that the call is made for.
+func (c *call) named(ctx context.Context) { requestid.From(ctx).Set(c.header) }
 
 // newKeyedCall begins a call that an idempotency key makes repeatable: the one in the message, the caller's header or, where
 // there is neither, a new one.
@@ -132,9 +137,7 @@ func copyHeader(to, from http.Header) {
 }
 
 var (
-	canonicalKey   = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
-	canonicalTrace = http.CanonicalHeaderKey(rpcheader.TraceParent)
-
+	canonicalKey      = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
 	canonicalOrigin   = http.CanonicalHeaderKey(rpcheader.Origin)
 	canonicalBookmark = http.CanonicalHeaderKey(rpcheader.Bookmark)
 )

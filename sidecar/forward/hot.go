@@ -35,6 +35,7 @@ func (p *Primary) TransactHot(
 		return err
 	}
 	c := p.newKeyedCall("Transact", header, req.GetIdempotencyKey())
+	c.named(ctx)
 	if !bundleable(c, req, len(msg)) {
 		return hotrpc.ErrPass
 	}

@@ -70,6 +70,7 @@ func (p *Primary) Transact(
 	ctx context.Context, req *connect.Request[datav1.TransactRequest],
 ) (*connect.Response[datav1.TransactResponse], error) {
 	c := p.newKeyedCall("Transact", req.Header(), req.Msg.GetIdempotencyKey())
+	c.named(ctx)
 	if !bundleable(c, req.Msg, proto.Size(req.Msg)) {
 		return unary(ctx, c, req.Msg, p.client.Transact)
 	}

@@ -10,12 +10,13 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 // passedElsewhere are the headers of a caller that another region gets to see.
-var passedElsewhere = []string{"Authorization", rpcheader.Bookmark, rpcheader.TraceParent, "Tracestate"}
+var passedElsewhere = []string{"Authorization", rpcheader.Bookmark, rpcheader.TraceParent, rpcheader.TraceState}
 
 // watchElsewhere has a region that may hold what is watched watch it for the caller. What comes passes through and is not kept. A
 // region that was asked by another one does not ask a third: their copies of _mesh differ for a moment. open is the client's call,
@@ -39,6 +40,7 @@ func watchElsewhere[Req, Res any, P interface {
 				ask.Header()[http.CanonicalHeaderKey(name)] = values
 			}
 		}
+		requestid.From(ctx).Set(ask.Header())
 		ask.Header().Set(rpcheader.AskedFor, r.Name)
 		begun, err := passWatch[Req, Res, P](ctx, datav1connect.NewDataServiceClient(d.streams, r.URL), ask, out, open)
 		if begun || err == nil || ctx.Err() != nil || connect.CodeOf(err) != connect.CodeUnavailable {

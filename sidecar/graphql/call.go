@@ -21,6 +21,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
@@ -119,7 +120,11 @@ func (o *operation) call(ctx context.Context, m *method, req proto.Message, key 
 	res := newMessage(m.output)
 	if err := proto.Unmarshal(w.body.Bytes(), res); err != nil {
 		o.handler.logger.WarnContext(ctx, "answer that is no message", slog.String("procedure", m.procedure), slog.Any("error", err))
-		return nil, &callError{code: connect.CodeInternal, message: "internal error"}
+		message := "internal error"
+		if id := requestid.From(ctx).String(); id != "" {
+			message += " (request " + id + ")"
+		}
+		return nil, &callError{code: connect.CodeInternal, message: message}
 	}
 	return res, nil
 }

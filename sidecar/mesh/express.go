@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/server"
 )
@@ -218,6 +219,14 @@ func (c *expressCall) request(b []byte, e *endpoint) []byte {
 	}
 	if subject := c.principal.Actor(); subject != "" {
 		b = append(append(append(b, SubjectHeader+": "...), subject...), "\r\n"...)
+	}
+	id := &c.answer.Request
+	b = append(id.Append(append(append(b, requestid.Header...), ": "...)), "\r\n"...)
+	b = append(id.AppendParent(append(append(b, requestid.ParentHeader...), ": "...)), "\r\n"...)
+	if state := c.req.Header[requestid.StateHeader]; id.KeepsState(state) {
+		for _, v := range state {
+			b = append(append(append(append(b, requestid.StateHeader...), ": "...), v...), "\r\n"...)
+		}
 	}
 	b = append(append(append(b, "X-Forwarded-For: "...), host(c.req.RemoteAddr)...), "\r\nContent-Length: "...)
 	b = append(strconv.AppendInt(b, int64(len(c.body)), 10), "\r\n\r\n"...)

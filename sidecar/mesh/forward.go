@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
@@ -206,6 +207,10 @@ func (r *Router) headerFor(req *http.Request, p *identity.Principal, m *route) h
 		out[SubjectHeader] = []string{subject}
 	}
 	out["X-Forwarded-For"] = []string{host(req.RemoteAddr)}
+	if state := req.Header[requestid.StateHeader]; len(state) > 0 {
+		out[requestid.StateHeader] = state
+	}
+	requestid.From(req.Context()).Set(out)
 	return out
 }
 
@@ -301,7 +306,7 @@ func (c *passage) failed(ctx context.Context, w http.ResponseWriter, err error) 
 		return outcomeCanceled
 	default:
 		if !errors.Is(err, errNoEndpoint) {
-			r.logger.Debug("endpoint failed", "service", s.name, "error", err)
+			r.logger.DebugContext(ctx, "endpoint failed", "service", s.name, "error", err)
 		}
 		r.refuse(w, c.req, unavailable(s, c.sent.Load()))
 		return outcomeUnavailable

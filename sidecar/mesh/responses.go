@@ -22,6 +22,7 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
@@ -319,7 +320,9 @@ func (c *copying) Write(b []byte) (int, error) {
 func (c *copying) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 // notKept are the headers of an answer that are of one call.
-var notKept = map[string]bool{"Date": true, "Content-Length": true, "Age": true, http.CanonicalHeaderKey(rpcheader.Source): true}
+var notKept = map[string]bool{
+	"Date": true, "Content-Length": true, "Age": true, http.CanonicalHeaderKey(rpcheader.Source): true, requestid.Header: true,
+}
 
 // kept returns what is to be kept of an answer that is whole; ok is false where it is none to keep.
 func (c *copying) kept(now time.Time) (kept []byte, ok bool) {

@@ -20,6 +20,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 )
@@ -254,8 +255,11 @@ var hopByHop = map[string]bool{
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 }
 
-// ours are the headers by which the gateway tells a service who calls: a caller's own are dropped.
-var ours = map[string]bool{SubjectHeader: true, "Forwarded": true, "X-Forwarded-For": true}
+// ours are the headers by which the gateway tells a service who calls, and of which request: a caller's own are dropped.
+var ours = map[string]bool{
+	SubjectHeader: true, "Forwarded": true, "X-Forwarded-For": true, requestid.Header: true, requestid.ParentHeader: true,
+	requestid.StateHeader: true,
+}
 
 const authorization = "Authorization"
 

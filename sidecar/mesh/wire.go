@@ -33,6 +33,7 @@ const (
 var answerLines = map[string]int{
 	"connection": lineConnection, "keep-alive": lineDrops, "proxy-connection": lineDrops, "proxy-authenticate": lineDrops,
 	"te": lineDrops, "trailer": lineDrops, "upgrade": lineDrops, "date": lineDrops, // the listener has its own
+	"x-request-id":   lineDrops, // and so here
 	"content-length": lineLength, "transfer-encoding": lineEncoding,
 }
 

@@ -347,3 +347,53 @@ func check(s protoreflect.ServiceDescriptor, m protoreflect.MethodDescriptor) er
 	}
 	return nil
 }
+
+// TestWhoJoins: the rows that make and end a node say who did that, as the audit does.
+func TestWhoJoins(t *testing.T) {
+	w := start(t)
+	writes, err := w.admin("us-east-1").ListWrites(context.Background(), connect.NewRequest(&authv1.ListWritesRequest{Database: "_mesh", PageSize: 1000}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := make(map[string]bool) // actors of rows of nodes
+	for _, write := range writes.Msg.GetWrites() {
+		for _, table := range write.GetTables() {
+			if table.GetName() == "nodes" && table.GetRows() > 0 {
+				rows[write.GetActor()] = true
+			}
+		}
+	}
+	entries := w.entries("NodeService/Join")
+	if len(entries) != 2 || len(rows) != 2 {
+		t.Errorf("%d nodes have joined: %v; rows of %v", len(entries), entries, rows)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.GetActor(), "node:n") || !rows[e.GetActor()] {
+			t.Errorf("%s has joined, rows are of %v", e.GetActor(), rows)
+		}
+	}
+}
+
+// TestAuditOfAnOpenMesh: where nobody is asked who they are, what changes the mesh is recorded all the same.
+func TestAuditOfAnOpenMesh(t *testing.T) {
+	m := meshtest.Start(t, meshtest.Options{})
+	m.Create("shop")
+	for _, url := range []string{m.PrimaryURL(), m.URL(west)} {
+		audits := authv1connect.NewAuditServiceClient(m.HTTP(), url)
+		res, err := audits.ListEntries(context.Background(), connect.NewRequest(&authv1.ListEntriesRequest{Action: "DataService/CreateDatabase"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(res.Msg.GetEntries()) != 1 {
+			t.Fatalf("%v", res.Msg)
+		}
+		e := res.Msg.GetEntries()[0].GetEntry()
+		if e.GetActor() != "anonymous" || e.GetAddress() != "127.0.0.1" || e.GetTarget() != "name=shop" || e.GetRequestId() == "" || e.GetTraceId() == "" {
+			t.Errorf("%v", e)
+		}
+		verified, err := audits.VerifyEntries(context.Background(), connect.NewRequest(&authv1.VerifyEntriesRequest{}))
+		if err != nil || len(verified.Msg.GetProblems()) > 0 || verified.Msg.GetEntries() == 0 {
+			t.Errorf("%v, %v", verified, err)
+		}
+	}
+}

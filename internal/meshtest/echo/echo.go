@@ -91,6 +91,9 @@ func Handler(options ...connect.HandlerOption) http.Handler {
 		res.Header().Set("Seen-Subject", req.Header().Get(SubjectHeader))
 		res.Header().Set("Seen-Authorization", req.Header().Get("Authorization"))
 		res.Header().Set("Seen-Trace", req.Header().Get("Traceparent"))
+		res.Header().Set("Seen-Trace-State", req.Header().Get("Tracestate"))
+		res.Header().Set("Seen-Request", strings.Join(req.Header().Values("X-Request-Id"), ","))
+		res.Header().Set("X-Request-Id", "the service's own")
 		res.Trailer().Set("Echo-Trailer", "yes")
 		return res, nil
 	}

@@ -13,6 +13,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
@@ -170,6 +171,9 @@ func (db *DB) Problem() error {
 func (db *DB) Transact(ctx context.Context, tx *Transaction) (*Commit, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, interruptedError(ctx)
+	}
+	if tx.TraceParent == "" {
+		tx.TraceParent = requestid.From(ctx).Parent()
 	}
 	r := &request{ctx: ctx, tx: tx, done: make(chan outcome, 1)}
 	if err := db.enqueue(r); err != nil {

@@ -112,10 +112,12 @@ type AuditEntry struct {
 	Policy string `protobuf:"bytes,10,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The address that the call came from, without its port.
 	Address string `protobuf:"bytes,11,opt,name=address,proto3" json:"address,omitempty"`
-	// The trace of the call, 32 hexadecimal digits, if it had one.
+	// The trace of the call, 32 hexadecimal digits; of the first one if it happened several times.
 	TraceId string `protobuf:"bytes,12,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// How many times it happened.
-	Count         uint64 `protobuf:"varint,13,opt,name=count,proto3" json:"count,omitempty"`
+	Count uint64 `protobuf:"varint,13,opt,name=count,proto3" json:"count,omitempty"`
+	// The id of the request, which its answer's header x-request-id had; of the first one if it happened several times.
+	RequestId     string `protobuf:"bytes,14,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,11 +243,18 @@ func (x *AuditEntry) GetCount() uint64 {
 	return 0
 }
 
+func (x *AuditEntry) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 var File_nearside_auth_v1_audit_proto protoreflect.FileDescriptor
 
 const file_nearside_auth_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x1cnearside/auth/v1/audit.proto\x12\x10nearside.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x03\n" +
+	"\x1cnearside/auth/v1/audit.proto\x12\x10nearside.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x03\n" +
 	"\n" +
 	"AuditEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
@@ -263,7 +272,9 @@ const file_nearside_auth_v1_audit_proto_rawDesc = "" +
 	" \x01(\tR\x06policy\x12\x18\n" +
 	"\aaddress\x18\v \x01(\tR\aaddress\x12\x19\n" +
 	"\btrace_id\x18\f \x01(\tR\atraceId\x12\x14\n" +
-	"\x05count\x18\r \x01(\x04R\x05count*\xb9\x01\n" +
+	"\x05count\x18\r \x01(\x04R\x05count\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x0e \x01(\tR\trequestId*\xb9\x01\n" +
 	"\rAuditDecision\x12\x1e\n" +
 	"\x1aAUDIT_DECISION_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16AUDIT_DECISION_ALLOWED\x10\x01\x12\x1a\n" +

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nearside/auth/v1/audit.proto.
  */
 export const file_nearside_auth_v1_audit: GenFile = /*@__PURE__*/
-  fileDesc("ChxuZWFyc2lkZS9hdXRoL3YxL2F1ZGl0LnByb3RvEhBuZWFyc2lkZS5hdXRoLnYxIpwCCgpBdWRpdEVudHJ5EigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnJlZ2lvbhgCIAEoCRIMCgRub2RlGAMgASgJEg0KBWFjdG9yGAQgASgJEhIKCmNyZWRlbnRpYWwYBSABKAkSDgoGYWN0aW9uGAYgASgJEg4KBnRhcmdldBgHIAEoCRIxCghkZWNpc2lvbhgIIAEoDjIfLm5lYXJzaWRlLmF1dGgudjEuQXVkaXREZWNpc2lvbhIOCgZyZWFzb24YCSABKAkSDgoGcG9saWN5GAogASgJEg8KB2FkZHJlc3MYCyABKAkSEAoIdHJhY2VfaWQYDCABKAkSDQoFY291bnQYDSABKAQquQEKDUF1ZGl0RGVjaXNpb24SHgoaQVVESVRfREVDSVNJT05fVU5TUEVDSUZJRUQQABIaChZBVURJVF9ERUNJU0lPTl9BTExPV0VEEAESGgoWQVVESVRfREVDSVNJT05fUkVGVVNFRBACEhkKFUFVRElUX0RFQ0lTSU9OX0RFTklFRBADEhkKFUFVRElUX0RFQ0lTSU9OX0ZBSUxFRBAEEhoKFkFVRElUX0RFQ0lTSU9OX0RST1BQRUQQBWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChxuZWFyc2lkZS9hdXRoL3YxL2F1ZGl0LnByb3RvEhBuZWFyc2lkZS5hdXRoLnYxIrACCgpBdWRpdEVudHJ5EigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnJlZ2lvbhgCIAEoCRIMCgRub2RlGAMgASgJEg0KBWFjdG9yGAQgASgJEhIKCmNyZWRlbnRpYWwYBSABKAkSDgoGYWN0aW9uGAYgASgJEg4KBnRhcmdldBgHIAEoCRIxCghkZWNpc2lvbhgIIAEoDjIfLm5lYXJzaWRlLmF1dGgudjEuQXVkaXREZWNpc2lvbhIOCgZyZWFzb24YCSABKAkSDgoGcG9saWN5GAogASgJEg8KB2FkZHJlc3MYCyABKAkSEAoIdHJhY2VfaWQYDCABKAkSDQoFY291bnQYDSABKAQSEgoKcmVxdWVzdF9pZBgOIAEoCSq5AQoNQXVkaXREZWNpc2lvbhIeChpBVURJVF9ERUNJU0lPTl9VTlNQRUNJRklFRBAAEhoKFkFVRElUX0RFQ0lTSU9OX0FMTE9XRUQQARIaChZBVURJVF9ERUNJU0lPTl9SRUZVU0VEEAISGQoVQVVESVRfREVDSVNJT05fREVOSUVEEAMSGQoVQVVESVRfREVDSVNJT05fRkFJTEVEEAQSGgoWQVVESVRfREVDSVNJT05fRFJPUFBFRBAFYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * AuditEntry is what happened, once or several times in short succession. It has no secrets.
@@ -98,7 +98,7 @@ export type AuditEntry = Message<"nearside.auth.v1.AuditEntry"> & {
   address: string;
 
   /**
-   * The trace of the call, 32 hexadecimal digits, if it had one.
+   * The trace of the call, 32 hexadecimal digits; of the first one if it happened several times.
    *
    * @generated from field: string trace_id = 12;
    */
@@ -110,6 +110,13 @@ export type AuditEntry = Message<"nearside.auth.v1.AuditEntry"> & {
    * @generated from field: uint64 count = 13;
    */
   count: bigint;
+
+  /**
+   * The id of the request, which its answer's header x-request-id had; of the first one if it happened several times.
+   *
+   * @generated from field: string request_id = 14;
+   */
+  requestId: string;
 };
 
 /**
