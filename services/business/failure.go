@@ -99,6 +99,7 @@ func callerError(op string, err error) error {
 		datav1.ErrorReason_ERROR_REASON_STORE_FAILED,
 		datav1.ErrorReason_ERROR_REASON_DISK_RESERVE,
 		datav1.ErrorReason_ERROR_REASON_STATEMENT_INTERRUPTED,
+		datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
 		datav1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
 		// The inner call shows the caller's own credential.
 		datav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED,

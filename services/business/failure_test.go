@@ -35,8 +35,8 @@ func TestCallerErrorOfEveryReason(t *testing.T) {
 			}
 		}
 	}
-	if pass != 20 || notReady != 2 {
-		t.Errorf("%d reasons pass and %d become NOT_READY, want 20 and 2", pass, notReady)
+	if pass != 21 || notReady != 2 {
+		t.Errorf("%d reasons pass and %d become NOT_READY, want 21 and 2", pass, notReady)
 	}
 }
 

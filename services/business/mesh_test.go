@@ -13,6 +13,7 @@ import (
 	businessv1 "github.com/nearside-dev/nearside/gen/nearside/business/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/business/v1/businessv1connect"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
@@ -32,6 +33,10 @@ type region struct {
 
 func (r region) users(opts ...connect.ClientOption) businessv1connect.UserServiceClient {
 	return businessv1connect.NewUserServiceClient(r.http, r.url, opts...)
+}
+
+func (r region) data() datav1connect.DataServiceClient {
+	return datav1connect.NewDataServiceClient(r.http, r.url)
 }
 
 func (r region) orders(opts ...connect.ClientOption) businessv1connect.OrderServiceClient {
@@ -86,6 +91,7 @@ func TestMesh(t *testing.T) {
 		name string
 		run  func(*testing.T, []region)
 	}{
+		{"order lists", testOrderLists},
 		{"user life", testUserLife},
 		{"user mistakes", testUserMistakes},
 		{"idempotency key", testIdempotencyKey},

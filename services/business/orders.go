@@ -130,13 +130,22 @@ func (s orders) existing(ctx context.Context, id string, c *datav1.Consistency) 
 
 // ListOrders implements OrderService.
 func (s orders) ListOrders(ctx context.Context, req *connect.Request[businessv1.ListOrdersRequest]) (*connect.Response[businessv1.ListOrdersResponse], error) {
-	page, err := s.data.List(ctx, connect.NewRequest(&datav1.ListRequest{
-		Database: Database, Table: tableOrders, Index: indexOrdersByUser,
-		Prefix:   []*datav1.Value{textValue(req.Msg.GetUserId())},
-		PageSize: pageSize(req.Msg.GetPageSize()), PageToken: req.Msg.GetPageToken(),
-	}))
+	res, err := s.list(ctx, req.Msg.GetUserId(), pageSize(req.Msg.GetPageSize()), req.Msg.GetPageToken())
 	if err != nil {
 		return nil, s.failed("list orders", err)
+	}
+	return connect.NewResponse(res), nil
+}
+
+// list returns a page of a user's orders.
+func (s orders) list(ctx context.Context, user string, size uint32, token string) (*businessv1.ListOrdersResponse, error) {
+	page, err := s.data.List(ctx, connect.NewRequest(&datav1.ListRequest{
+		Database: Database, Table: tableOrders, Index: indexOrdersByUser,
+		Prefix:   []*datav1.Value{textValue(user)},
+		PageSize: size, PageToken: token,
+	}))
+	if err != nil {
+		return nil, err
 	}
 	res := &businessv1.ListOrdersResponse{NextPageToken: page.Msg.GetNextPageToken()}
 	for _, row := range page.Msg.GetRows() {
@@ -146,10 +155,7 @@ func (s orders) ListOrders(ctx context.Context, req *connect.Request[businessv1.
 		}
 		res.Orders = append(res.Orders, order)
 	}
-	if err := s.addItems(ctx, res.Orders); err != nil {
-		return nil, s.failed("list orders", err)
-	}
-	return connect.NewResponse(res), nil
+	return res, s.addItems(ctx, res.Orders)
 }
 
 // addItems reads the items of one user's orders, which are a run in the order of orders_by_user.

@@ -335,6 +335,171 @@ func (x *ListOrdersResponse) GetNextPageToken() string {
 	return ""
 }
 
+// BatchListOrdersRequest names users.
+type BatchListOrdersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Their ids, each once.
+	UserIds []string `protobuf:"bytes,1,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	// Orders of each user: default 50, at most 1,000.
+	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchListOrdersRequest) Reset() {
+	*x = BatchListOrdersRequest{}
+	mi := &file_nearside_business_v1_order_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchListOrdersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchListOrdersRequest) ProtoMessage() {}
+
+func (x *BatchListOrdersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_business_v1_order_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchListOrdersRequest.ProtoReflect.Descriptor instead.
+func (*BatchListOrdersRequest) Descriptor() ([]byte, []int) {
+	return file_nearside_business_v1_order_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BatchListOrdersRequest) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+func (x *BatchListOrdersRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+// BatchListOrdersResponse are the lists, in the order of the ids in the request.
+type BatchListOrdersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each id.
+	Users         []*BatchListOrdersResponse_UserOrders `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchListOrdersResponse) Reset() {
+	*x = BatchListOrdersResponse{}
+	mi := &file_nearside_business_v1_order_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchListOrdersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchListOrdersResponse) ProtoMessage() {}
+
+func (x *BatchListOrdersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_business_v1_order_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchListOrdersResponse.ProtoReflect.Descriptor instead.
+func (*BatchListOrdersResponse) Descriptor() ([]byte, []int) {
+	return file_nearside_business_v1_order_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BatchListOrdersResponse) GetUsers() []*BatchListOrdersResponse_UserOrders {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+// A user's orders.
+type BatchListOrdersResponse_UserOrders struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The orders, oldest first.
+	Orders []*Order `protobuf:"bytes,2,rep,name=orders,proto3" json:"orders,omitempty"`
+	// There are more than these: ListOrders has them.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchListOrdersResponse_UserOrders) Reset() {
+	*x = BatchListOrdersResponse_UserOrders{}
+	mi := &file_nearside_business_v1_order_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchListOrdersResponse_UserOrders) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchListOrdersResponse_UserOrders) ProtoMessage() {}
+
+func (x *BatchListOrdersResponse_UserOrders) ProtoReflect() protoreflect.Message {
+	mi := &file_nearside_business_v1_order_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchListOrdersResponse_UserOrders.ProtoReflect.Descriptor instead.
+func (*BatchListOrdersResponse_UserOrders) Descriptor() ([]byte, []int) {
+	return file_nearside_business_v1_order_service_proto_rawDescGZIP(), []int{7, 0}
+}
+
+func (x *BatchListOrdersResponse_UserOrders) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *BatchListOrdersResponse_UserOrders) GetOrders() []*Order {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+func (x *BatchListOrdersResponse_UserOrders) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 var File_nearside_business_v1_order_service_proto protoreflect.FileDescriptor
 
 const file_nearside_business_v1_order_service_proto_rawDesc = "" +
@@ -357,14 +522,25 @@ const file_nearside_business_v1_order_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01R\tpageToken\"q\n" +
 	"\x12ListOrdersResponse\x123\n" +
 	"\x06orders\x18\x01 \x03(\v2\x1b.nearside.business.v1.OrderR\x06orders\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x94\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n" +
+	"\x16BatchListOrdersRequest\x12/\n" +
+	"\buser_ids\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\b\x01\x10d\x18\x01\"\x06r\x04\x10\x01\x18@R\auserIds\x12%\n" +
+	"\tpage_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\"\xd9\x01\n" +
+	"\x17BatchListOrdersResponse\x12N\n" +
+	"\x05users\x18\x01 \x03(\v28.nearside.business.v1.BatchListOrdersResponse.UserOrdersR\x05users\x1an\n" +
+	"\n" +
+	"UserOrders\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x123\n" +
+	"\x06orders\x18\x02 \x03(\v2\x1b.nearside.business.v1.OrderR\x06orders\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more2\xa6\x04\n" +
 	"\fOrderService\x12}\n" +
 	"\n" +
 	"PlaceOrder\x12'.nearside.business.v1.PlaceOrderRequest\x1a(.nearside.business.v1.PlaceOrderResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*b\x05order\"\n" +
 	"/v1/orders\x12|\n" +
 	"\bGetOrder\x12%.nearside.business.v1.GetOrderRequest\x1a&.nearside.business.v1.GetOrderResponse\"!\x82\xd3\xe4\x93\x02\x18b\x05order\x12\x0f/v1/orders/{id}\x90\x02\x01\x12\x86\x01\n" +
 	"\n" +
-	"ListOrders\x12'.nearside.business.v1.ListOrdersRequest\x1a(.nearside.business.v1.ListOrdersResponse\"%\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/users/{user_id}/orders\x90\x02\x01B\xe5\x01\n" +
+	"ListOrders\x12'.nearside.business.v1.ListOrdersRequest\x1a(.nearside.business.v1.ListOrdersResponse\"%\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/users/{user_id}/orders\x90\x02\x01\x12\x8f\x01\n" +
+	"\x0fBatchListOrders\x12,.nearside.business.v1.BatchListOrdersRequest\x1a-.nearside.business.v1.BatchListOrdersResponse\"\x1f\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/orders:batchList\x90\x02\x01B\xe5\x01\n" +
 	"\x18com.nearside.business.v1B\x11OrderServiceProtoP\x01ZDgithub.com/nearside-dev/nearside/gen/nearside/business/v1;businessv1\xa2\x02\x03NBX\xaa\x02\x14Nearside.Business.V1\xca\x02\x14Nearside\\Business\\V1\xe2\x02 Nearside\\Business\\V1\\GPBMetadata\xea\x02\x16Nearside::Business::V1b\x06proto3"
 
 var (
@@ -379,33 +555,40 @@ func file_nearside_business_v1_order_service_proto_rawDescGZIP() []byte {
 	return file_nearside_business_v1_order_service_proto_rawDescData
 }
 
-var file_nearside_business_v1_order_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_nearside_business_v1_order_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_nearside_business_v1_order_service_proto_goTypes = []any{
-	(*PlaceOrderRequest)(nil),  // 0: nearside.business.v1.PlaceOrderRequest
-	(*PlaceOrderResponse)(nil), // 1: nearside.business.v1.PlaceOrderResponse
-	(*GetOrderRequest)(nil),    // 2: nearside.business.v1.GetOrderRequest
-	(*GetOrderResponse)(nil),   // 3: nearside.business.v1.GetOrderResponse
-	(*ListOrdersRequest)(nil),  // 4: nearside.business.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil), // 5: nearside.business.v1.ListOrdersResponse
-	(*OrderItem)(nil),          // 6: nearside.business.v1.OrderItem
-	(*Order)(nil),              // 7: nearside.business.v1.Order
+	(*PlaceOrderRequest)(nil),                  // 0: nearside.business.v1.PlaceOrderRequest
+	(*PlaceOrderResponse)(nil),                 // 1: nearside.business.v1.PlaceOrderResponse
+	(*GetOrderRequest)(nil),                    // 2: nearside.business.v1.GetOrderRequest
+	(*GetOrderResponse)(nil),                   // 3: nearside.business.v1.GetOrderResponse
+	(*ListOrdersRequest)(nil),                  // 4: nearside.business.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),                 // 5: nearside.business.v1.ListOrdersResponse
+	(*BatchListOrdersRequest)(nil),             // 6: nearside.business.v1.BatchListOrdersRequest
+	(*BatchListOrdersResponse)(nil),            // 7: nearside.business.v1.BatchListOrdersResponse
+	(*BatchListOrdersResponse_UserOrders)(nil), // 8: nearside.business.v1.BatchListOrdersResponse.UserOrders
+	(*OrderItem)(nil),                          // 9: nearside.business.v1.OrderItem
+	(*Order)(nil),                              // 10: nearside.business.v1.Order
 }
 var file_nearside_business_v1_order_service_proto_depIdxs = []int32{
-	6, // 0: nearside.business.v1.PlaceOrderRequest.items:type_name -> nearside.business.v1.OrderItem
-	7, // 1: nearside.business.v1.PlaceOrderResponse.order:type_name -> nearside.business.v1.Order
-	7, // 2: nearside.business.v1.GetOrderResponse.order:type_name -> nearside.business.v1.Order
-	7, // 3: nearside.business.v1.ListOrdersResponse.orders:type_name -> nearside.business.v1.Order
-	0, // 4: nearside.business.v1.OrderService.PlaceOrder:input_type -> nearside.business.v1.PlaceOrderRequest
-	2, // 5: nearside.business.v1.OrderService.GetOrder:input_type -> nearside.business.v1.GetOrderRequest
-	4, // 6: nearside.business.v1.OrderService.ListOrders:input_type -> nearside.business.v1.ListOrdersRequest
-	1, // 7: nearside.business.v1.OrderService.PlaceOrder:output_type -> nearside.business.v1.PlaceOrderResponse
-	3, // 8: nearside.business.v1.OrderService.GetOrder:output_type -> nearside.business.v1.GetOrderResponse
-	5, // 9: nearside.business.v1.OrderService.ListOrders:output_type -> nearside.business.v1.ListOrdersResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	9,  // 0: nearside.business.v1.PlaceOrderRequest.items:type_name -> nearside.business.v1.OrderItem
+	10, // 1: nearside.business.v1.PlaceOrderResponse.order:type_name -> nearside.business.v1.Order
+	10, // 2: nearside.business.v1.GetOrderResponse.order:type_name -> nearside.business.v1.Order
+	10, // 3: nearside.business.v1.ListOrdersResponse.orders:type_name -> nearside.business.v1.Order
+	8,  // 4: nearside.business.v1.BatchListOrdersResponse.users:type_name -> nearside.business.v1.BatchListOrdersResponse.UserOrders
+	10, // 5: nearside.business.v1.BatchListOrdersResponse.UserOrders.orders:type_name -> nearside.business.v1.Order
+	0,  // 6: nearside.business.v1.OrderService.PlaceOrder:input_type -> nearside.business.v1.PlaceOrderRequest
+	2,  // 7: nearside.business.v1.OrderService.GetOrder:input_type -> nearside.business.v1.GetOrderRequest
+	4,  // 8: nearside.business.v1.OrderService.ListOrders:input_type -> nearside.business.v1.ListOrdersRequest
+	6,  // 9: nearside.business.v1.OrderService.BatchListOrders:input_type -> nearside.business.v1.BatchListOrdersRequest
+	1,  // 10: nearside.business.v1.OrderService.PlaceOrder:output_type -> nearside.business.v1.PlaceOrderResponse
+	3,  // 11: nearside.business.v1.OrderService.GetOrder:output_type -> nearside.business.v1.GetOrderResponse
+	5,  // 12: nearside.business.v1.OrderService.ListOrders:output_type -> nearside.business.v1.ListOrdersResponse
+	7,  // 13: nearside.business.v1.OrderService.BatchListOrders:output_type -> nearside.business.v1.BatchListOrdersResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_nearside_business_v1_order_service_proto_init() }
@@ -420,7 +603,7 @@ func file_nearside_business_v1_order_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_business_v1_order_service_proto_rawDesc), len(file_nearside_business_v1_order_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

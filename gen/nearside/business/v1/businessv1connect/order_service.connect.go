@@ -39,6 +39,9 @@ const (
 	OrderServiceGetOrderProcedure = "/nearside.business.v1.OrderService/GetOrder"
 	// OrderServiceListOrdersProcedure is the fully-qualified name of the OrderService's ListOrders RPC.
 	OrderServiceListOrdersProcedure = "/nearside.business.v1.OrderService/ListOrders"
+	// OrderServiceBatchListOrdersProcedure is the fully-qualified name of the OrderService's
+	// BatchListOrders RPC.
+	OrderServiceBatchListOrdersProcedure = "/nearside.business.v1.OrderService/BatchListOrders"
 )
 
 // OrderServiceClient is a client for the nearside.business.v1.OrderService service.
@@ -50,6 +53,9 @@ type OrderServiceClient interface {
 	GetOrder(context.Context, *connect.Request[v1.GetOrderRequest]) (*connect.Response[v1.GetOrderResponse], error)
 	// ListOrders lists a user's orders, oldest first, a page at a time.
 	ListOrders(context.Context, *connect.Request[v1.ListOrdersRequest]) (*connect.Response[v1.ListOrdersResponse], error)
+	// BatchListOrders lists the orders of several users at once, all of one version: for each user the first page, as ListOrders
+	// has it. A user who has none, or is not there, has an empty list.
+	BatchListOrders(context.Context, *connect.Request[v1.BatchListOrdersRequest]) (*connect.Response[v1.BatchListOrdersResponse], error)
 }
 
 // NewOrderServiceClient constructs a client for the nearside.business.v1.OrderService service. By
@@ -83,14 +89,22 @@ func NewOrderServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		batchListOrders: connect.NewClient[v1.BatchListOrdersRequest, v1.BatchListOrdersResponse](
+			httpClient,
+			baseURL+OrderServiceBatchListOrdersProcedure,
+			connect.WithSchema(orderServiceMethods.ByName("BatchListOrders")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // orderServiceClient implements OrderServiceClient.
 type orderServiceClient struct {
-	placeOrder *connect.Client[v1.PlaceOrderRequest, v1.PlaceOrderResponse]
-	getOrder   *connect.Client[v1.GetOrderRequest, v1.GetOrderResponse]
-	listOrders *connect.Client[v1.ListOrdersRequest, v1.ListOrdersResponse]
+	placeOrder      *connect.Client[v1.PlaceOrderRequest, v1.PlaceOrderResponse]
+	getOrder        *connect.Client[v1.GetOrderRequest, v1.GetOrderResponse]
+	listOrders      *connect.Client[v1.ListOrdersRequest, v1.ListOrdersResponse]
+	batchListOrders *connect.Client[v1.BatchListOrdersRequest, v1.BatchListOrdersResponse]
 }
 
 // PlaceOrder calls nearside.business.v1.OrderService.PlaceOrder.
@@ -108,6 +122,11 @@ func (c *orderServiceClient) ListOrders(ctx context.Context, req *connect.Reques
 	return c.listOrders.CallUnary(ctx, req)
 }
 
+// BatchListOrders calls nearside.business.v1.OrderService.BatchListOrders.
+func (c *orderServiceClient) BatchListOrders(ctx context.Context, req *connect.Request[v1.BatchListOrdersRequest]) (*connect.Response[v1.BatchListOrdersResponse], error) {
+	return c.batchListOrders.CallUnary(ctx, req)
+}
+
 // OrderServiceHandler is an implementation of the nearside.business.v1.OrderService service.
 type OrderServiceHandler interface {
 	// PlaceOrder places an order. An unknown user is not_found. A total above 10,000.00 is refused with RULE_VIOLATED, rule
@@ -117,6 +136,9 @@ type OrderServiceHandler interface {
 	GetOrder(context.Context, *connect.Request[v1.GetOrderRequest]) (*connect.Response[v1.GetOrderResponse], error)
 	// ListOrders lists a user's orders, oldest first, a page at a time.
 	ListOrders(context.Context, *connect.Request[v1.ListOrdersRequest]) (*connect.Response[v1.ListOrdersResponse], error)
+	// BatchListOrders lists the orders of several users at once, all of one version: for each user the first page, as ListOrders
+	// has it. A user who has none, or is not there, has an empty list.
+	BatchListOrders(context.Context, *connect.Request[v1.BatchListOrdersRequest]) (*connect.Response[v1.BatchListOrdersResponse], error)
 }
 
 // NewOrderServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -146,6 +168,13 @@ func NewOrderServiceHandler(svc OrderServiceHandler, opts ...connect.HandlerOpti
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	orderServiceBatchListOrdersHandler := connect.NewUnaryHandler(
+		OrderServiceBatchListOrdersProcedure,
+		svc.BatchListOrders,
+		connect.WithSchema(orderServiceMethods.ByName("BatchListOrders")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/nearside.business.v1.OrderService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case OrderServicePlaceOrderProcedure:
@@ -154,6 +183,8 @@ func NewOrderServiceHandler(svc OrderServiceHandler, opts ...connect.HandlerOpti
 			orderServiceGetOrderHandler.ServeHTTP(w, r)
 		case OrderServiceListOrdersProcedure:
 			orderServiceListOrdersHandler.ServeHTTP(w, r)
+		case OrderServiceBatchListOrdersProcedure:
+			orderServiceBatchListOrdersHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -173,4 +204,8 @@ func (UnimplementedOrderServiceHandler) GetOrder(context.Context, *connect.Reque
 
 func (UnimplementedOrderServiceHandler) ListOrders(context.Context, *connect.Request[v1.ListOrdersRequest]) (*connect.Response[v1.ListOrdersResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.business.v1.OrderService.ListOrders is not implemented"))
+}
+
+func (UnimplementedOrderServiceHandler) BatchListOrders(context.Context, *connect.Request[v1.BatchListOrdersRequest]) (*connect.Response[v1.BatchListOrdersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("nearside.business.v1.OrderService.BatchListOrders is not implemented"))
 }

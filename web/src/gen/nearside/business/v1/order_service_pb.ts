@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nearside/business/v1/order_service.proto.
  */
 export const file_nearside_business_v1_order_service: GenFile = /*@__PURE__*/
-  fileDesc("CihuZWFyc2lkZS9idXNpbmVzcy92MS9vcmRlcl9zZXJ2aWNlLnByb3RvEhRuZWFyc2lkZS5idXNpbmVzcy52MSJUChFQbGFjZU9yZGVyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJEi4KBWl0ZW1zGAIgAygLMh8ubmVhcnNpZGUuYnVzaW5lc3MudjEuT3JkZXJJdGVtIkAKElBsYWNlT3JkZXJSZXNwb25zZRIqCgVvcmRlchgBIAEoCzIbLm5lYXJzaWRlLmJ1c2luZXNzLnYxLk9yZGVyIh0KD0dldE9yZGVyUmVxdWVzdBIKCgJpZBgBIAEoCSI+ChBHZXRPcmRlclJlc3BvbnNlEioKBW9yZGVyGAEgASgLMhsubmVhcnNpZGUuYnVzaW5lc3MudjEuT3JkZXIiSwoRTGlzdE9yZGVyc1JlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJaChJMaXN0T3JkZXJzUmVzcG9uc2USKwoGb3JkZXJzGAEgAygLMhsubmVhcnNpZGUuYnVzaW5lc3MudjEuT3JkZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMrUCCgxPcmRlclNlcnZpY2USXwoKUGxhY2VPcmRlchInLm5lYXJzaWRlLmJ1c2luZXNzLnYxLlBsYWNlT3JkZXJSZXF1ZXN0GigubmVhcnNpZGUuYnVzaW5lc3MudjEuUGxhY2VPcmRlclJlc3BvbnNlEl4KCEdldE9yZGVyEiUubmVhcnNpZGUuYnVzaW5lc3MudjEuR2V0T3JkZXJSZXF1ZXN0GiYubmVhcnNpZGUuYnVzaW5lc3MudjEuR2V0T3JkZXJSZXNwb25zZSIDkAIBEmQKCkxpc3RPcmRlcnMSJy5uZWFyc2lkZS5idXNpbmVzcy52MS5MaXN0T3JkZXJzUmVxdWVzdBooLm5lYXJzaWRlLmJ1c2luZXNzLnYxLkxpc3RPcmRlcnNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_nearside_business_v1_order]);
+  fileDesc("CihuZWFyc2lkZS9idXNpbmVzcy92MS9vcmRlcl9zZXJ2aWNlLnByb3RvEhRuZWFyc2lkZS5idXNpbmVzcy52MSJUChFQbGFjZU9yZGVyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJEi4KBWl0ZW1zGAIgAygLMh8ubmVhcnNpZGUuYnVzaW5lc3MudjEuT3JkZXJJdGVtIkAKElBsYWNlT3JkZXJSZXNwb25zZRIqCgVvcmRlchgBIAEoCzIbLm5lYXJzaWRlLmJ1c2luZXNzLnYxLk9yZGVyIh0KD0dldE9yZGVyUmVxdWVzdBIKCgJpZBgBIAEoCSI+ChBHZXRPcmRlclJlc3BvbnNlEioKBW9yZGVyGAEgASgLMhsubmVhcnNpZGUuYnVzaW5lc3MudjEuT3JkZXIiSwoRTGlzdE9yZGVyc1JlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJaChJMaXN0T3JkZXJzUmVzcG9uc2USKwoGb3JkZXJzGAEgAygLMhsubmVhcnNpZGUuYnVzaW5lc3MudjEuT3JkZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIj0KFkJhdGNoTGlzdE9yZGVyc1JlcXVlc3QSEAoIdXNlcl9pZHMYASADKAkSEQoJcGFnZV9zaXplGAIgASgNIrwBChdCYXRjaExpc3RPcmRlcnNSZXNwb25zZRJHCgV1c2VycxgBIAMoCzI4Lm5lYXJzaWRlLmJ1c2luZXNzLnYxLkJhdGNoTGlzdE9yZGVyc1Jlc3BvbnNlLlVzZXJPcmRlcnMaWAoKVXNlck9yZGVycxIPCgd1c2VyX2lkGAEgASgJEisKBm9yZGVycxgCIAMoCzIbLm5lYXJzaWRlLmJ1c2luZXNzLnYxLk9yZGVyEgwKBG1vcmUYAyABKAgyqgMKDE9yZGVyU2VydmljZRJfCgpQbGFjZU9yZGVyEicubmVhcnNpZGUuYnVzaW5lc3MudjEuUGxhY2VPcmRlclJlcXVlc3QaKC5uZWFyc2lkZS5idXNpbmVzcy52MS5QbGFjZU9yZGVyUmVzcG9uc2USXgoIR2V0T3JkZXISJS5uZWFyc2lkZS5idXNpbmVzcy52MS5HZXRPcmRlclJlcXVlc3QaJi5uZWFyc2lkZS5idXNpbmVzcy52MS5HZXRPcmRlclJlc3BvbnNlIgOQAgESZAoKTGlzdE9yZGVycxInLm5lYXJzaWRlLmJ1c2luZXNzLnYxLkxpc3RPcmRlcnNSZXF1ZXN0GigubmVhcnNpZGUuYnVzaW5lc3MudjEuTGlzdE9yZGVyc1Jlc3BvbnNlIgOQAgEScwoPQmF0Y2hMaXN0T3JkZXJzEiwubmVhcnNpZGUuYnVzaW5lc3MudjEuQmF0Y2hMaXN0T3JkZXJzUmVxdWVzdBotLm5lYXJzaWRlLmJ1c2luZXNzLnYxLkJhdGNoTGlzdE9yZGVyc1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_nearside_business_v1_order]);
 
 /**
  * PlaceOrderRequest is the new order.
@@ -169,6 +169,90 @@ export const ListOrdersResponseSchema: GenMessage<ListOrdersResponse> = /*@__PUR
   messageDesc(file_nearside_business_v1_order_service, 5);
 
 /**
+ * BatchListOrdersRequest names users.
+ *
+ * @generated from message nearside.business.v1.BatchListOrdersRequest
+ */
+export type BatchListOrdersRequest = Message<"nearside.business.v1.BatchListOrdersRequest"> & {
+  /**
+   * Their ids, each once.
+   *
+   * @generated from field: repeated string user_ids = 1;
+   */
+  userIds: string[];
+
+  /**
+   * Orders of each user: default 50, at most 1,000.
+   *
+   * @generated from field: uint32 page_size = 2;
+   */
+  pageSize: number;
+};
+
+/**
+ * Describes the message nearside.business.v1.BatchListOrdersRequest.
+ * Use `create(BatchListOrdersRequestSchema)` to create a new message.
+ */
+export const BatchListOrdersRequestSchema: GenMessage<BatchListOrdersRequest> = /*@__PURE__*/
+  messageDesc(file_nearside_business_v1_order_service, 6);
+
+/**
+ * BatchListOrdersResponse are the lists, in the order of the ids in the request.
+ *
+ * @generated from message nearside.business.v1.BatchListOrdersResponse
+ */
+export type BatchListOrdersResponse = Message<"nearside.business.v1.BatchListOrdersResponse"> & {
+  /**
+   * One for each id.
+   *
+   * @generated from field: repeated nearside.business.v1.BatchListOrdersResponse.UserOrders users = 1;
+   */
+  users: BatchListOrdersResponse_UserOrders[];
+};
+
+/**
+ * Describes the message nearside.business.v1.BatchListOrdersResponse.
+ * Use `create(BatchListOrdersResponseSchema)` to create a new message.
+ */
+export const BatchListOrdersResponseSchema: GenMessage<BatchListOrdersResponse> = /*@__PURE__*/
+  messageDesc(file_nearside_business_v1_order_service, 7);
+
+/**
+ * A user's orders.
+ *
+ * @generated from message nearside.business.v1.BatchListOrdersResponse.UserOrders
+ */
+export type BatchListOrdersResponse_UserOrders = Message<"nearside.business.v1.BatchListOrdersResponse.UserOrders"> & {
+  /**
+   * The user.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * The orders, oldest first.
+   *
+   * @generated from field: repeated nearside.business.v1.Order orders = 2;
+   */
+  orders: Order[];
+
+  /**
+   * There are more than these: ListOrders has them.
+   *
+   * @generated from field: bool more = 3;
+   */
+  more: boolean;
+};
+
+/**
+ * Describes the message nearside.business.v1.BatchListOrdersResponse.UserOrders.
+ * Use `create(BatchListOrdersResponse_UserOrdersSchema)` to create a new message.
+ */
+export const BatchListOrdersResponse_UserOrdersSchema: GenMessage<BatchListOrdersResponse_UserOrders> = /*@__PURE__*/
+  messageDesc(file_nearside_business_v1_order_service, 7, 0);
+
+/**
  * OrderService keeps orders. Bookmarks work as in UserService.
  *
  * @generated from service nearside.business.v1.OrderService
@@ -204,6 +288,17 @@ export const OrderService: GenService<{
     methodKind: "unary";
     input: typeof ListOrdersRequestSchema;
     output: typeof ListOrdersResponseSchema;
+  },
+  /**
+   * BatchListOrders lists the orders of several users at once, all of one version: for each user the first page, as ListOrders
+   * has it. A user who has none, or is not there, has an empty list.
+   *
+   * @generated from rpc nearside.business.v1.OrderService.BatchListOrders
+   */
+  batchListOrders: {
+    methodKind: "unary";
+    input: typeof BatchListOrdersRequestSchema;
+    output: typeof BatchListOrdersResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_nearside_business_v1_order_service, 0);
