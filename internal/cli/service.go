@@ -40,7 +40,7 @@ protoc --include_imports -o FILE.
 An endpoint that is near to a region is written REGION=URL; one without is of --region, or of
 each. Who has shown a credential may call the service, unless --public or --role says otherwise.
 
-With --cache each region keeps a method's answers to Connect calls and gives them again: for the ttl,
+With --cache each region keeps a method's answers to unary calls and gives them again: for the ttl,
 then up to stale while it asks anew in the background, by the fields of the request that key names
 (all of it without), and until one of the tables changes.`,
 		Example: `  nearside service register --descriptors echo.binpb --endpoint http://127.0.0.1:9000

@@ -100,9 +100,6 @@ func (s *Service) RegisterService(
 	if err := checkRules(d, req.Msg.GetCacheRules()); err != nil {
 		return nil, err
 	}
-	if req.Msg.GetProtocol() == controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC && len(req.Msg.GetCacheRules()) > 0 {
-		return nil, rpcerr.InvalidField("cache_rules", "are for services that speak Connect")
-	}
 	now := s.options.Clock()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,26 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
-	"github.com/nearside-dev/nearside/internal/requestid"
-	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 )
@@ -71,103 +63,6 @@ func newResponses(kept Responses) responses {
 	return responses{kept: kept, renewals: make(chan struct{}, maxRenewals), asking: make(map[[sha256.Size]byte]chan struct{})}
 }
 
-// keptHead begins what is kept: when it was made.
-const keptHead = 8
-
-// age returns how old what is kept is, and the rest of it: the head of the answer, an empty line, the body.
-func age(kept []byte, now time.Time) (time.Duration, []byte) {
-	return now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(kept)))), kept[keptHead:]
-}
-
-// question is a request whose answer may be kept.
-type question struct {
-	rule *rule
-	key  [sha256.Size]byte
-	body []byte // of a POST
-}
-
-// ask reads what there is to know of a request; ok is false where its answer is none to keep. body is the request's, of a POST.
-func (r *Router) ask(req *http.Request, p *identity.Principal, m *route, body []byte) (q question, ok bool) {
-	rule := m.rule
-	if req.Header["Cookie"] != nil || rule.public && p.Kind == identity.Anonymous && req.Header[authorization] != nil {
-		return q, false // what the service is told is of this caller alone
-	}
-	var codec string
-	message := body
-	switch req.Method {
-	case http.MethodPost:
-		kind := one(req.Header, "Content-Type")
-		codec, ok = strings.CutPrefix(kind, "application/")
-		if !ok || one(req.Header, "Content-Encoding") != "" {
-			return q, false
-		}
-	case http.MethodGet:
-		query := req.URL.Query()
-		codec = query.Get("encoding")
-		if query.Get("compression") != "" {
-			return q, false
-		}
-		message = []byte(query.Get("message"))
-		if query.Get("base64") == "1" {
-			text, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(query.Get("message"), "="))
-			if err != nil {
-				return q, false
-			}
-			message = text
-		}
-	default:
-		return q, false
-	}
-	if codec != "proto" && codec != "json" || len(message) > maxKeptMessage {
-		return q, false
-	}
-	if message, ok = rule.counts(codec, message); !ok {
-		return q, false // the service says what is wrong with it
-	}
-	h := sha256.New()
-	part := func(b []byte) {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
-		h.Write(n[:])
-		h.Write(b)
-	}
-	part([]byte(m.procedure))
-	part([]byte(codec))
-	part([]byte(one(req.Header, "Accept-Encoding")))
-	if !rule.public {
-		part([]byte(p.String()))
-		for _, role := range p.Roles {
-			part([]byte(role))
-		}
-	}
-	part(message)
-	q = question{rule: rule, body: body}
-	h.Sum(q.key[:0])
-	return q, true
-}
-
-// counts returns what of a message its answer depends on.
-func (u *rule) counts(codec string, message []byte) ([]byte, bool) {
-	if len(u.input) == 0 {
-		return message, true
-	}
-	whole, part := u.message.New(), u.message.New()
-	var err error
-	if codec == "json" {
-		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(message, whole.Interface())
-	} else {
-		err = proto.Unmarshal(message, whole.Interface())
-	}
-	if err != nil {
-		return nil, false
-	}
-	for _, path := range u.input {
-		path.Copy(part, whole)
-	}
-	key, err := proto.MarshalOptions{Deterministic: true}.Marshal(part.Interface())
-	return key, err == nil
-}
-
 // serveKept answers a call from what is kept, or asks the service and keeps that. It returns false where the call is none of those,
 // and has nothing done then but read of the body, which can be read again.
 func (r *Router) serveKept(w http.ResponseWriter, req *http.Request, p *identity.Principal, m *route) bool {
@@ -197,14 +92,14 @@ func (r *Router) serveKept(w http.ResponseWriter, req *http.Request, p *identity
 	for range 2 {
 		kept, ok := r.responses.kept.Look(req.Context(), req.Header, q.rule.database, q.key[:])
 		if ok {
-			old, answer := age(kept, time.Now())
+			old, answer := readKept(kept, time.Now())
 			outcome := keptHit
 			if old > q.rule.ttl {
 				outcome = keptStale
 				r.renew(req, p, m, q)
 			}
 			r.metrics.cache(m.service.name, outcome)
-			writeKept(w, answer, old)
+			answer.write(w, old)
 			return true
 		}
 		done, leads := r.responses.lead(q.key)
@@ -249,7 +144,7 @@ func (s *responses) landed(key [sha256.Size]byte, done chan struct{}) {
 // keepAnswer passes a call on, and keeps a copy of what comes back if that is to be kept.
 func (r *Router) keepAnswer(w http.ResponseWriter, req *http.Request, p *identity.Principal, m *route, q question) {
 	keep := r.responses.kept.Begin(q.rule.database, q.rule.tables)
-	c := &copying{ResponseWriter: w, before: w.Header().Clone()}
+	c := &copying{ResponseWriter: w, framing: q.framing, before: w.Header().Clone()}
 	r.forward(c, req, p, m)
 	if kept, ok := c.kept(time.Now()); ok {
 		keep(q.key[:], m.procedure, kept, q.rule.ttl+q.rule.stale)
@@ -277,6 +172,7 @@ func (r *Router) renew(req *http.Request, p *identity.Principal, m *route, q que
 	stop := context.AfterFunc(r.alive, cancel)
 	again := req.Clone(ctx)
 	again.Header.Del("Connect-Timeout-Ms") // the caller's
+	again.Header.Del("Grpc-Timeout")
 	again.Body = io.NopCloser(bytes.NewReader(q.body))
 	r.renewing.Go(func() {
 		defer func() {
@@ -292,102 +188,6 @@ func (r *Router) renew(req *http.Request, p *identity.Principal, m *route, q que
 	})
 }
 
-// copying passes an answer on and copies it as long as it may be kept.
-type copying struct {
-	http.ResponseWriter
-
-	before http.Header // what the gateway had said of the answer
-	status int
-	body   []byte
-	large  bool
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (c *copying) WriteHeader(status int) {
-	c.status = status
-	c.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (c *copying) Write(b []byte) (int, error) {
-	if c.large = c.large || len(c.body)+len(b) > maxKeptAnswer; !c.large {
-		c.body = append(c.body, b...)
-	}
-	return c.ResponseWriter.Write(b)
-}
-
-// Unwrap lets http.ResponseController find the writer.
-func (c *copying) Unwrap() http.ResponseWriter { return c.ResponseWriter }
-
-// notKept are the headers of an answer that are of one call.
-var notKept = map[string]bool{
-	"Date": true, "Content-Length": true, "Age": true, http.CanonicalHeaderKey(rpcheader.Source): true, requestid.Header: true,
-}
-
-// kept returns what is to be kept of an answer that is whole; ok is false where it is none to keep.
-func (c *copying) kept(now time.Time) (kept []byte, ok bool) {
-	if c.status != http.StatusOK || c.large {
-		return nil, false
-	}
-	kept = binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))
-	for name, values := range c.Header() {
-		switch {
-		case name == "Set-Cookie", strings.HasPrefix(name, http.TrailerPrefix):
-			return nil, false
-		case name == "Cache-Control" && forbids(values):
-			return nil, false
-		case name == "Vary":
-			values = values[min(len(c.before[name]), len(values)):]
-		case notKept[name], c.before[name] != nil:
-			continue
-		}
-		for _, v := range values {
-			kept = append(append(append(append(kept, name...), ": "...), v...), "\r\n"...)
-		}
-	}
-	kept = append(append(kept, "\r\n"...), c.body...)
-	return kept, len(kept) <= maxKeptAnswer
-}
-
-func forbids(values []string) bool {
-	text := strings.ToLower(strings.Join(values, ","))
-	return strings.Contains(text, "no-store") || strings.Contains(text, "private")
-}
-
-// cutHead returns the lines of the head of an answer that is kept, and its body.
-func cutHead(answer []byte) (lines, body []byte) {
-	if bytes.HasPrefix(answer, []byte("\r\n")) {
-		return nil, answer[2:]
-	}
-	lines, body, _ = bytes.Cut(answer, []byte("\r\n\r\n"))
-	return append(slices.Clip(lines), "\r\n"...), body
-}
-
-// ownLines are the headers of an answer from memory that say so.
-func appendOwnLines(b []byte, old time.Duration) []byte {
-	b = append(append(b, http.CanonicalHeaderKey(rpcheader.Source)...), ": MEMORY\r\nAge: "...)
-	return append(strconv.AppendInt(b, int64(max(old, 0)/time.Second), 10), "\r\n"...)
-}
-
-func writeKept(w http.ResponseWriter, answer []byte, old time.Duration) {
-	lines, body := cutHead(answer)
-	lines = appendOwnLines(lines, old)
-	kept := make(http.Header)
-	for line := range bytes.SplitSeq(bytes.TrimSuffix(lines, []byte("\r\n")), []byte("\r\n")) {
-		name, v, _ := strings.Cut(string(line), ": ")
-		kept[name] = append(kept[name], v)
-	}
-	header := w.Header()
-	for name, values := range kept {
-		if name == "Vary" || header[name] == nil { // what the gateway says stays
-			header[name] = append(header[name], values...)
-		}
-	}
-	header["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(body) //nolint:gosec // as the service wrote it; whoever asked may have gone
-}
-
 // expressKeptAnswer answers a call from what is kept and good; ok is false where that is for others to do.
 func (r *Router) expressKeptAnswer(ctx context.Context, req *http.Request, p *identity.Principal, m *route, body []byte, a *server.ExpressAnswer) (ok bool) {
 	if r.responses.kept == nil || len(body) > maxKeptMessage {
@@ -401,16 +201,15 @@ func (r *Router) expressKeptAnswer(ctx context.Context, req *http.Request, p *id
 	if !ok {
 		return false
 	}
-	old, answer := age(kept, time.Now())
+	old, answer := readKept(kept, time.Now())
 	if old > q.rule.ttl {
 		return false
 	}
 	r.metrics.cache(m.service.name, keptHit)
-	lines, content := cutHead(answer)
-	a.Bytes = append(append(a.Bytes, "HTTP/1.1 200 OK\r\n"...), lines...)
+	a.Bytes = append(append(a.Bytes, "HTTP/1.1 200 OK\r\n"...), answer.head...)
 	a.Bytes = appendOwnLines(a.Bytes, old)
-	a.EndHead(len(content))
-	a.Bytes = append(a.Bytes, content...)
+	a.EndHead(len(answer.body))
+	a.Bytes = append(a.Bytes, answer.body...)
 	return true
 }
 

@@ -34,6 +34,37 @@ func (b turnedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// turnedAnswer is the answer to a unary call before it is turned. A service may leave a message uncompressed although it says that it
+// compresses, a short one mostly. The transcoder takes every message for compressed then, so it is not told.
+type turnedAnswer struct {
+	http.ResponseWriter
+
+	status int // to be written; 0: there is none, or it was
+}
+
+// WriteHeader implements http.ResponseWriter. What the message is has to be known first.
+func (a *turnedAnswer) WriteHeader(status int) { a.status = status }
+
+// begin writes the head, if there is one.
+func (a *turnedAnswer) begin(compressed bool) {
+	if a.status == 0 {
+		return
+	}
+	if !compressed {
+		a.Header().Del("Grpc-Encoding")
+	}
+	a.ResponseWriter.WriteHeader(a.status)
+	a.status = 0
+}
+
+// Write implements http.ResponseWriter.
+func (a *turnedAnswer) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		a.begin(b[0]&flagCompressed != 0)
+	}
+	return a.ResponseWriter.Write(b)
+}
+
 // turner returns what turns calls of any protocol into those of gRPC, for a service that speaks nothing else. The one that there was
 // stays where the service is the same.
 func (r *Router) turner(old *table, s *service) (http.Handler, error) {
@@ -52,6 +83,11 @@ func (r *Router) turner(old *table, s *service) (http.Handler, error) {
 		}
 		turned := *req
 		turned.Body = turnedBody{req.Body}
+		if m.unary {
+			u := &turnedAnswer{ResponseWriter: w}
+			defer u.begin(true)
+			w = u
+		}
 		r.pass(w, &turned, identity.From(req.Context()), m)
 	})
 	return vanguard.NewTranscoder([]*vanguard.Service{vanguard.NewServiceWithSchema(d.Descriptor, next,

@@ -5,16 +5,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
-
-	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
-	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/meshtest/echo"
-	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
 // onlyGRPC refuses what servers of gRPC refuse that know nothing else.
@@ -36,13 +30,6 @@ func TestAServiceThatSpeaksGRPCAlone(t *testing.T) {
 	register(t, m, "eu-west-1", &controlv1.RegisterServiceRequest{
 		Endpoints: at(e.url), Protocol: controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC,
 	})
-	_, err := registry(m, "").RegisterService(t.Context(), connect.NewRequest(&controlv1.RegisterServiceRequest{
-		Descriptors: echo.Descriptors(), Endpoints: at(e.url), Protocol: controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC,
-		CacheRules: []*controlv1.CacheRule{{Method: "Get", Ttl: durationpb.New(time.Second)}},
-	}))
-	if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_FIELD_INVALID {
-		t.Errorf("with rules for answers: %v", err)
-	}
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) { callAll(t, m, way.http2, way.bidi, way.options) })
 	}
