@@ -13,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/nearside-dev/nearside/internal/hotrpc"
 	"github.com/nearside-dev/nearside/internal/pki"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/sidecar/graphql"
@@ -91,6 +92,9 @@ type Config struct {
 
 	// Mount adds services to the gateway, if it is set. They reach data at gatewayURL and serve with the given options.
 	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error
+	// Hot returns methods of mounted services that mostly can be answered at once, by their procedures, if it is set. get answers a
+	// GetRequest of nearside.data.v1.DataService as the gateway does, with the caller's rights and limits, or not at all.
+	Hot func(get hotrpc.Method) map[string]hotrpc.Method
 	// MountedServices are the full names of the services that Mount adds, for health checks and reflection.
 	MountedServices []string
 

@@ -411,10 +411,19 @@ func (s *Sidecar) handler(
 	mux.Handle(controlv1connect.NewNodeAdminServiceHandler(foreign.operators, options...))
 	mux.Handle(controlv1connect.NewCorsServiceHandler(foreign.cors, options...))
 	mux.Handle("/", foreign.router)
-	if guard == nil {
+	var chain *access.Chain
+	if guard != nil {
+		chain = access.NewChain(access.ChainOptions{
+			Guard: guard, Next: mux, Short: short, Open: foreign.router.Public, Others: foreign.router,
+		})
+	}
+	if err := s.mountHot(mux, short, chain, metrics); err != nil {
+		return nil, err
+	}
+	if chain == nil {
 		return mux, nil
 	}
-	return access.NewChain(access.ChainOptions{Guard: guard, Next: mux, Short: short, Open: foreign.router.Public, Others: foreign.router}), nil
+	return chain, nil
 }
 
 // follow runs the follower until Close. It is stopped after the listeners: reads that wait for a bookmark need it.

@@ -111,7 +111,7 @@ func sidecarCommand(app *cli.App) *cobra.Command {
 				setWatching(&role, &c.Watching)
 				role.GraphQLIntrospection = graphql.Introspection(c.GraphQL.Introspection)
 				if c.Business {
-					role.Mount, role.MountedServices = business.Mount, business.Names
+					role.Mount, role.MountedServices, role.Hot = business.Mount, business.Names, business.Hot
 				}
 				return sidecar.Start(ctx, role)
 			})

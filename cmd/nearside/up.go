@@ -217,6 +217,7 @@ func (u *up) region(i int, started chan<- *sidecar.Sidecar) supervise.StartFunc 
 			ImageBytes:      int64(u.Cache.Images),
 			Mount:           u.keeper.Mount,
 			MountedServices: business.Names,
+			Hot:             business.Hot,
 			Logger:          u.logger,
 		}
 		setWatching(&c, &u.Watching)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/nearside-dev/nearside/internal/hotrpc"
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/server"
@@ -55,20 +56,45 @@ func (e *express) ServeExpress(ctx context.Context, r *http.Request, body []byte
 	if s == nil || len(s.limits) == 0 {
 		return e.short.ExpressPrincipal(ctx, r, p, body, a)
 	}
-	var taken [scopes]limitKey // by scope; tokens go back if the answer is left to another way, which takes them again
-	ok := e.take(s, &taken, r, p) && e.short.ExpressPrincipal(ctx, r, p, body, a)
+	return e.limited(s, r.RemoteAddr, p, func() bool { return e.short.ExpressPrincipal(ctx, r, p, body, a) })
+}
+
+// limited has a request answered if there are tokens for it. They go back if the answer is left to another way, which takes them
+// again.
+func (e *express) limited(s *state, remote string, p *identity.Principal, answer func() bool) bool {
+	var taken [scopes]limitKey // by scope
+	ok := e.take(s, &taken, remote, p) && answer()
 	if !ok {
 		for _, k := range taken {
 			if k.scope != scopeNone {
-				g.limits.giveBack(k)
+				e.chain.guard.limits.giveBack(k)
 			}
 		}
 	}
 	return ok
 }
 
+// insideAddr is where calls of services in this process come from.
+const insideAddr = "127.0.0.1:0"
+
+// Inside returns a method for calls that a service in this process makes in its caller's name, who has passed the chain: what else the
+// chain would check of them on their way through the network is checked here. What it refuses is not answered.
+func (c *Chain) Inside(path string, method hotrpc.Method) hotrpc.Method {
+	e := &express{chain: c, path: path}
+	return func(p *identity.Principal, header http.Header, msg []byte, a *hotrpc.Answer) bool {
+		if !c.guard.mayCall(p, path) {
+			return false
+		}
+		s := c.guard.verifier.current.Load()
+		if s == nil || len(s.limits) == 0 {
+			return method(p, header, msg, a)
+		}
+		return e.limited(s, insideAddr, p, func() bool { return method(p, header, msg, a) })
+	}
+}
+
 // take takes a token of each bucket that a request has, and reports whether there was one in each.
-func (e *express) take(s *state, taken *[scopes]limitKey, r *http.Request, p *identity.Principal) bool {
+func (e *express) take(s *state, taken *[scopes]limitKey, remote string, p *identity.Principal) bool {
 	for of := range s.scopes {
 		if !s.scopes[of] {
 			continue
@@ -83,7 +109,7 @@ func (e *express) take(s *state, taken *[scopes]limitKey, r *http.Request, p *id
 		case scopeMethod:
 			k.subject = e.path
 		case scopeAddress:
-			k.subject = addressOf(r.RemoteAddr)
+			k.subject = addressOf(remote)
 		default:
 			continue // of the message
 		}

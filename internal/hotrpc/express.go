@@ -91,7 +91,8 @@ func (a *Answer) express(to *server.ExpressAnswer) {
 	b = appendHeader(b, bookmarkHeader, a.Bookmark)
 	b = appendHeader(b, regionHeader, a.Region)
 	b = appendHeader(b, sourceHeader, a.Source)
-	to.Bytes = appendHeader(b, stalenessHeader, a.staleness())
+	b = appendHeader(b, stalenessHeader, a.staleness())
+	to.Bytes = appendHeader(b, etagHeader, a.Etag)
 	to.EndHead(len(a.Message))
 	to.Bytes = append(to.Bytes, a.Message...)
 }

@@ -28,6 +28,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/bookmark"
+	"github.com/nearside-dev/nearside/internal/hotrpc"
 	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/internal/pki"
@@ -43,6 +44,8 @@ type Options struct {
 	Mount func(mux *http.ServeMux, gatewayURL string, options ...connect.HandlerOption) error
 	// MountedServices are their full names.
 	MountedServices []string
+	// Hot returns those of their methods that may be answered at once, as sidecar.Config has it. Default: none.
+	Hot func(get hotrpc.Method) map[string]hotrpc.Method
 	// Through returns the address, host:port, at which a region finds the primary, given the one that it listens on: of a proxy
 	// between them, say. It is called at each start of a region. Default: the primary's own.
 	Through func(region, primaryAddr string) string
@@ -163,7 +166,7 @@ func (m *Mesh) StartSidecar(region string) {
 	s, err := sidecar.Start(context.Background(), sidecar.Config{
 		Region: region, PrimaryURL: "http://" + primaryAddr, Listen: listen, Dir: m.RegionDir(region),
 		CacheBytes: m.options.CacheBytes, ImageBytes: edgesql.DefaultImageBytes, Mount: m.options.Mount,
-		MountedServices: m.options.MountedServices, Logger: m.options.Logger,
+		MountedServices: m.options.MountedServices, Hot: m.options.Hot, Logger: m.options.Logger,
 		NoAuth: !m.options.Auth, Join: join, KeepNode: true,
 	})
 	if err != nil {

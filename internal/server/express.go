@@ -32,6 +32,14 @@ type Express interface {
 	ServeExpress(ctx context.Context, r *http.Request, body []byte, a *ExpressAnswer) bool
 }
 
+// GetExpress is an Express that is asked about GET too, without a body. Others are about POST alone.
+type GetExpress interface {
+	Express
+
+	// ExpressGet reports whether it is.
+	ExpressGet() bool
+}
+
 // Expresser is a listener's handler that knows who answers a path at once. Whatever requests have to pass before they reach
 // their method, authentication for one, is the Express's to do: nothing else of the handler is asked.
 type Expresser interface {
@@ -67,6 +75,10 @@ type ExpressAnswer struct {
 	Began time.Time // when the request was there
 	// Request is the request's name, which the answer's head has. Contexts here do not: who needs it there puts it there.
 	Request requestid.ID
+	// Extra is lines of the head that EndHead appends: what is outside of who answers adds them.
+	Extra []byte
+	// Memo is whatever whoever answers on a connection wants to find there at the next request. It may be another's.
+	Memo any
 
 	conn       io.Writer
 	closing    bool   // the connection ends with this answer
@@ -106,7 +118,7 @@ func (a *ExpressAnswer) endHead() {
 		a.Bytes = append(a.Bytes, "Connection: close\r\n"...)
 	}
 	a.Bytes = append(a.Request.Append(append(a.Bytes, requestIDLine...)), "\r\n"...)
-	a.Bytes = append(a.Bytes, a.date...)
+	a.Bytes = append(append(a.Bytes, a.Extra...), a.date...)
 }
 
 // requestIDLine begins the line of the request's id.
@@ -424,7 +436,7 @@ func (x *expressConn) call(body []byte) (done bool, err error) {
 	if requests.Add(1) > x.e.maxRequests {
 		return false, nil
 	}
-	x.answer.closing, x.answer.Began, x.answer.Bytes = x.e.closing.Load(), time.Now(), x.answer.Bytes[:0]
+	x.answer.closing, x.answer.Began, x.answer.Bytes, x.answer.Extra = x.e.closing.Load(), time.Now(), x.answer.Bytes[:0], nil
 	x.answer.Request = x.head.given.New()
 	x.beginWatch()
 	done, panicked := x.ask(target, body)
@@ -473,6 +485,11 @@ func (x *expressConn) handler() Express {
 	}
 	x.head.request.URL, x.head.request.RemoteAddr = &x.head.url, x.addr
 	x.head.url.Path = x.path
+	if x.head.method == http.MethodGet {
+		if g, ok := x.target.(GetExpress); !ok || !g.ExpressGet() {
+			return nil
+		}
+	}
 	return x.target
 }
 

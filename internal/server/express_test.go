@@ -50,6 +50,95 @@ func (e *echoExpress) ServeExpress(ctx context.Context, r *http.Request, body []
 	return true
 }
 
+// readExpress is asked about GET too.
+type readExpress struct{ echoExpress }
+
+func (e *readExpress) ExpressGet() bool { return true }
+
+func (e *readExpress) ServeExpress(ctx context.Context, r *http.Request, body []byte, a *ExpressAnswer) bool {
+	if r.Method == http.MethodGet {
+		body = []byte("read")
+	}
+	a.Extra = []byte("X-Extra: " + r.Method + "\r\n")
+	return e.echoExpress.ServeExpress(ctx, r, body, a)
+}
+
+// TestExpressReads has GET and POST follow each other on a connection.
+func TestExpressReads(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.Handle("/e", &readExpress{})
+	_, url := start(t, mux, Config{Name: "test", Express: true})
+	c, r := dial(t, strings.TrimPrefix(url, "http://"))
+	const get = "GET /e HTTP/1.1\r\nHost: h\r\nX-Test: g\r\n\r\n"
+	for _, tt := range []struct{ request, want, extra string }{
+		{get, "express g read", "GET"}, {post("/e", "a"), "express  a", "POST"}, {get, "express g read", "GET"},
+		{get[:5], "", ""}, {get[5:] + get, "express g read", "GET"}, {"", "express g read", "GET"},
+		{"GET /e?q HTTP/1.1\r\nHost: h\r\n\r\n", "general  ", ""}, {get, "general g ", ""},
+	} {
+		send(t, c, tt.request)
+		if tt.want == "" {
+			continue
+		}
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || string(body) != tt.want || res.Header.Get("X-Extra") != tt.extra {
+			t.Errorf("%q: %q, %v, %v", tt.request, body, res.Header, err)
+		}
+		res.Body.Close()
+	}
+	for _, request := range []string{"GET /e HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", "GET /e HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"} {
+		c, r := dial(t, strings.TrimPrefix(url, "http://"))
+		send(t, c, request)
+		if body, _ := read(t, r); body != "general  " {
+			t.Errorf("%q: %q", request, body)
+		}
+	}
+}
+
+// TestInnerAnswer: what is taken of a call that another has made, and what is not.
+func TestInnerAnswer(t *testing.T) {
+	var i InnerAnswer
+	r := &http.Request{Method: http.MethodPost, Header: http.Header{}}
+	answer := func(f func(*ExpressAnswer) bool) bool {
+		return i.Call(t.Context(), expressFunc(f), r, nil, &ExpressAnswer{Began: time.Now()})
+	}
+	if !answer(func(a *ExpressAnswer) bool {
+		a.Bytes = append(a.Bytes, "HTTP/1.1 404 Not Found\r\nEtag: \"1\"\r\nEtag-More: x\r\n"...)
+		a.EndHead(4)
+		a.Bytes = append(a.Bytes, "\r\n\r\n"...)
+		return true
+	}) || i.Status != 404 || string(i.Line("Etag")) != `"1"` || i.Line("Etag-") != nil || string(i.Body) != "\r\n\r\n" {
+		t.Errorf("%d %q %q", i.Status, i.Head, i.Body)
+	}
+	for name, f := range map[string]func(*ExpressAnswer) bool{
+		"nobody answers": func(*ExpressAnswer) bool { return false },
+		"given up":       func(a *ExpressAnswer) bool { a.Abort(); return true },
+		"nothing":        func(*ExpressAnswer) bool { return true },
+		"in pieces": func(a *ExpressAnswer) bool {
+			a.Bytes = append(a.Bytes, "HTTP/1.1 200 OK\r\n"...)
+			a.EndHeadChunked()
+			if a.Flush() == nil {
+				t.Error("a piece was taken")
+			}
+			a.Abort()
+			return true
+		},
+	} {
+		if answer(f) || i.Status != 0 || i.Body != nil {
+			t.Errorf("%s: %d %q", name, i.Status, i.Body)
+		}
+	}
+}
+
+type expressFunc func(*ExpressAnswer) bool
+
+func (f expressFunc) ServeExpress(_ context.Context, _ *http.Request, _ []byte, a *ExpressAnswer) bool {
+	return f(a)
+}
+
 func startExpress(t *testing.T, e *echoExpress, c Config) (*Server, string) {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -308,6 +397,8 @@ func FuzzExpressHead(f *testing.F) {
 	f.Add([]byte("POST /a HTTP/1.1\r\nHost: [::1]:80\r\nA: b\r\na:c\r\nContent-Length: 010\r\nConnection: Keep-Alive\r\n\r\n0123456789"))
 	f.Add([]byte("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na"))
 	f.Add([]byte("POST /a?b HTTP/1.1\r\nHost: h\r\n folded\r\nContent-Length : 1\r\nTransfer-Encoding: chunked\r\n\r\na"))
+	f.Add([]byte("GET /v1/users/usr_1 HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n\r\nGET /"))
+	f.Add([]byte("GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na"))
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var h expressHead
@@ -330,7 +421,7 @@ func FuzzExpressHead(f *testing.F) {
 		if diff := cmp.Diff(r.Header, h.request.Header); diff != "" {
 			t.Errorf("headers (-net/http +express):\n%s", diff)
 		}
-		if r.Method != http.MethodPost || r.URL.Path != string(h.path) || r.RequestURI != string(h.path) ||
+		if r.Method != h.method || h.request.Method != h.method || h.method == http.MethodGet && h.bodyBytes > 0 || r.URL.Path != string(h.path) || r.RequestURI != string(h.path) ||
 			r.ContentLength != int64(h.bodyBytes) || r.Proto != "HTTP/1.1" || r.Close || len(r.TransferEncoding) > 0 {
 			t.Errorf("%+v is not %s %d", r, h.path, h.bodyBytes)
 		}

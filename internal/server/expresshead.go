@@ -22,6 +22,7 @@ const (
 type expressHead struct {
 	size      int // bytes of the head
 	bodyBytes int
+	method    string
 	path      []byte
 	request   *http.Request // with the headers; another one after each change of them
 	url       url.URL
@@ -30,15 +31,30 @@ type expressHead struct {
 	lines, known []byte // the present headers as they came, and those that request has
 }
 
-const (
-	expressMethod  = "POST "
-	expressVersion = " HTTP/1.1"
-)
+const expressVersion = " HTTP/1.1"
+
+// expressMethods are those that are understood.
+var expressMethods = [...]string{http.MethodPost, http.MethodGet}
+
+// cutMethod cuts off the method and the space behind it. ok is false where it is another one; "" is one of which more must come.
+func cutMethod(buf []byte) (method string, ok bool) {
+	for _, m := range expressMethods {
+		switch n := min(len(buf), len(m)); {
+		case string(buf[:n]) != m[:n]:
+		case len(buf) <= len(m):
+			return "", true
+		default:
+			return m, buf[len(m)] == ' '
+		}
+	}
+	return "", false
+}
 
 // parse looks at what has come of a request.
 func (h *expressHead) parse(buf []byte) verdict {
 	h.size, h.bodyBytes = 0, 0
-	if n := min(len(buf), len(expressMethod)); string(buf[:n]) != expressMethod[:n] {
+	var ok bool
+	if h.method, ok = cutMethod(buf); !ok {
 		return headForeign
 	}
 	end := bytes.Index(buf[:min(len(buf), maxExpressHead)], []byte("\r\n\r\n"))
@@ -49,7 +65,10 @@ func (h *expressHead) parse(buf []byte) verdict {
 		return headPart
 	}
 	line, rest, _ := bytes.Cut(buf[:end], []byte("\r\n"))
-	path, ok := bytes.CutSuffix(line[len(expressMethod):], []byte(expressVersion))
+	if h.method == "" {
+		return headForeign // no line of a head is as short
+	}
+	path, ok := bytes.CutSuffix(line[len(h.method)+1:], []byte(expressVersion))
 	if !ok || !isPlainPath(path) {
 		return headForeign
 	}
@@ -84,17 +103,18 @@ func (h *expressHead) parse(buf []byte) verdict {
 			h.lines = append(append(h.lines, line...), '\n')
 		}
 	}
-	if !host || length < 0 {
+	if !host || length < 0 != (h.method == http.MethodGet) {
 		return headForeign
 	}
+	length = max(length, 0)
 	if h.request == nil || !bytes.Equal(h.lines, h.known) {
 		h.request = &http.Request{
-			Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: headerOf(h.lines), Body: http.NoBody,
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: headerOf(h.lines), Body: http.NoBody,
 		}
 		h.known = append(h.known[:0], h.lines...)
 		h.given = requestid.Read(h.request.Header)
 	}
-	h.request.ContentLength = int64(length)
+	h.request.Method, h.request.ContentLength = h.method, int64(length)
 	h.size, h.bodyBytes = end+4, length
 	return headOK
 }

@@ -6,6 +6,7 @@
 package browser
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -81,7 +82,31 @@ func New(o Options) (http.Handler, error) {
 
 type expresser struct {
 	*handler
-	server.Expresser
+
+	paths server.Expresser
+}
+
+// Express implements server.Expresser: what is read at once has the headers that ServeHTTP gives it.
+func (e expresser) Express(path string) server.Express {
+	inner := e.paths.Express(path)
+	if g, ok := inner.(server.GetExpress); ok && g.ExpressGet() {
+		return express{g}
+	}
+	return inner
+}
+
+type express struct{ server.GetExpress }
+
+// expressLines are the headers of an answer to a GET without an Origin, but for X-Content-Type-Options, which whoever answers has.
+var expressLines = []byte("X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n" +
+	"Content-Security-Policy: " + safePolicy + "\r\nVary: Origin\r\n")
+
+// ServeExpress implements server.Express.
+func (e express) ServeExpress(ctx context.Context, r *http.Request, body []byte, a *server.ExpressAnswer) bool {
+	if r.Method == http.MethodGet {
+		a.Extra = expressLines
+	}
+	return e.GetExpress.ServeExpress(ctx, r, body, a)
 }
 
 // safePolicy is the content security policy of answers that have none of their own: whatever they are, they show nothing and run

@@ -57,6 +57,7 @@ type Handler struct {
 	known      func(http.Header) (bool, error)
 	logger     *slog.Logger
 	answers    *prometheus.CounterVec
+	succeeded  prometheus.Counter // of answers: with the status 200
 
 	building sync.Mutex // held while a table is made
 	current  atomic.Pointer[table]
@@ -77,6 +78,7 @@ func New(o Options) (http.Handler, error) {
 	if err := o.Registerer.Register(h.answers); err != nil {
 		return nil, err
 	}
+	h.succeeded = h.answers.WithLabelValues("200")
 	own, err := transcoder(o.Services, o.Next)
 	if err != nil {
 		return nil, err
@@ -94,14 +96,9 @@ func New(o Options) (http.Handler, error) {
 	}
 	h.compressed = compress(mux)
 	if paths := server.ExpresserOf(o.Next); paths != nil {
-		return expresser{h, paths}, nil
+		return newExpresser(h, bindings, paths), nil
 	}
 	return h, nil
-}
-
-type expresser struct {
-	*Handler
-	server.Expresser
 }
 
 func transcoder(services []protoreflect.ServiceDescriptor, next http.Handler, more ...vanguard.ServiceOption) (*vanguard.Transcoder, error) {
