@@ -34,7 +34,7 @@ func TestQuick(t *testing.T) {
 	}
 	out := stdout.String()
 	for _, want := range []string{
-		"bare connect-go echo", "Get by key", "BatchGet", "List", "sidecar's memory", "of a caller with a token", "at the primary", "through a sidecar",
+		"bare connect-go echo", "Get by key", "BatchGet", "List", "sidecar's memory", "of a caller with a token", "GetUser, Connect", "REST", "GraphQL", "at the primary", "through a sidecar",
 		"three regions", "cold sidecar takes", "apply, one database",
 		"under read load", "in a region, p50", "wire bytes per one-row commit",
 	} {

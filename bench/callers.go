@@ -85,7 +85,7 @@ func (b *bench) callersMesh(ctx context.Context, name string, flags ...string) (
 		return nil, err
 	}
 	if primary.token != "" {
-		if region.token, err = logIn(ctx, region); err != nil {
+		if region.token, err = logIn(ctx, region, database); err != nil {
 			return nil, err
 		}
 	}
@@ -106,8 +106,8 @@ func adminToken(file string) (string, error) {
 	return admin.Token, nil
 }
 
-// logIn makes a reader of the database, whose calls are counted, and returns an access token of theirs.
-func logIn(ctx context.Context, n *node) (string, error) {
+// logIn makes a reader of a database, whose calls are counted, and returns an access token of theirs.
+func logIn(ctx context.Context, n *node, database string) (string, error) {
 	c, err := n.dial(ctx)
 	if err != nil {
 		return "", err

@@ -314,7 +314,7 @@ func (b *bench) profile(ctx context.Context, n *node, measure string, d time.Dur
 	if err != nil {
 		return fmt.Errorf("profile %s: %w", n.Name, err)
 	}
-	name := strings.NewReplacer(" ", "-", ",", "").Replace(measure + "-" + n.Name + ".pprof")
+	name := strings.NewReplacer(" ", "-", ",", "", "/", "-", ":", "", "{", "", "}", "", "(", "", ")", "").Replace(measure + "-" + n.Name + ".pprof")
 	return os.WriteFile(filepath.Join(b.profiles, name), profile, 0o600)
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	graphqlv1 "github.com/nearside-dev/nearside/gen/nearside/graphql/v1"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 )
 
@@ -109,6 +110,7 @@ func (b *builder) addService(s Service) {
 			procedure: servicedesc.Procedure(string(s.Descriptor.FullName()), string(d.Name())), input: d.Input(), output: d.Output(),
 			safe: o.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS, stream: d.IsStreamingServer(),
 		}
+		m.rule, _ = proto.GetExtension(o, graphqlv1.E_Lookup).(*graphqlv1.Lookup)
 		root := b.roots[rootMutation]
 		switch {
 		case m.stream:

@@ -283,6 +283,11 @@ type freshness struct {
 	stale          bool
 }
 
+// freshnessHeaders are those of an answer that say how fresh it is.
+var freshnessHeaders = [...]string{
+	http.CanonicalHeaderKey(rpcheader.Region), http.CanonicalHeaderKey(rpcheader.Source), http.CanonicalHeaderKey(rpcheader.StalenessMs),
+}
+
 var distance = map[string]int{"MEMORY": 1, "REPLICA": 2, "PRIMARY": 3}
 
 func (f *freshness) add(h http.Header) {

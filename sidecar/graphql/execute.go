@@ -31,6 +31,8 @@ type operation struct {
 	bytes int                   // of the messages that were answered
 	memo  map[string]*callEntry // calls that were made, by what they ask for
 
+	groups map[string]*batchGroup // what was looked up together, by what it was looked up with
+
 	errors  []graphError
 	refused int // errors that were not told
 
@@ -45,6 +47,7 @@ type task struct {
 	into      *slot
 	request   proto.Message        // nil with keys
 	keys      []protoreflect.Value // of a link that is looked up in a batch, or by several calls
+	single    bool                 // keys are looked up one by one, although there is a batch
 	key       string               // idempotency key
 }
 
@@ -56,6 +59,7 @@ type callEntry struct {
 
 	answer proto.Message
 	err    error
+	taken  bool // by its batchGroup
 }
 
 // path is where in an answer something is.
@@ -101,11 +105,17 @@ func (o *operation) run(ctx context.Context) *answerObject {
 		o.begin(s, (*path)(nil).with(s.key), place, writes)
 		if o.def.Operation == ast.Mutation {
 			o.waves(ctx) // one after the other, each with all that it refers to
-			clear(o.memo)
+			o.forget()
 		}
 	}
 	o.waves(ctx)
 	return data
+}
+
+// forget has what was called be called again.
+func (o *operation) forget() {
+	clear(o.memo)
+	clear(o.groups)
 }
 
 // begin makes the task of a root's field.
@@ -154,8 +164,16 @@ func (o *operation) plan(t *task, wave *[]*callEntry) func() {
 		entry := o.entry(f.call, t.request, t.key, wave)
 		return func() { o.resolve(t, entry) }
 	}
-	if f.link.batch != nil {
+	if f.link.batch != nil && !t.single {
 		return nil
+	}
+	if f.list && !f.link.many {
+		req, err := o.listRequest(t.selection, t.keys[0])
+		if err != nil {
+			return func() { o.fail(t.selection, t.path, err) }
+		}
+		entry := o.entry(f.call, req, "", wave)
+		return func() { o.resolve(t, entry) }
 	}
 	entries := make([]*callEntry, len(t.keys))
 	for i, key := range t.keys {
@@ -164,6 +182,15 @@ func (o *operation) plan(t *task, wave *[]*callEntry) func() {
 		entries[i] = o.entry(f.call, req, "", wave)
 	}
 	return func() { o.resolveKeys(t, entries) }
+}
+
+// listRequest is the request that lists what refers to one key.
+func (o *operation) listRequest(s *selection, key protoreflect.Value) (proto.Message, error) {
+	req, err := o.schema.request(s.field, s.fields[0].Arguments, o.vars)
+	if err == nil {
+		req.ProtoReflect().Set(s.field.link.param, key)
+	}
+	return req, err
 }
 
 // entry returns the call that asks for something: the one that was made for it, if that has no side effects, or a new one.
@@ -186,7 +213,7 @@ func (o *operation) entry(m *method, req proto.Message, key string, wave *[]*cal
 // makeCalls makes a wave's calls, some at a time, and returns when all are answered.
 func (o *operation) makeCalls(ctx context.Context, wave []*callEntry) {
 	one := func(e *callEntry) { e.answer, e.err = o.call(ctx, e.method, e.request, e.key) }
-	for i, e := range wave {
+	for i := range wave {
 		if o.calls++; o.calls > maxCalls {
 			for _, late := range wave[i:] {
 				late.err = &callError{
@@ -198,7 +225,6 @@ func (o *operation) makeCalls(ctx context.Context, wave []*callEntry) {
 			break
 		}
 		o.handler.metrics.calls.Inc()
-		_ = e
 	}
 	if len(wave) == 1 {
 		one(wave[0])
@@ -313,13 +339,12 @@ func (o *operation) follow(s *selection, m protoreflect.Message, at *path, into 
 		}
 		o.next = append(o.next, &task{selection: s, path: at, into: into, keys: keys})
 	case s.field.list: // a list of what refers to m
-		req, err := o.schema.request(s.field, s.fields[0].Arguments, o.vars)
-		if err != nil {
-			o.fail(s, at, err)
+		t := o.togetherOf(s)
+		if t.err != nil {
+			o.fail(s, at, t.err)
 			return
 		}
-		req.ProtoReflect().Set(l.param, m.Get(source))
-		o.next = append(o.next, &task{selection: s, path: at, into: into, request: req})
+		o.next = append(o.next, &task{selection: s, path: at, into: into, keys: []protoreflect.Value{m.Get(source)}, single: !t.ok})
 	default:
 		o.next = append(o.next, &task{selection: s, path: at, into: into, keys: []protoreflect.Value{m.Get(source)}})
 	}

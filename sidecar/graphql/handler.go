@@ -98,14 +98,9 @@ func New(o Options) (http.Handler, error) {
 	h.compressed = compress(http.HandlerFunc(h.serve))
 	h.events = server.EndOnDrain(server.AllowSilence(http.HandlerFunc(h.serve)))
 	if paths := server.ExpresserOf(o.Next); paths != nil {
-		return expresser{h, paths}, nil
+		return &expresser{Handler: h, paths: paths}, nil
 	}
 	return h, nil
-}
-
-type expresser struct {
-	*Handler
-	server.Expresser
 }
 
 // ServeHTTP implements http.Handler.
@@ -285,6 +280,7 @@ func (h *Handler) prepare(r *http.Request, kind string) (*operation, *answer) {
 	return &operation{
 		handler: h, schema: p.schema, def: def, vars: vars, request: r, header: passedHeader(r.Header),
 		session: client.NewSession(r.Header[bookmarkHeader]...), key: r.Header.Get(keyHeader), memo: make(map[string]*callEntry),
+		groups: make(map[string]*batchGroup),
 	}, nil
 }
 

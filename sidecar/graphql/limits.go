@@ -15,8 +15,9 @@ const (
 	maxBodyBytes   = 1 << 20
 	maxQueryBytes  = 64 << 10
 	maxTokens      = 8192
-	maxFields      = 2000 // of a document, with what its fragments spread counted where they are
-	maxAliases     = 100  // fields with another name than their own
+	maxFields      = 2000   // of a document, with what its fragments spread counted where they are
+	maxAliases     = 100    // fields with another name than their own
+	maxPairs       = 20_000 // of fields under one name, which the validation compares
 	maxRootFields  = 50
 	maxDepth       = 12
 	maxIntroDepth  = 20 // of introspection, which no call comes of
@@ -106,6 +107,10 @@ func checkShape(doc *ast.QueryDocument) error {
 			return &limitError{"fields", fmt.Sprintf("the document has more than %d fields", maxFields)}
 		}
 	}
+	pairs := &pairer{doc: doc}
+	for _, f := range doc.Fragments {
+		pairs.count([]ast.SelectionSet{f.SelectionSet}, 0)
+	}
 	total = 0
 	for _, op := range doc.Operations {
 		s := measure(op.SelectionSet)
@@ -125,8 +130,67 @@ func checkShape(doc *ast.QueryDocument) error {
 			return &limitError{"root_fields", fmt.Sprintf("the operation has %d fields: at most %d may be", len(op.SelectionSet), maxRootFields)}
 		}
 	}
+	for _, op := range doc.Operations {
+		if pairs.count([]ast.SelectionSet{op.SelectionSet}, 0); pairs.pairs > maxPairs || pairs.steps > maxSteps {
+			return &limitError{"fields", fmt.Sprintf("the document asks for the same too often: more than %d pairs of fields have one name", maxPairs)}
+		}
+	}
 	return nil
 }
+
+// pairer counts how many pairs of fields there are under one name in one place, those of fragments where they are spread: the validation
+// compares each with each other, and what is below them.
+type pairer struct {
+	doc   *ast.QueryDocument
+	pairs int
+	steps int // that were taken: fragments that spread themselves have no end
+}
+
+func (p *pairer) count(sets []ast.SelectionSet, depth int) {
+	byName := make(map[string][]*ast.Field)
+	var collect func(set ast.SelectionSet, level int)
+	collect = func(set ast.SelectionSet, level int) {
+		for _, sel := range set {
+			if p.steps++; p.steps > maxSteps || level > maxDepth {
+				return
+			}
+			switch sel := sel.(type) {
+			case *ast.Field:
+				name := sel.Alias
+				if name == "" {
+					name = sel.Name
+				}
+				byName[name] = append(byName[name], sel)
+			case *ast.InlineFragment:
+				collect(sel.SelectionSet, level+1)
+			case *ast.FragmentSpread:
+				if f := p.doc.Fragments.ForName(sel.Name); f != nil {
+					collect(f.SelectionSet, level+1)
+				}
+			}
+		}
+	}
+	for _, set := range sets {
+		collect(set, 0)
+	}
+	for _, fields := range byName {
+		if p.pairs = add(p.pairs, len(fields)*(len(fields)-1)/2); p.pairs > maxPairs || depth > maxIntroDepth {
+			return
+		}
+		var inner []ast.SelectionSet
+		for _, f := range fields {
+			if len(f.SelectionSet) > 0 {
+				inner = append(inner, f.SelectionSet)
+			}
+		}
+		if len(inner) > 0 {
+			p.count(inner, depth+1)
+		}
+	}
+}
+
+// maxSteps is how far pairs are counted: further than the fields of a document that is within its limits go.
+const maxSteps = 10 * maxFields
 
 // introspects reports whether an operation asks for the schema and nothing else.
 func introspects(op *ast.OperationDefinition) bool {
@@ -167,7 +231,7 @@ func (s *Schema) costOf(o *object, sel *ast.Field, vars map[string]any) int {
 	own := 0
 	elements := 1
 	switch {
-	case f.link != nil && f.link.batch != nil:
+	case f.link != nil && f.link.batch.takes(sel.Arguments, vars):
 		own = costField // many are one call
 	case f.call != nil:
 		own = costCall
@@ -189,6 +253,19 @@ func (s *Schema) costOf(o *object, sel *ast.Field, vars map[string]any) int {
 		return math.MaxInt32
 	}
 	return add(own, elements*inner)
+}
+
+// takes reports whether a batch takes arguments of a link for all of its keys.
+func (b *batch) takes(args ast.ArgumentList, vars map[string]any) bool {
+	if b == nil {
+		return false
+	}
+	for _, a := range args {
+		if value, given := literal(a.Value, vars); given && value != nil && b.args[a.Name] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 func number(v any) int64 {

@@ -19,11 +19,16 @@ const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; con
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // pageFiles are the page's, by their paths.
-var pageFiles = map[string][2]string{
-	PathPage:               {"index.html", "text/html; charset=utf-8"},
-	PathPage + "/page.js":  {"page.js", "text/javascript; charset=utf-8"},
-	PathPage + "/page.css": {"page.css", "text/css; charset=utf-8"},
-}
+var pageFiles = func() map[string][2]string {
+	files := map[string][2]string{
+		PathPage: {"index.html", "text/html; charset=utf-8"}, PathPage + "/page.css": {"page.css", "text/css; charset=utf-8"},
+		PathPage + "/icon.svg": {"icon.svg", "image/svg+xml"},
+	}
+	for _, name := range []string{"page.js", "answer.js", "complete.js", "history.js", "schema.js"} {
+		files[PathPage+"/"+name] = [2]string{name, "text/javascript; charset=utf-8"}
+	}
+	return files
+}()
 
 func servesPage(path string) bool { return path == PathPage || strings.HasPrefix(path, PathPage+"/") }
 

@@ -11,16 +11,20 @@ import (
 
 // What is kept of documents that were found to be good: those that are asked for again and again need not be looked at again.
 const (
-	maxKept      = 1000
-	maxKeptBytes = 8 << 10 // of each
+	maxKept      = 32 << 20 // bytes of all, by weightOf
+	maxKeptBytes = 8 << 10  // of the text of each
 )
+
+// weightOf is how much memory a document takes, rather too much than too little: a test compares it with what it does take.
+func weightOf(text string) int { return 4<<10 + 160*len(text) }
 
 // prepared is a schema with the documents that were asked of it.
 type prepared struct {
 	schema *Schema
 
-	mu   sync.RWMutex
-	kept map[string]*document
+	mu     sync.RWMutex
+	kept   map[string]*document
+	weight int // of kept
 }
 
 func newPrepared(s *Schema) *prepared { return &prepared{schema: s, kept: make(map[string]*document)} }
@@ -39,11 +43,16 @@ func (p *prepared) document(text string) (*document, []graphError) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.kept) >= maxKept {
-		for other := range p.kept { // any: what is asked for often is back soon
-			delete(p.kept, other)
+	if other := p.kept[text]; other != nil {
+		return other, nil
+	}
+	p.weight += weightOf(text)
+	for other := range p.kept { // any: what is asked for often is back soon
+		if p.weight <= maxKept {
 			break
 		}
+		p.weight -= weightOf(other)
+		delete(p.kept, other)
 	}
 	p.kept[strings.Clone(text)] = d
 	return d, nil
@@ -95,6 +104,7 @@ func (h *Handler) build(services []Service) *prepared {
 // metrics are a handler's.
 type metrics struct {
 	operations    *prometheus.CounterVec
+	answered      prometheus.Counter // of operations: queries that were
 	seconds       prometheus.Histogram
 	calls         prometheus.Counter
 	refused       *prometheus.CounterVec
@@ -125,5 +135,6 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			return nil, err
 		}
 	}
+	m.answered = m.operations.WithLabelValues(string(ast.Query), "answered")
 	return m, nil
 }

@@ -107,6 +107,8 @@ func (q *graphRequest) variables() (map[string]any, error) {
 type document struct {
 	query       *ast.QueryDocument
 	introspects bool // it asks for the schema
+
+	quick map[*ast.OperationDefinition]*quick // of those that have a short way
 }
 
 // parse returns a query's document, or what is wrong with it.
@@ -128,7 +130,13 @@ func (s *Schema) parse(text string) (*document, []graphError) {
 		}
 		return nil, out
 	}
-	return &document{query, asksForSchema(query)}, nil
+	d := &document{query: query, introspects: asksForSchema(query), quick: make(map[*ast.OperationDefinition]*quick)}
+	for _, def := range query.Operations {
+		if q := s.quickOf(def); q != nil && !d.introspects {
+			d.quick[def] = q
+		}
+	}
+	return d, nil
 }
 
 // asksForSchema reports whether a document asks for the schema anywhere: where it may, the validation has seen to.

@@ -6,6 +6,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	graphqlv1 "github.com/nearside-dev/nearside/gen/nearside/graphql/v1"
 )
 
 // Service is a service whose methods are fields.
@@ -63,6 +65,7 @@ type method struct {
 	procedure     string // "/package.Service/Method"
 	input, output protoreflect.MessageDescriptor
 	result        protoreflect.FieldDescriptor // of the answer, what a field is; nil is all of it
+	rule          *graphqlv1.Lookup            // what its proto says of look-ups; may be nil
 	safe          bool                         // no side effects
 	stream        bool
 	page          protoreflect.FieldDescriptor // of the request: how many there are in a list; may be nil
@@ -80,9 +83,11 @@ type link struct {
 type batch struct {
 	call   *method
 	params protoreflect.FieldDescriptor // of the request: the keys
-	result protoreflect.FieldDescriptor // of the answer: the objects
-	key    protoreflect.FieldDescriptor // of an object: its key
+	result protoreflect.FieldDescriptor // of the answer: the objects, or the lists
+	key    protoreflect.FieldDescriptor // of an object, or of a list: its key
+	list   protoreflect.FieldDescriptor // of a list: the objects; nil where result are they
 	size   int                          // how many keys a call may have
+	args   map[string]*argument         // those of the link that the call takes for all keys, by name
 }
 
 // enum is an enum type.

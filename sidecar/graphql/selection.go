@@ -2,6 +2,7 @@ package graphql
 
 import (
 	"github.com/vektah/gqlparser/v2/ast"
+	"google.golang.org/protobuf/proto"
 )
 
 // The fields that every schema has.
@@ -19,6 +20,49 @@ type selection struct {
 
 	inner    []*selection
 	selected bool // inner is there
+
+	together *together // of a list that is looked up for several objects at once; nil: not known yet
+}
+
+// together says whether what a selection asks for can be looked up for several keys with one call.
+type together struct {
+	ok   bool
+	id   string // of what is looked up so: the call without its keys
+	base []byte // the call's request without its keys
+	err  error  // what is wrong with an argument
+}
+
+// togetherOf returns how a selection's link is looked up for several keys.
+func (o *operation) togetherOf(s *selection) *together {
+	if s.together != nil {
+		return s.together
+	}
+	t := &together{}
+	s.together = t
+	b := s.field.link.batch
+	if b == nil {
+		return t
+	}
+	req := newMessage(b.call.input)
+	for _, a := range s.fields[0].Arguments {
+		value, given := literal(a.Value, o.vars)
+		if !given || value == nil {
+			continue
+		}
+		arg := b.args[a.Name]
+		if arg == nil {
+			return t // the call has no such field
+		}
+		if t.err = o.schema.set(req.ProtoReflect(), arg.proto, value, arg.name); t.err != nil {
+			return t
+		}
+	}
+	if t.base, t.err = (proto.MarshalOptions{Deterministic: true}).Marshal(req); t.err != nil {
+		t.err = invalid(s.field.name, "has a text that is no UTF-8")
+		return t
+	}
+	t.ok, t.id = true, b.call.procedure+"\x00"+string(t.base)
+	return t
 }
 
 // collect returns what selection sets ask for of an object type, in the order in which they do. What directives leave out is left

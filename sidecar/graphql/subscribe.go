@@ -231,7 +231,7 @@ func (w *streamWriter) event(msg proto.Message) *answer {
 	place := &slot{}
 	if msg != nil {
 		o.errors, o.refused, o.calls, o.bytes = nil, 0, 0, 0
-		clear(o.memo)
+		o.forget()
 		place.value, _ = o.messageValue(w.selection, w.selection.field.typeName, msg.ProtoReflect(), w.path)
 		ctx, cancel := context.WithTimeout(w.ctx, maxTime)
 		defer cancel()

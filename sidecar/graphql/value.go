@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/nearside-dev/nearside/internal/wirejson"
 )
 
 // answerObject is an object of an answer. What is not known yet is a *slot.
@@ -63,45 +64,7 @@ func appendJSON(b []byte, value any) []byte {
 	}
 }
 
-const hexDigits = "0123456789abcdef"
-
-// appendString appends a string of JSON. What is no UTF-8 becomes U+FFFD.
-func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && size == 1 {
-				b = append(append(b, s[start:i]...), `\ufffd`...)
-				i++
-				start = i
-				continue
-			}
-			i += size
-			continue
-		}
-		if c >= ' ' && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		b = append(b, s[start:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, `\n`...)
-		case '\t':
-			b = append(b, `\t`...)
-		default:
-			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		}
-		i++
-		start = i
-	}
-	return append(append(b, s[start:]...), '"')
-}
+func appendString(b []byte, s string) []byte { return wirejson.AppendString(b, s) }
 
 // scalarValue returns one value of a field that is no message with fields of its own.
 func (s *Schema) scalarValue(f protoreflect.FieldDescriptor, typeName string, v protoreflect.Value) (any, error) {

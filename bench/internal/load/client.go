@@ -31,7 +31,8 @@ const (
 type Client struct {
 	conn   net.Conn
 	reader *bufio.Reader
-	head   []byte // of each request, up to the path
+	host   []byte // header, and whatever else all requests have
+	head   []byte // of each call, from host to the length
 	out    []byte
 	body   []byte
 	answer []byte
@@ -45,16 +46,20 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
-		conn: conn, reader: bufio.NewReaderSize(conn, 32<<10),
-		head: []byte("Host: " + addr + "\r\nContent-Type: application/proto\r\nConnect-Protocol-Version: 1\r\nContent-Length: "),
-	}, nil
+	c := &Client{conn: conn, reader: bufio.NewReaderSize(conn, 32<<10), host: []byte("Host: " + addr + "\r\n")}
+	c.setHead()
+	return c, nil
+}
+
+func (c *Client) setHead() {
+	c.head = append(slices.Clip(c.host), "Content-Type: application/proto\r\nConnect-Protocol-Version: 1\r\nContent-Length: "...)
 }
 
 // Show has all calls from now on show a token; "" changes nothing.
 func (c *Client) Show(token string) {
 	if token != "" {
-		c.head = append([]byte("Authorization: Bearer "+token+"\r\n"), c.head...)
+		c.host = append(c.host, "Authorization: Bearer "+token+"\r\n"...)
+		c.setHead()
 	}
 }
 
@@ -91,6 +96,33 @@ func (c *Client) roundTrip(procedure string, body []byte) error {
 	c.out = append(append(append(c.out[:0], "POST "...), procedure...), " HTTP/1.1\r\n"...)
 	c.out = strconv.AppendInt(append(c.out, c.head...), int64(len(body)), 10)
 	c.out = append(append(c.out, "\r\n\r\n"...), body...)
+	return c.exchange()
+}
+
+// Get asks for a path. What it returns is valid until the next call; an answer that is not a success is an error with its text.
+func (c *Client) Get(path string) (answer []byte, err error) {
+	c.out = append(append(append(c.out[:0], "GET "...), path...), " HTTP/1.1\r\n"...)
+	c.out = append(append(c.out, c.host...), "\r\n"...)
+	if err := c.exchange(); err != nil {
+		return nil, fmt.Errorf("GET %s: %w", path, err)
+	}
+	return c.answer, nil
+}
+
+// Post is Get of what is sent to a path.
+func (c *Client) Post(path, contentType string, body []byte) (answer []byte, err error) {
+	c.out = append(append(append(c.out[:0], "POST "...), path...), " HTTP/1.1\r\n"...)
+	c.out = append(append(append(c.out, c.host...), "Content-Type: "...), contentType...)
+	c.out = strconv.AppendInt(append(c.out, "\r\nContent-Length: "...), int64(len(body)), 10)
+	c.out = append(append(c.out, "\r\n\r\n"...), body...)
+	if err := c.exchange(); err != nil {
+		return nil, fmt.Errorf("POST %s: %w", path, err)
+	}
+	return c.answer, nil
+}
+
+// exchange sends c.out and reads the answer.
+func (c *Client) exchange() error {
 	if now := time.Now(); now.Sub(c.deadlineSet) > deadlineEvery {
 		if err := c.conn.SetDeadline(now.Add(callTimeout)); err != nil {
 			return err

@@ -87,8 +87,13 @@ func TestCalls(t *testing.T) {
 	m.WaitSync("business")
 	count.reset()
 	got := ask(t, c, base, `{ users(pageSize: 10) { id orders(pageSize: 5) { id user { name orders(pageSize: 5) { user { name } } } } } }`, nil).ok(t)
-	if diff := cmp.Diff(map[string]int{"ListUsers": 1, "ListOrders": users, "BatchGetUsers": 1}, count.reset()); diff != "" {
+	if diff := cmp.Diff(map[string]int{"ListUsers": 1, "BatchListOrders": 1, "BatchGetUsers": 1}, count.reset()); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	// The next page is of one user: there is no call for several.
+	ask(t, c, base, `{ users(pageSize: 10) { orders(pageSize: 5, pageToken: "") { id } } }`, nil).ok(t)
+	if diff := cmp.Diff(map[string]int{"ListUsers": 1, "ListOrders": users}, count.reset()); diff != "" {
+		t.Errorf("calls with a page's token (-want +got):\n%s", diff)
 	}
 	all, ok := got.at(t, "users").([]any)
 	if !ok || len(all) != users || len(got.at(t, "users.3.orders").([]any)) != orders || got.at(t, "users.6.orders.2.user.orders.0.user.name") != "U" { //nolint:forcetypeassert // as above
@@ -204,6 +209,17 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %s", limit, r.body)
 		}
 	}
+	for _, query := range []string{ // what takes the validation long
+		`{ users { ` + strings.Repeat(`id `, 1900) + ` } }`, `{ users { ` + strings.Repeat(`orders { user { id } } `, 300) + ` } }`,
+		`{ users { ...f ...f ...f ...f } } fragment f on User { ` + strings.Repeat(`id `, 400) + ` }`,
+	} {
+		r := ask(t, c, base, query, nil).fails(t, http.StatusBadRequest, "resource_exhausted", "GRAPHQL_LIMIT_EXCEEDED")
+		if !strings.Contains(r.body, "too often") {
+			t.Errorf("%s", r.body)
+		}
+	}
+	ask(t, c, base, `{ users { ...f } } fragment f on User { orders { user { ...f } } }`, nil).
+		fails(t, http.StatusBadRequest, "invalid_argument", "GRAPHQL_VALIDATION_FAILED")
 	ask(t, c, base, `{ `+strings.Repeat("x ", 9000)+` }`, nil).fails(t, http.StatusBadRequest, "invalid_argument", "GRAPHQL_PARSE_FAILED")
 	if calls := count.reset(); len(calls) > 0 {
 		t.Errorf("refused operations came to calls: %v", calls)
