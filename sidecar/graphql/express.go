@@ -199,7 +199,7 @@ func (e *express) ServeExpress(ctx context.Context, r *http.Request, body []byte
 	inner, _ := inners.Get().(*server.InnerAnswer)
 	defer inners.Put(inner)
 	call := a.InnerRequest(e.Handler, r, q.field.call.procedure, len(msg), expressHeader)
-	if !inner.Call(ctx, target, call, msg, a.Began) || inner.Status != http.StatusOK {
+	if !inner.Call(ctx, target, call, msg, a) || inner.Status != http.StatusOK {
 		return false
 	}
 	content, ok := q.object.Append([]byte(q.before), inner.Body)

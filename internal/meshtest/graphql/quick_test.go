@@ -66,7 +66,10 @@ func (w *wire) ask(verb, path, body string, headers ...string) *reply {
 func (r *reply) said(t *testing.T) map[string]any {
 	t.Helper()
 	header := maps.Clone(r.header)
-	for _, name := range []string{"Date", "Nearside-Staleness-Ms", "Content-Length"} {
+	if len(header["X-Request-Id"]) != 1 {
+		t.Errorf("ids of the request: %q", header["X-Request-Id"])
+	}
+	for _, name := range []string{"Date", "Nearside-Staleness-Ms", "Content-Length", "X-Request-Id"} {
 		delete(header, name)
 	}
 	vary := strings.Split(strings.ReplaceAll(strings.Join(header["Vary"], ","), " ", ""), ",")
