@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
-	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/meshtest/faultproxy"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -127,8 +126,9 @@ func TestBatchGetIsOfOneVersion(t *testing.T) {
 	wantError(t, err, connect.CodeInvalidArgument, datav1.ErrorReason_ERROR_REASON_FIELD_INVALID)
 }
 
-// endless is a query whose rows never end.
-const endless = "WITH n(i) AS (VALUES (1) UNION ALL SELECT i+1 FROM n) SELECT i, hex(zeroblob(5000)) FROM n"
+// endless is a query whose rows never end. They cannot be compressed: else whoever does not read them has gigabytes of them made, which
+// takes all of a processor's time, before all buffers on the way are full.
+const endless = "WITH n(i) AS (VALUES (1) UNION ALL SELECT i+1 FROM n) SELECT i, randomblob(5000) FROM n"
 
 // TestStreams reads streams slowly, all of them, and not to the end.
 func TestStreams(t *testing.T) {
@@ -217,28 +217,40 @@ func streams(t *testing.T, m *meshtest.Mesh, c *datav1.Consistency) {
 		}
 		return err
 	})
-	m.Eventually("no statement runs", func(ctx context.Context) error {
-		return noStreams(ctx, m.Client(west), opened, c)
-	})
+	noStreams(t, m, opened, c)
 }
 
-// noStreams returns nil when as many streams as there may be can be opened at once: none is left of others.
-func noStreams(ctx context.Context, client datav1connect.DataServiceClient, most int, c *datav1.Consistency) error {
-	ctx, cancel := context.WithCancel(ctx)
+// noStreams waits until as many streams as there may be are open at once: none is left of others. What it has opened it keeps open, so
+// that it has not to wait for the end of streams of its own.
+func noStreams(t *testing.T, m *meshtest.Mesh, most int, c *datav1.Consistency) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for i := range most {
-		in, err := client.QueryStream(ctx, connect.NewRequest(&datav1.QueryStreamRequest{
-			Database: db, Statement: &datav1.Statement{Sql: endless}, Consistency: c,
-		}))
-		if err != nil {
-			return err
+	var open []*connect.ServerStreamForClient[datav1.QueryStreamResponse]
+	defer func() {
+		cancel() // or Close reads on
+		for _, in := range open {
+			in.Close()
 		}
-		defer in.Close()
-		if !in.Receive() {
-			return fmt.Errorf("stream %d of %d: %w", i, most, in.Err())
+	}()
+	m.Eventually("no statement runs", func(late context.Context) error {
+		defer context.AfterFunc(late, cancel)()
+		for len(open) < most {
+			in, err := m.Client(west).QueryStream(ctx, connect.NewRequest(&datav1.QueryStreamRequest{
+				Database: db, Statement: &datav1.Statement{Sql: endless}, Consistency: c,
+			}))
+			if err != nil {
+				return err
+			}
+			if !in.Receive() {
+				err := fmt.Errorf("stream %d of %d: %w", len(open), most, in.Err())
+				in.Close()
+				return err
+			}
+			open = append(open, in)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // TestStatementsTooLarge sends statements through a region that are above the limits of requests.
