@@ -87,7 +87,7 @@ func (h *WriteHandler) ExpressPrincipal(
 // express is write without net/http.
 func (a *Answer) express(to *server.ExpressAnswer) {
 	b := to.Bytes
-	b = append(b, "HTTP/1.1 200 OK\r\nContent-Type: application/proto\r\nAccept-Encoding: gzip\r\n"...)
+	b = append(b, "HTTP/1.1 200 OK\r\nContent-Type: application/proto\r\nAccept-Encoding: "+server.AcceptEncoding+"\r\n"...)
 	b = appendHeader(b, bookmarkHeader, a.Bookmark)
 	b = appendHeader(b, regionHeader, a.Region)
 	b = appendHeader(b, sourceHeader, a.Source)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/server"
 )
 
 const (
@@ -92,7 +93,7 @@ func (c *call) release() {
 // Values of headers, shared by all answers.
 var (
 	protoType = []string{"application/proto"}
-	encodings = []string{"gzip"}
+	encodings = []string{server.AcceptEncoding}
 
 	// staleness is the header's text of what copies are mostly: no older than a few heartbeats.
 	staleness = func() (texts [512][]string) {

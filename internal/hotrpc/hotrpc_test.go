@@ -70,7 +70,7 @@ func TestAnswer(t *testing.T) {
 	o := &observer{}
 	body, header := serve(newHandler(o, io.Discard), strings.NewReader("yes"), 3)
 	want := http.Header{
-		"Content-Type": {"application/proto"}, "Accept-Encoding": {"gzip"}, "Nearside-Bookmark": {"b"}, "Nearside-Region": {"r"},
+		"Content-Type": {"application/proto"}, "Accept-Encoding": {"gzip,zstd"}, "Nearside-Bookmark": {"b"}, "Nearside-Region": {"r"},
 		"Nearside-Source": {"s"}, "Nearside-Staleness-Ms": {"100000"},
 	}
 	if diff := cmp.Diff(want, header); diff != "" || body != "yes" {

@@ -11,9 +11,9 @@ import (
 // AdminHandler serves a role's admin listener: /metrics, /healthz, /readyz and /debug/pprof/.
 func AdminHandler(h *Health, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", h.ServeLive)
-	mux.HandleFunc("GET /readyz", h.ServeReady)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	mux.Handle("/healthz", ReadOnly(h.ServeLive))
+	mux.Handle("/readyz", ReadOnly(h.ServeReady))
+	mux.Handle("/metrics", ReadOnly(promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}).ServeHTTP))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

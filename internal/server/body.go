@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +25,13 @@ type body struct {
 	extend  int64 // where more time is given
 	relaxed bool  // it may take any time
 	timed   bool  // a deadline is set
+
+	// Who passes a request on may still read of it when its handler has returned. The connection has no deadlines for it then, and
+	// asking for some is a panic with HTTP/2.
+	mu    sync.Mutex
+	ended bool
+
+	read atomic.Bool // all of it was
 }
 
 func newBody(g *gate, w http.ResponseWriter, r io.ReadCloser, limit int64) *body {
@@ -42,9 +51,10 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	b.read.CompareAndSwap(false, err == io.EOF)
 	if b.timed && err == io.EOF {
 		// Or the wait for the caller's end, which net/http does by reading, would end the request.
-		_ = b.control.SetReadDeadline(time.Time{}) // the connection has gone if this fails
+		b.setDeadline(time.Time{})
 		b.timed = false
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -64,8 +74,22 @@ func (b *body) giveTime() {
 		b.begun = time.Now()
 	}
 	deadline := b.begun.Add(b.gate.bodyTime + time.Duration(b.n)*time.Second/minBodyRate)
-	b.timed = b.control.SetReadDeadline(deadline) == nil
+	b.timed = b.setDeadline(deadline)
 	b.extend = b.n + 1<<20
+}
+
+// setDeadline reports whether the request goes on and has a deadline of its own.
+func (b *body) setDeadline(at time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.ended && b.control.SetReadDeadline(at) == nil // the connection has gone if this fails
+}
+
+// end is called when the request's handler has returned.
+func (b *body) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
 }
 
 // AnyTime lets next's requests and answers take any time: they are streams that live long and look after their time

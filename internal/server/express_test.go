@@ -372,7 +372,7 @@ func TestExpressLimitsAndPanics(t *testing.T) {
 	<-begun
 	other, otherReader := dial(t, addr)
 	send(t, other, post("/e", "a"))
-	if body, status := read(t, otherReader); status != http.StatusServiceUnavailable || !strings.Contains(body, "too many requests") {
+	if body, status := read(t, otherReader); status != http.StatusTooManyRequests || !strings.Contains(body, "too many requests") {
 		t.Errorf("one request too many: %d %q", status, body)
 	}
 	close(finish)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -60,6 +61,16 @@ func newGate(next http.Handler, c Config) *gate {
 
 // ServeHTTP implements http.Handler.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if isWebText(r) {
+		t, r := untext(w, r)
+		g.serve(t, r)
+		_ = t.finish() // whoever asked has gone
+		return
+	}
+	g.serve(w, r)
+}
+
+func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	c, ok := r.Context().Value(connKey{}).(*conn)
 	id := idOf(r, c)
 	w.Header()[requestid.Header] = []string{id.String()}
@@ -94,7 +105,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			strings.HasPrefix(t, "application/connect+") {
 			limit = 0
 		}
-		r.Body = newBody(g, w, r.Body, limit)
+		b := newBody(g, w, r.Body, limit)
+		defer b.end()
+		r.Body = b
 	}
 	ctx, done := g.answers.Open(requestid.With(r.Context(), id))
 	defer done()
@@ -117,16 +130,37 @@ func (g *gate) refuse(w http.ResponseWriter, r *http.Request, limit limitName, e
 	if after := e.RetryAfter(); after > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(after.Seconds())))
 	}
-	if g.errors.IsSupported(r) {
+	if IsCall(r.URL.Path) && g.errors.IsSupported(r) {
 		wire, _ := rpcerr.ToConnect(e)
 		_ = g.errors.Write(w, r, wire) // whoever asked has gone
 		return
 	}
-	status := http.StatusServiceUnavailable
+	status := http.StatusTooManyRequests
 	if e.Reason() == datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE {
 		status = http.StatusRequestEntityTooLarge
 	}
-	http.Error(w, e.Error(), status)
+	writeProblem(w, status, e)
+}
+
+// IsCall reports whether a path is that of a method: /package.Service/Method.
+func IsCall(path string) bool {
+	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return ok && strings.Contains(service, ".") && !strings.HasPrefix(service, ".") && method != "" && !strings.Contains(method, "/")
+}
+
+// writeProblem answers what is no call with a problem document (RFC 9457).
+func writeProblem(w http.ResponseWriter, status int, e *rpcerr.Error) {
+	reason := strings.TrimPrefix(e.Reason().String(), "ERROR_REASON_")
+	text, err := json.Marshal(map[string]any{
+		"type": "urn:nearside:error:" + reason, "title": http.StatusText(status), "status": status, "detail": e.Error(), "reason": reason,
+	})
+	if err != nil {
+		text = []byte("{}") // never, of strings and a number
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(text) // whoever asked has gone
 }
 
 func (g *gate) count(limit limitName) { g.refused.WithLabelValues(string(limit)).Inc() }

@@ -90,43 +90,54 @@ func writeHealth(w http.ResponseWriter, r *http.Request, status int, text string
 }
 
 // MountHealth serves /healthz, /readyz, the gRPC health service and reflection on mux. services are the full names of the
-// Connect services of the listener, all as ready as h is.
-func MountHealth(mux *http.ServeMux, h *Health, services []string, options ...connect.HandlerOption) {
-	mux.HandleFunc("GET /healthz", h.ServeLive)
-	mux.HandleFunc("GET /readyz", h.ServeReady)
+// Connect services of the listener, all as ready as h is; others, which may be nil, are those of others.
+func MountHealth(mux *http.ServeMux, h *Health, services []string, others Others, options ...connect.HandlerOption) {
+	mux.Handle("/healthz", ReadOnly(h.ServeLive))
+	mux.Handle("/readyz", ReadOnly(h.ServeReady))
 	known := map[string]bool{"": true, grpchealth.HealthV1ServiceName: true}
 	for _, name := range services {
 		known[name] = true
 	}
 	mount := func(path string, handler http.Handler) { mux.Handle(path, EndOnDrain(handler)) }
-	mount(grpchealth.NewHandler(&healthChecker{health: h, known: known}, options...))
-	reflector := grpcreflect.NewStaticReflector(append(slices.Clip(services), grpchealth.HealthV1ServiceName)...)
-	mount(grpcreflect.NewHandlerV1(reflector, options...))
-	mount(grpcreflect.NewHandlerV1Alpha(reflector, options...))
+	path, checks := grpchealth.NewHandler(&healthChecker{health: h, known: known, others: others}, options...)
+	mount(path, withHeaders(checks))
+	names := append(slices.Clip(services), grpchealth.HealthV1ServiceName)
+	mount(reflection(names, others, grpcreflect.NewHandlerV1, options...))
+	mount(reflection(names, others, grpcreflect.NewHandlerV1Alpha, options...))
 }
 
 type healthChecker struct {
 	health *Health
 	known  map[string]bool
+	others Others
 }
 
 var _ grpchealth.Watcher = (*healthChecker)(nil)
 
 // Check implements grpchealth.Checker.
-func (c *healthChecker) Check(_ context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
-	if err := c.check(req.Service); err != nil {
-		return nil, err
+func (c *healthChecker) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+	ready := false
+	if c.known[req.Service] {
+		ready, _ = c.health.Ready()
+	} else if o, ok := c.other(ctx, req.Service); ok {
+		ready = o.Ready()
+	} else {
+		return nil, unknownService(req.Service)
 	}
-	if ready, _ := c.health.Ready(); !ready {
+	if !ready {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
 }
 
 // Watch implements grpchealth.Watcher.
-func (c *healthChecker) Watch(_ context.Context, req *grpchealth.CheckRequest, onChange func()) (stop func(), err error) {
-	if err := c.check(req.Service); err != nil {
-		return nil, err
+func (c *healthChecker) Watch(ctx context.Context, req *grpchealth.CheckRequest, onChange func()) (stop func(), err error) {
+	if !c.known[req.Service] {
+		o, ok := c.other(ctx, req.Service)
+		if !ok {
+			return nil, unknownService(req.Service)
+		}
+		return watch(o, onChange), nil
 	}
 	h := c.health
 	h.mu.Lock()
@@ -139,9 +150,6 @@ func (c *healthChecker) Watch(_ context.Context, req *grpchealth.CheckRequest, o
 	}, nil
 }
 
-func (c *healthChecker) check(service string) error {
-	if !c.known[service] {
-		return connect.NewError(connect.CodeNotFound, fmt.Errorf("unknown service %s", service))
-	}
-	return nil
+func unknownService(name string) error {
+	return connect.NewError(connect.CodeNotFound, fmt.Errorf("unknown service %s", name))
 }

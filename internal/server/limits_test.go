@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -168,18 +167,82 @@ func TestBombs(t *testing.T) {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
-	var packed bytes.Buffer
-	w := gzip.NewWriter(&packed)
-	_, _ = w.Write(make([]byte, 64<<20))
-	_ = w.Close()
-	g := new(gunzip)
-	if err := g.Reset(&packed); err != nil {
-		t.Fatal(err)
+	for _, c := range Compressions() {
+		t.Run(c.Name, func(t *testing.T) {
+			var packed bytes.Buffer
+			w, r := c.Compressor(), c.Decompressor()
+			for range 2 { // both are used again
+				for _, size := range []int{0, 1, bombBytes, 64 << 20} {
+					packed.Reset()
+					w.Reset(&packed)
+					_, _ = w.Write(make([]byte, size))
+					if err := w.Close(); err != nil {
+						t.Fatal(err)
+					}
+					if err := r.Reset(&packed); err != nil {
+						t.Fatal(err)
+					}
+					n, err := io.Copy(io.Discard, r)
+					if size <= bombBytes {
+						if err != nil || n != int64(size) {
+							t.Errorf("unpacked %d bytes of %d, %v", n, size, err)
+						}
+					} else if wire, ok := errors.AsType[*connect.Error](err); !ok || rpcerr.ReasonOf(wire) != want || n > 2*bombBytes {
+						t.Errorf("unpacked %d bytes, %v", n, err)
+					}
+					if err := r.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			packed.Reset()
+			w.Reset(&packed)
+			_, _ = w.Write(make([]byte, 1000))
+			_ = w.Close()
+			packed.Truncate(packed.Len() - 3)
+			err := r.Reset(&packed)
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+			}
+			if err == nil {
+				t.Error("half a message was unpacked")
+			}
+		})
 	}
-	n, err := io.Copy(io.Discard, g)
-	if wire, ok := errors.AsType[*connect.Error](err); !ok || rpcerr.ReasonOf(wire) != want || n > 2*bombBytes {
-		t.Errorf("unpacked %d bytes, %v", n, err)
-	}
+}
+
+// FuzzDecompress unpacks anything: in bounded memory, and again what was packed.
+func FuzzDecompress(f *testing.F) {
+	f.Add([]byte("text"), false)
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa4, 0, 0, 0, 0x80, 1, 0, 0}, true)
+	f.Add([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff}, true)
+	all := Compressions()
+	f.Fuzz(func(t *testing.T, text []byte, raw bool) {
+		for _, c := range all {
+			packed := bytes.NewBuffer(text)
+			if !raw {
+				packed = new(bytes.Buffer)
+				w := c.Compressor()
+				w.Reset(packed)
+				_, _ = w.Write(text)
+				_ = w.Close()
+			}
+			r := c.Decompressor()
+			err := r.Reset(packed)
+			var n int64
+			var out bytes.Buffer
+			if err == nil {
+				n, err = io.Copy(&out, r)
+				_ = r.Close()
+			}
+			if n > bombBytes+int64(maxRatio*len(text))+(1<<20) {
+				t.Errorf("%s: %d bytes of %d", c.Name, n, len(text))
+			}
+			if !raw && (err != nil || !bytes.Equal(out.Bytes(), text)) {
+				t.Errorf("%s: %d bytes of %d, %v", c.Name, out.Len(), len(text), err)
+			}
+		}
+	})
 }
 
 func TestNesting(t *testing.T) {
@@ -313,5 +376,28 @@ func TestHeaders(t *testing.T) {
 	answer := make([]byte, 12)
 	if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "HTTP/1.1 431" {
 		t.Errorf("many headers: %q, %v", answer, err)
+	}
+}
+
+// A body that somebody still reads when its request is answered, as a transport does that passes it on, ends there.
+func TestReadingOn(t *testing.T) {
+	answered, read := make(chan struct{}), make(chan error)
+	_, url := start(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		go func() {
+			<-answered
+			_, err := io.Copy(io.Discard, r.Body)
+			read <- err
+		}()
+	}), Config{Name: "test"})
+	body, more := io.Pipe()
+	defer more.Close()
+	res, err := streamingClient(t).Post(url, "application/grpc", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	answered <- struct{}{}
+	if err := <-read; err == nil {
+		t.Error("the body of a request that was answered had an end")
 	}
 }

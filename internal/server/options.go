@@ -1,10 +1,8 @@
 package server
 
 import (
-	"compress/gzip"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -34,7 +32,7 @@ func HandlerOptions(logger *slog.Logger, registerer prometheus.Registerer) ([]co
 		}
 		interceptors = []connect.Interceptor{metrics, errs}
 	}
-	return []connect.HandlerOption{
+	options := []connect.HandlerOption{
 		connect.WithInterceptors(interceptors...),
 		// Inside the error interceptor, which logs the panic and hides it from the caller.
 		connect.WithRecover(func(_ context.Context, _ connect.Spec, _ http.Header, p any) error {
@@ -42,12 +40,9 @@ func HandlerOptions(logger *slog.Logger, registerer prometheus.Registerer) ([]co
 		}),
 		connect.WithReadMaxBytes(DefaultMaxBodyBytes),
 		connect.WithCompressMinBytes(compressMinBytes),
-		// The default level costs more time than the bytes it saves are worth.
-		connect.WithCompression("gzip",
-			func() connect.Decompressor { return new(gunzip) },
-			func() connect.Compressor {
-				w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // fails for unknown levels only
-				return w
-			}),
-	}, nil
+	}
+	for _, c := range Compressions() {
+		options = append(options, connect.WithCompression(c.Name, c.Decompressor, c.Compressor))
+	}
+	return options, nil
 }

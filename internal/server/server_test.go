@@ -134,7 +134,7 @@ func TestListen(t *testing.T) {
 func TestHealth(t *testing.T) {
 	health := NewHealth("starting up")
 	mux := http.NewServeMux()
-	MountHealth(mux, health, []string{datav1connect.DataServiceName})
+	MountHealth(mux, health, []string{datav1connect.DataServiceName}, nil)
 	_, url := start(t, mux, Config{Name: "test"})
 	c := unaryClient(t)
 
@@ -185,7 +185,7 @@ func TestCloseFinishesRequestsAndEndsStreams(t *testing.T) {
 		<-finish
 		_, _ = io.WriteString(w, "done")
 	})
-	MountHealth(mux, NewHealth(""), nil)
+	MountHealth(mux, NewHealth(""), nil, nil)
 	s, url := start(t, mux, Config{Name: "test"})
 
 	events := grpchealth.NewClient(streamingClient(t), url, connect.WithGRPC()).Watch(t.Context(), &grpchealth.CheckRequest{})

@@ -280,7 +280,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName)
 		handler = access.NewChain(access.ChainOptions{Guard: guard, Next: mux, Short: short, Login: access.Rate{PerSecond: 50, Burst: 500}})
 	}
-	server.MountHealth(mux, p.health, services, options...)
+	server.MountHealth(mux, p.health, services, nil, options...)
 	handler = nodeaccess.Handler(handler, !c.RequireNodes, recording.denied)
 	if err := p.serve(ctx, c, handler, recording, metrics); err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/hotrpc"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/server"
 )
 
 type uncounted struct{}
@@ -52,7 +53,11 @@ func hotTwins(t *testing.T, p *Primary, passed *int) (general, hot http.Handler)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, general = datav1connect.NewDataServiceHandler(p, connect.WithInterceptors(errs))
+	options := []connect.HandlerOption{connect.WithInterceptors(errs)}
+	for _, c := range server.Compressions() {
+		options = append(options, connect.WithCompression(c.Name, c.Decompressor, c.Compressor))
+	}
+	_, general = datav1connect.NewDataServiceHandler(p, options...)
 	return general, hotrpc.NewWriteHandler(hotrpc.WriteOptions{
 		Method: func(ctx context.Context, header http.Header, msg []byte, a *hotrpc.Answer) error {
 			return p.TransactHot(ctx, errs, nil, header, msg, a)
