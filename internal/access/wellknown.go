@@ -1,15 +1,21 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
+
+	"github.com/zeebo/xxh3"
 
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/server"
 )
 
 // Jwks returns the public keys that access tokens are verified with, by id.
@@ -46,33 +52,40 @@ func (v *Verifier) issuer() (string, error) {
 
 // Mount serves /.well-known/jwks.json and /.well-known/openid-configuration.
 func (v *Verifier) Mount(mux *http.ServeMux) {
-	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("/.well-known/jwks.json", server.ReadOnly(func(w http.ResponseWriter, r *http.Request) {
 		keys, err := v.Jwks()
-		writeJSON(w, map[string]any{"keys": append([]*authv1.GetJwksResponse_Jwk{}, keys.GetKeys()...)}, err)
-	})
-	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, r, map[string]any{"keys": append([]*authv1.GetJwksResponse_Jwk{}, keys.GetKeys()...)}, err)
+	}))
+	mux.Handle("/.well-known/openid-configuration", server.ReadOnly(func(w http.ResponseWriter, r *http.Request) {
 		issuer, err := v.issuer()
 		scheme := "http://"
 		if r.TLS != nil {
 			scheme = "https://"
 		}
-		writeJSON(w, map[string]any{
+		writeJSON(w, r, map[string]any{
 			"issuer": issuer, "jwks_uri": scheme + r.Host + "/.well-known/jwks.json",
 			"id_token_signing_alg_values_supported": []string{"EdDSA"},
 			"response_types_supported":              []string{"token"},
 			"subject_types_supported":               []string{"public"},
 		}, err)
-	})
+	}))
 }
 
-func writeJSON(w http.ResponseWriter, answer any, err error) {
+func writeJSON(w http.ResponseWriter, r *http.Request, answer any, err error) {
+	var text []byte
+	if err == nil {
+		text, err = json.Marshal(answer)
+	}
 	if err != nil {
+		w.Header().Set("Cache-Control", "no-store")
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "public, max-age=60")
-	_ = json.NewEncoder(w).Encode(answer) //nolint:errchkjson // whoever asked has gone
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "public, max-age=60")
+	h.Set("Etag", `"`+strconv.FormatUint(xxh3.Hash(text), 36)+`"`)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(text, '\n')))
 }
 
 // Answer answers AuthService.Authorize: a token that is not valid is an answer too. Somebody else's rights are told to whoever

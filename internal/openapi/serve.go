@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/nearside-dev/nearside/internal/server"
 )
 
 // The paths that Mount mounts.
@@ -35,14 +37,14 @@ func Serves(path string) bool {
 
 // Mount serves the document that there is for a request, and a page to read it by that asks nobody else for anything.
 func Mount(mux *http.ServeMux, document func(*http.Request) []byte) {
-	mux.HandleFunc("GET "+PathDocument, func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle(PathDocument, server.ReadOnly(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Authorization")
 		serve(w, r, "application/json", document(r))
-	})
-	mux.HandleFunc("GET "+PathPage, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	mux.Handle(PathPage, server.ReadOnly(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, PathPage+"/", http.StatusMovedPermanently)
-	})
-	mux.HandleFunc("GET "+PathPage+"/{file...}", func(w http.ResponseWriter, r *http.Request) {
+	}))
+	mux.Handle(PathPage+"/{file...}", server.ReadOnly(func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("file")
 		if name == "" {
 			name = "index.html"
@@ -58,7 +60,7 @@ func Mount(mux *http.ServeMux, document func(*http.Request) []byte) {
 			return
 		}
 		serve(w, r, kind, text)
-	})
+	}))
 }
 
 func serve(w http.ResponseWriter, r *http.Request, kind string, content []byte) {

@@ -17,17 +17,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/gzhttp"
 	"github.com/zeebo/xxh3"
 
+	"github.com/nearside-dev/nearside/internal/httpencoding"
 	"github.com/nearside-dev/nearside/internal/server"
 )
 
 const (
 	// Path is where the page is.
 	Path = "/demo/"
-	// minCompressed is the size of the smallest file that is worth compressing: below it fits a packet.
-	minCompressed = 1400
 	// maxRegions bounds the policy's header.
 	maxRegions = 256
 
@@ -53,12 +51,10 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo page: %w", err)
 	}
-	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed))
-	if err != nil {
+	h := &handler{next: o.Next, files: files, regions: o.Regions}
+	if h.compressed, err = httpencoding.Handler(http.HandlerFunc(h.serve)); err != nil {
 		return nil, fmt.Errorf("demo page: %w", err)
 	}
-	h := &handler{next: o.Next, files: files, regions: o.Regions}
-	h.compressed = compress(http.HandlerFunc(h.serve))
 	if paths := server.ExpresserOf(o.Next); paths != nil {
 		return expresser{h, paths}, nil
 	}
@@ -129,15 +125,15 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "no-referrer")
 	f, ok := h.files[name]
-	switch {
-	case !ok:
+	if !ok {
 		http.NotFound(w, r)
 		return
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		header.Set("Allow", "GET, HEAD")
-		http.Error(w, "this is a page", http.StatusMethodNotAllowed)
-		return
 	}
+	server.ReadOnly(func(w http.ResponseWriter, r *http.Request) { h.serveFile(w, r, name, f) }).ServeHTTP(w, r)
+}
+
+func (h *handler) serveFile(w http.ResponseWriter, r *http.Request, name string, f file) {
+	header := w.Header()
 	header.Set("Content-Type", f.kind)
 	header.Set("Etag", f.tag)
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")

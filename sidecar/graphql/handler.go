@@ -15,11 +15,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vektah/gqlparser/v2/ast"
 
 	"github.com/nearside-dev/nearside/client"
+	"github.com/nearside-dev/nearside/internal/httpencoding"
 	"github.com/nearside-dev/nearside/internal/server"
 )
 
@@ -38,9 +38,6 @@ const (
 	IntrospectionEverybody Introspection = "everybody"
 	IntrospectionNobody    Introspection = "nobody"
 )
-
-// minCompressed is the size of the smallest answer that is worth compressing: below it fits a packet.
-const minCompressed = 1400
 
 // Source has the services.
 type Source interface {
@@ -71,6 +68,7 @@ type Handler struct {
 	logger        *slog.Logger
 	metrics       *metrics
 	compressed    http.Handler
+	page          http.Handler
 	events        http.Handler
 
 	building sync.Mutex
@@ -91,11 +89,12 @@ func New(o Options) (http.Handler, error) {
 	if h.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, err
 	}
-	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed))
-	if err != nil {
+	if h.compressed, err = httpencoding.Handler(http.HandlerFunc(h.serve)); err != nil {
 		return nil, err
 	}
-	h.compressed = compress(http.HandlerFunc(h.serve))
+	if h.page, err = httpencoding.Handler(http.HandlerFunc(servePage)); err != nil {
+		return nil, err
+	}
 	h.events = server.EndOnDrain(server.AllowSilence(http.HandlerFunc(h.serve)))
 	if paths := server.ExpresserOf(o.Next); paths != nil {
 		return &expresser{Handler: h, paths: paths}, nil
@@ -111,7 +110,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == Path:
 		h.compressed.ServeHTTP(w, r)
 	case servesPage(r.URL.Path):
-		servePage(w, r)
+		h.page.ServeHTTP(w, r)
 	default:
 		h.next.ServeHTTP(w, r)
 	}
@@ -172,6 +171,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodOptions:
 		header.Set("Allow", "GET, HEAD, POST, OPTIONS")
+		header.Set("Accept-Post", typeJSON)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	case r.Method == http.MethodGet && r.URL.RawQuery == "" && strings.Contains(r.Header.Get("Accept"), "text/html"):
@@ -237,8 +237,14 @@ func (h *Handler) prepare(r *http.Request, kind string) (*operation, *answer) {
 			status = e.status
 		}
 		a := refusal(status, err)
-		if status == http.StatusMethodNotAllowed {
+		switch status {
+		case http.StatusMethodNotAllowed:
 			a.header = http.Header{"Allow": {"GET, HEAD, POST, OPTIONS"}}
+		case http.StatusUnsupportedMediaType:
+			a.header = http.Header{"Accept": {typeJSON}, "Accept-Post": {typeJSON}}
+			if r.Header.Get("Content-Encoding") != "" {
+				a.header = http.Header{"Accept-Encoding": {"identity"}}
+			}
 		}
 		return nil, a
 	}
@@ -383,7 +389,5 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, kind string, a *
 	body := a.body()
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(a.status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) //nolint:gosec // it is JSON and says so; an error says that whoever asked has gone
-	}
+	_, _ = w.Write(body) //nolint:gosec // it is JSON and says so; an error says that whoever asked has gone
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/nearside-dev/nearside/internal/server"
 )
 
 //go:embed page
@@ -38,18 +40,17 @@ func servePage(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "want GET", http.StatusMethodNotAllowed)
-		return
-	}
 	text, err := page.ReadFile("page/" + file[0])
 	if err != nil {
 		http.NotFound(w, r)
 		return
 	}
+	server.ReadOnly(func(w http.ResponseWriter, r *http.Request) { serveFile(w, r, file[1], text) }).ServeHTTP(w, r)
+}
+
+func serveFile(w http.ResponseWriter, r *http.Request, kind string, text []byte) {
 	h := w.Header()
-	h.Set("Content-Type", file[1])
+	h.Set("Content-Type", kind)
 	h.Set("Content-Security-Policy", pagePolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")

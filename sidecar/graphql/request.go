@@ -14,6 +14,9 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 	"github.com/vektah/gqlparser/v2/parser"
 	"github.com/vektah/gqlparser/v2/validator"
+
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
 // The media types.
@@ -56,9 +59,12 @@ func readRequest(r *http.Request) (*graphRequest, error) {
 		if err != nil || kind != typeJSON || parameters["charset"] != "" && !strings.EqualFold(parameters["charset"], "utf-8") {
 			return nil, &httpError{http.StatusUnsupportedMediaType, "requests are " + typeJSON}
 		}
+		if e := strings.ToLower(r.Header.Get("Content-Encoding")); e != "" && e != "identity" {
+			return nil, &httpError{http.StatusUnsupportedMediaType, "requests are not compressed"}
+		}
 		body, err := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1))
 		if err != nil {
-			return nil, &httpError{http.StatusBadRequest, "the body did not arrive"}
+			return nil, unread(err)
 		}
 		if len(body) > maxBodyBytes {
 			return nil, &httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBodyBytes)}
@@ -76,6 +82,18 @@ func readRequest(r *http.Request) (*graphRequest, error) {
 		return nil, &httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("query: is larger than %d bytes", maxQueryBytes)}
 	}
 	return q, nil
+}
+
+// unread says why a body did not arrive.
+func unread(err error) error {
+	switch rpcerr.ReasonOf(err) {
+	case datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE:
+		return &httpError{http.StatusRequestEntityTooLarge, "the body is too large"}
+	case datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW:
+		return &httpError{http.StatusRequestTimeout, "the body came too slowly"}
+	default:
+		return &httpError{http.StatusBadRequest, "the body did not arrive"}
+	}
 }
 
 // decode decodes one value of JSON, numbers as they are written.

@@ -25,6 +25,9 @@ type answer struct {
 	// invalidField is the parameter that the request is refused for.
 	invalidField *ProblemField
 
+	// encodings are those that a refused request could have had.
+	encodings string
+
 	status int
 	header http.Header
 	body   bytes.Buffer
@@ -63,6 +66,38 @@ func (a *answer) allow(verbs []string) {
 	a.header.Set("Allow", strings.Join(append(a.header["Allow"], http.MethodOptions), ", "))
 }
 
+// acceptable says which bodies requests with some verbs may have.
+func (a *answer) acceptable(verbs ...string) {
+	for _, v := range verbs {
+		switch v {
+		case http.MethodPost:
+			a.header.Set("Accept-Post", contentTypeJSON)
+		case http.MethodPatch:
+			a.header.Set("Accept-Patch", contentTypeJSON+", "+contentTypePatch)
+		}
+	}
+}
+
+// failsBefore refuses a request that is to change something if a condition of it cannot hold. What else it says in If-Match is for the
+// method to look at, with what it changes.
+func (a *answer) failsBefore() bool {
+	b := a.binding
+	if b.Verb == http.MethodGet || safe(b) || b.tag != "" {
+		return false // others know themselves what they have
+	}
+	if len(a.request.Header["If-None-Match"]) > 0 {
+		a.invalid("If-None-Match", "is for GET and HEAD: nothing is made here under a name that its caller chose")
+		return true
+	}
+	lists := a.request.Header["If-Match"]
+	if len(lists) == 0 || b.Method.Input().Fields().ByName("version") != nil || slices.Equal(lists, []string{"*"}) {
+		return false
+	}
+	a.invalidField = nil
+	a.refuse(http.StatusPreconditionFailed, "If-Match: this has no strong ETag, so that none can match")
+	return true
+}
+
 // finish sends the answer.
 func (a *answer) finish(w http.ResponseWriter) {
 	if a.status == 0 {
@@ -75,6 +110,9 @@ func (a *answer) finish(w http.ResponseWriter) {
 		a.succeed()
 	}
 	a.header.Del("Accept-Encoding") // the transcoder's own business with the calls
+	if a.encodings != "" {
+		a.header.Set("Accept-Encoding", a.encodings)
+	}
 	h := w.Header()
 	varies := slices.Concat(h["Vary"], a.header["Vary"]) // what stands before the calls has its own
 	maps.Copy(h, a.header)
@@ -91,9 +129,7 @@ func (a *answer) finish(w http.ResponseWriter) {
 	}
 	h.Set("Content-Length", strconv.Itoa(a.body.Len()))
 	w.WriteHeader(a.status)
-	if a.request.Method != http.MethodHead {
-		_, _ = w.Write(a.body.Bytes()) // whoever asked has gone
-	}
+	_, _ = w.Write(a.body.Bytes()) // whoever asked has gone
 }
 
 // succeed makes an answer that is no error what REST has.
@@ -139,10 +175,26 @@ func (a *answer) read() {
 		tag = `W/"` + strconv.FormatUint(xxh3.Hash(a.body.Bytes()), 36) + `"`
 		a.header.Set("Etag", tag)
 	}
-	if matches(a.request.Header.Values("If-None-Match"), tag) {
+	switch given := a.request.Header; {
+	case len(given.Values("If-Match")) > 0 && !matchesStrongly(given.Values("If-Match"), tag):
+		a.refuse(http.StatusPreconditionFailed, "If-Match: it has another ETag")
+		a.problem()
+	case matches(given.Values("If-None-Match"), tag):
 		a.status = http.StatusNotModified
 		a.body.Reset()
 	}
+}
+
+// matchesStrongly compares a tag with those of an If-Match header (RFC 9110, section 13.1.1).
+func matchesStrongly(lists []string, tag string) bool {
+	for _, list := range lists {
+		for t := range strings.SplitSeq(list, ",") {
+			if t = strings.TrimSpace(t); t == "*" || t == tag && !strings.HasPrefix(tag, "W/") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // matches compares a tag with those of an If-None-Match header, weakly (RFC 9110, section 13.1.2).

@@ -1,23 +1,28 @@
 package rest
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"connectrpc.com/vanguard"
-	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/httpencoding"
 	"github.com/nearside-dev/nearside/internal/openapi"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/server"
 )
 
@@ -26,13 +31,12 @@ const (
 	Prefix = "/v1/"
 	// maxBodyBytes bounds a request's or an answer's message, as the calls' own listeners do.
 	maxBodyBytes = 72 << 20
-	// minCompressed is the size of the smallest answer that is worth compressing: below it fits a packet.
-	minCompressed = 1400
 
 	fieldsParameter = "fields"
 
 	contentTypeJSON    = "application/json"
 	contentTypeProblem = "application/problem+json"
+	contentTypePatch   = "application/merge-patch+json"
 )
 
 // Options configures a Handler. Services, Next, Logger and Registerer are required.
@@ -90,11 +94,9 @@ func New(o Options) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", http.HandlerFunc(h.serve))
 	openapi.Mount(mux, h.documentFor)
-	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(minCompressed))
-	if err != nil {
+	if h.compressed, err = httpencoding.Handler(mux); err != nil {
 		return nil, err
 	}
-	h.compressed = compress(mux)
 	if paths := server.ExpresserOf(o.Next); paths != nil {
 		return newExpresser(h, bindings, paths), nil
 	}
@@ -177,6 +179,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		a.refuse(http.StatusNotFound, "there is no such resource: /openapi.json says what there is")
 	case r.Method == http.MethodOptions:
 		a.allow(allowed)
+		a.acceptable(allowed...)
 		a.status = http.StatusNoContent
 	case b == nil:
 		a.allow(allowed)
@@ -184,7 +187,13 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 	case !acceptsJSON(r.Header.Values("Accept")):
 		a.refuse(http.StatusNotAcceptable, "answers are application/json")
 	case !sendsJSON(r):
+		a.header.Set("Accept", contentTypeJSON)
+		a.acceptable(verb)
 		a.refuse(http.StatusUnsupportedMediaType, "requests are application/json")
+	case !sendsEncoded(r.Header.Values("Content-Encoding")):
+		a.encodings = server.AcceptEncoding
+		a.refuse(http.StatusUnsupportedMediaType, "requests may be compressed with gzip or zstd")
+	case a.failsBefore():
 	default:
 		h.call(a, verb)
 	}
@@ -215,6 +224,9 @@ func (h *Handler) call(a *answer, verb string) {
 		query.Del(fieldsParameter)
 	}
 	inner := a.request.Clone(a.request.Context())
+	if !a.unpack(inner) {
+		return
+	}
 	inner.Method = verb
 	inner.URL.RawQuery = query.Encode()
 	// An answer is compressed on its way out, once it is what it will be.
@@ -225,6 +237,38 @@ func (h *Handler) call(a *answer, verb string) {
 		inner.Header.Set("Content-Type", contentTypeJSON)
 	}
 	a.binding.transcoder.ServeHTTP(a, inner)
+}
+
+// unpack unpacks the body of a request, or refuses it.
+func (a *answer) unpack(r *http.Request) bool {
+	name := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding")))
+	r.Header.Del("Content-Encoding")
+	for _, c := range server.Compressions() {
+		if c.Name != name {
+			continue
+		}
+		var text bytes.Buffer
+		d := c.Decompressor()
+		err := d.Reset(r.Body)
+		if err == nil {
+			_, err = io.Copy(&text, io.LimitReader(d, maxBodyBytes+1))
+			_ = d.Close() // it was read
+		}
+		reason := rpcerr.ReasonOf(err)
+		switch {
+		case text.Len() > maxBodyBytes, reason == datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE:
+			a.refuse(http.StatusRequestEntityTooLarge, "the request is too large")
+			return false
+		case reason == datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_SLOW:
+			a.refuse(http.StatusRequestTimeout, "the request came too slowly")
+			return false
+		case err != nil:
+			a.invalid("body", "is not "+name)
+			return false
+		}
+		r.Body, r.ContentLength = io.NopCloser(&text), int64(text.Len())
+	}
+	return true
 }
 
 func mapKeys(v url.Values) func(func(string) bool) {
@@ -240,30 +284,55 @@ func mapKeys(v url.Values) func(func(string) bool) {
 // sendsJSON reports whether a request's body, if it has one, is JSON: a merge patch (RFC 7396) of something flat is no different.
 func sendsJSON(r *http.Request) bool {
 	header := r.Header.Get("Content-Type")
-	if header == "" && r.ContentLength == 0 {
+	if r.ContentLength == 0 {
 		return true
 	}
 	kind, parameters, err := mime.ParseMediaType(header)
 	if err != nil || parameters["charset"] != "" && !strings.EqualFold(parameters["charset"], "utf-8") {
 		return false
 	}
-	return kind == contentTypeJSON || kind == "application/merge-patch+json" && r.Method == http.MethodPatch
+	return kind == contentTypeJSON || kind == contentTypePatch && r.Method == http.MethodPatch
 }
 
-// acceptsJSON reports whether an Accept header has room for JSON (RFC 9110, section 12.5.1).
+// sendsEncoded reports whether a request's body is compressed in a way that is known, if it is.
+func sendsEncoded(encodings []string) bool {
+	switch len(encodings) {
+	case 0:
+		return true
+	case 1:
+		e := strings.ToLower(strings.TrimSpace(encodings[0]))
+		return e == "" || e == "identity" || e == "gzip" || e == "zstd"
+	default:
+		return false
+	}
+}
+
+// acceptsJSON reports whether an Accept header has room for JSON (RFC 9110, section 12.5.1): what says most of it counts.
 func acceptsJSON(accept []string) bool {
 	if len(accept) == 0 {
 		return true
 	}
-	for _, list := range accept {
-		for part := range strings.SplitSeq(list, ",") {
-			kind, parameters, _ := strings.Cut(part, ";")
-			switch strings.ToLower(strings.TrimSpace(kind)) {
-			case contentTypeJSON, contentTypeProblem, "application/*", "*/*", "":
-				if !strings.Contains(strings.ReplaceAll(parameters, " ", "")+";", "q=0;") {
-					return true
-				}
-			}
+	wanted, said := true, -1
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		kind, parameters, _ := strings.Cut(part, ";")
+		says := map[string]int{contentTypeJSON: 2, contentTypeProblem: 2, "application/*": 1, "*/*": 0}
+		level, ok := says[strings.ToLower(strings.TrimSpace(kind))]
+		switch {
+		case ok && level > said:
+			wanted, said = !isZero(parameters), level
+		case ok && level == said:
+			wanted = wanted || !isZero(parameters)
+		}
+	}
+	return wanted && said >= 0 || strings.TrimSpace(strings.Join(accept, "")) == ""
+}
+
+// isZero reports whether the parameters of a media range have a quality of nothing.
+func isZero(parameters string) bool {
+	for p := range strings.SplitSeq(parameters, ";") {
+		if text, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(p)), "q="); ok {
+			q, err := strconv.ParseFloat(text, 64)
+			return err != nil || q <= 0
 		}
 	}
 	return false

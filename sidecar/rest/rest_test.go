@@ -160,15 +160,16 @@ func TestMatches(t *testing.T) {
 
 func TestAcceptsJSON(t *testing.T) {
 	for header, want := range map[string]bool{
-		"application/json": true, "*/*": true, "text/html, application/*;q=0.8": true, "text/html": false,
-		"application/json;q=0": false, "application/json;q=0.5": true, "text/html,application/xhtml+xml,*/*;q=0.1": true,
+		"": true, "*/*": true, "application/json": true, "application/*": true, "text/html": false, "text/html, */*;q=0.1": true,
+		"application/json;q=0, */*": false, "application/json;q=0.0": false, "*/*;q=0": false, "application/json, */*;q=0": true,
+		"application/*;q=0, */*": false, "APPLICATION/JSON; charset=utf-8": true, "application/problem+json": true, "application/json;q=nonsense": false,
 	} {
 		if got := acceptsJSON([]string{header}); got != want {
-			t.Errorf("%s: %v", header, got)
+			t.Errorf("%q: %v", header, got)
 		}
 	}
-	if !acceptsJSON(nil) {
-		t.Error("no header accepts anything")
+	if !acceptsJSON(nil) || !acceptsJSON([]string{"text/html", "application/json"}) {
+		t.Error("no header, or one in two lines")
 	}
 }
 
