@@ -13,6 +13,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/descriptors"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 	"github.com/nearside-dev/nearside/sidecar/mesh"
 )
@@ -21,6 +22,7 @@ import (
 type registered struct {
 	router *mesh.Router
 	logger *slog.Logger
+	known  func(http.Header) (bool, error) // nil: everybody is
 
 	mu       sync.Mutex
 	mark     any    // of the rows that were looked at last
@@ -68,6 +70,26 @@ func (g *registered) list() []described {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.services
+}
+
+var _ server.Others = (*registered)(nil)
+
+// Seen implements server.Others: who shows no credential is told of public services alone.
+func (g *registered) Seen(h http.Header) []server.Other {
+	g.Version() // and with it the list
+	known := true
+	if g.known != nil {
+		ok, err := g.known(h)
+		known = ok && err == nil
+	}
+	var out []server.Other
+	for _, s := range g.list() {
+		if known || s.public {
+			name := string(s.descriptor.FullName())
+			out = append(out, server.Other{Descriptor: s.descriptor, Ready: func() bool { return g.router.Ready(name) }})
+		}
+	}
+	return out
 }
 
 // known returns what tells whether a request shows a credential, and what is wrong with one that is not good; nil where there are no

@@ -69,6 +69,7 @@ func readMesh(
 // foreign is what a gateway has for the services that others run.
 type foreign struct {
 	router    *mesh.Router
+	others    *registered
 	registry  *gateway.Services
 	cors      *gateway.Cors
 	operators *gateway.Operators

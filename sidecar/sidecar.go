@@ -200,8 +200,9 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if err != nil {
 		return nil, errors.Join(err, ln.Close(), adminLn.Close())
 	}
+	others := &registered{router: router, logger: s.logger, known: known(verifier)}
 	foreign := foreign{
-		router: router, registry: gateway.NewServices(primary, path, node.calls, node.primary),
+		router: router, others: others, registry: gateway.NewServices(primary, path, node.calls, node.primary),
 		cors: gateway.NewCors(primary, path, node.calls, node.primary), operators: gateway.NewOperators(primary, node.calls, node.primary),
 	}
 	handler, err := s.handler(metrics, gateway.NewData(primary, path, hub, queries, node.elsewhere, guard), path, guard, verifier, auth, foreign, comparer, &gateway.Status{
@@ -218,7 +219,6 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	if node.node != nil {
 		handler = nodeaccess.Handler(handler, false, recording.auditor().NodeDenied)
 	}
-	others := &registered{router: router, logger: s.logger}
 	if handler, err = s.withREST(handler, verifier, others, metrics); err != nil {
 		return nil, errors.Join(err, ln.Close(), adminLn.Close())
 	}
@@ -401,7 +401,7 @@ func (s *Sidecar) handler(
 		services = append(services, authv1connect.AuthServiceName, authv1connect.AccountServiceName, authv1connect.PolicyServiceName)
 	}
 	mux.Handle(authv1connect.NewAuditServiceHandler(foreign.operators, options...))
-	server.MountHealth(mux, s.health, append(services, s.config.MountedServices...), options...)
+	server.MountHealth(mux, s.health, append(services, s.config.MountedServices...), foreign.others, options...)
 	if s.config.Mount != nil {
 		if err := s.config.Mount(mux, s.innerURL, options...); err != nil {
 			return nil, fmt.Errorf("mount services: %w", err)

@@ -133,7 +133,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	}
 	if len(origins) == 0 || len(origins) == 1 && sameOrigin(r, origins[0]) {
-		h.next.ServeHTTP(w, r)
+		h.pass(w, r)
 		return
 	}
 	d := h.latest()
@@ -146,6 +146,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if d == nil || len(origins) > 1 || !d.Answer(header, origins[0]) {
 		h.refused.WithLabelValues("request").Inc()
+	}
+	h.pass(w, r)
+}
+
+func (h *handler) pass(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost && server.IsCall(r.URL.Path) {
+		serveCall(h.next, w, r)
+		return
 	}
 	h.next.ServeHTTP(w, r)
 }

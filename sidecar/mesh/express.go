@@ -44,7 +44,7 @@ func (r *Router) ExpressPrincipal(
 	if kind != "application/proto" && kind != "application/json" {
 		return false
 	}
-	if !r.mayNow(p, m) || r.inFlight.Load() >= r.maxInFlight {
+	if !r.mayNow(p, m) || r.inFlight.Load() >= r.maxInFlight || hopsOf(req.Header) >= maxHops {
 		return false // who answers at length says why
 	}
 	if m.rule != nil {
@@ -228,7 +228,8 @@ func (c *expressCall) request(b []byte, e *endpoint) []byte {
 			b = append(append(append(append(b, requestid.StateHeader...), ": "...), v...), "\r\n"...)
 		}
 	}
-	b = append(append(append(b, "X-Forwarded-For: "...), host(c.req.RemoteAddr)...), "\r\nContent-Length: "...)
+	b = append(append(append(b, "X-Forwarded-For: "...), host(c.req.RemoteAddr)...), "\r\n"+HopsHeader+": "...)
+	b = append(strconv.AppendInt(b, int64(hopsOf(c.req.Header)+1), 10), "\r\nContent-Length: "...)
 	b = append(strconv.AppendInt(b, int64(len(c.body)), 10), "\r\n\r\n"...)
 	return append(b, c.body...)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -83,10 +84,6 @@ func (r *Router) forward(w http.ResponseWriter, req *http.Request, p *identity.P
 		c.ends = c.began.Add(timeout)
 		defer time.AfterFunc(timeout+timeoutGrace, func() { cancel(errTimeout) }).Stop()
 	}
-	if req.ProtoMajor == 1 {
-		// Or net/http reads the rest of the request before it sends the answer, and cuts one of them short.
-		_ = http.NewResponseController(w).EnableFullDuplex() // an error means that it is always so
-	}
 	res, t, err := c.attempts(ctx)
 	if err != nil {
 		outcome = c.failed(ctx, w, err)
@@ -111,6 +108,9 @@ func (r *Router) forward(w http.ResponseWriter, req *http.Request, p *identity.P
 		outcome = outcomeCanceled
 		panic(http.ErrAbortHandler)
 	case errors.Is(err, errCaller):
+		if _, turned := req.Body.(turnedBody); turned {
+			return // it is who turns it that takes no more: its caller was told why
+		}
 		panic(http.ErrAbortHandler)
 	default:
 		if context.Cause(ctx) == errTimeout { //nolint:errorlint // it is that one or none
@@ -207,6 +207,7 @@ func (r *Router) headerFor(req *http.Request, p *identity.Principal, m *route) h
 		out[SubjectHeader] = []string{subject}
 	}
 	out["X-Forwarded-For"] = []string{host(req.RemoteAddr)}
+	out[HopsHeader] = []string{strconv.Itoa(hopsOf(req.Header) + 1)}
 	if state := req.Header[requestid.StateHeader]; len(state) > 0 {
 		out[requestid.StateHeader] = state
 	}

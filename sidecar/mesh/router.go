@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +39,13 @@ const (
 // SubjectHeader tells a service who calls: "user:u_1" or "service:sa_1". It is not there where nobody knows, and never what a
 // caller says.
 const SubjectHeader = "Nearside-Subject"
+
+// HopsHeader tells how many gateways a call has come through. A gateway that is registered as an endpoint of a service would be asked by
+// itself for ever.
+const (
+	HopsHeader = "Nearside-Hops"
+	maxHops    = 8
+)
 
 // Options configures a Router. Region, Source and Logger are required.
 type Options struct {
@@ -111,6 +120,12 @@ func (r *Router) Public(path string) bool {
 	return m != nil && m.service.access == meshdb.AccessPublic
 }
 
+// Ready reports whether a service has an endpoint that is well, as far as is known.
+func (r *Router) Ready(name string) bool {
+	s := r.latest().service(name)
+	return s != nil && slices.ContainsFunc(s.endpoints, (*endpoint).usable)
+}
+
 // ServeHTTP implements http.Handler.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	m := r.find(req.URL.Path)
@@ -123,9 +138,20 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.refuse(w, req, err)
 		return
 	}
-	if req.Method != http.MethodPost && req.Method != http.MethodGet {
-		w.Header().Set("Allow", "GET, POST")
+	if req.Method != http.MethodPost && (req.Method != http.MethodGet || !m.unary) {
+		allow := "GET, POST"
+		if !m.unary {
+			allow = "POST"
+		}
+		w.Header().Set("Allow", allow)
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	if hopsOf(req.Header) >= maxHops {
+		r.logger.WarnContext(req.Context(), "a call goes round: an endpoint is a gateway", slog.String("service", m.service.name))
+		r.refuse(w, req, rpcerr.New(datav1.ErrorReason_ERROR_REASON_ENDPOINT_UNAVAILABLE,
+			"the call has come through %d gateways: an endpoint of %s is one", maxHops, m.service.name).
+			With("service", m.service.name).With("loop", "true"))
 		return
 	}
 	if r.inFlight.Add(1) > r.maxInFlight {
@@ -136,9 +162,14 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer r.inFlight.Add(-1)
-	if m.service.grpc != nil && !speaksGRPC(req) {
-		if req.ProtoMajor == 1 {
-			_ = http.NewResponseController(w).EnableFullDuplex() // as forward does, which has no such writer then
+	w = server.PassOn(w, req)
+	if m.service.grpc != nil && !speaksPlainGRPC(req) {
+		if name := compressionOf(req); !turnable[name] {
+			for _, header := range []string{"Accept-Encoding", "Connect-Accept-Encoding", "Grpc-Accept-Encoding"} {
+				w.Header().Set(header, server.AcceptEncoding)
+			}
+			r.refuse(w, req, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("unknown compression %q", name)))
+			return
 		}
 		m.service.grpc.ServeHTTP(w, req)
 		return
@@ -257,7 +288,7 @@ var hopByHop = map[string]bool{
 
 // ours are the headers by which the gateway tells a service who calls, and of which request: a caller's own are dropped.
 var ours = map[string]bool{
-	SubjectHeader: true, "Forwarded": true, "X-Forwarded-For": true, requestid.Header: true, requestid.ParentHeader: true,
+	SubjectHeader: true, HopsHeader: true, "Forwarded": true, "X-Forwarded-For": true, requestid.Header: true, requestid.ParentHeader: true,
 	requestid.StateHeader: true,
 }
 
@@ -282,6 +313,19 @@ func host(addr string) string {
 		return h
 	}
 	return addr
+}
+
+// hopsOf returns how many gateways a call has come through; what is no number is many.
+func hopsOf(h http.Header) int {
+	text := one(h, HopsHeader)
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > maxHops {
+		return maxHops
+	}
+	return n
 }
 
 // timeoutOf returns how long a call may take, as its caller says it; 0 is that they say nothing.

@@ -9,16 +9,42 @@ import (
 	"connectrpc.com/vanguard"
 
 	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 )
 
 // maxTurnedBytes bounds a message that is turned from one codec into another.
 const maxTurnedBytes = 72 << 20
 
-// speaksGRPC reports whether a call is one of gRPC, and not of gRPC-Web.
-func speaksGRPC(req *http.Request) bool {
+// speaksPlainGRPC reports whether a call is one of gRPC with protobuf, which each service of gRPC takes.
+func speaksPlainGRPC(req *http.Request) bool {
+	kind, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";")
+	kind = strings.TrimSpace(kind)
+	return kind == "application/grpc" || kind == "application/grpc+proto"
+}
+
+// turnable are the compressions that messages may have which are turned.
+var turnable = func() map[string]bool {
+	names := map[string]bool{"": true, "identity": true}
+	for _, c := range server.Compressions() {
+		names[c.Name] = true
+	}
+	return names
+}()
+
+// compressionOf returns how the messages of a request are compressed, "" where they are not.
+func compressionOf(req *http.Request) string {
 	kind := req.Header.Get("Content-Type")
-	return strings.HasPrefix(kind, "application/grpc") && !strings.HasPrefix(kind, "application/grpc-web")
+	switch {
+	case req.Method == http.MethodGet:
+		return req.URL.Query().Get("compression")
+	case strings.HasPrefix(kind, "application/grpc"):
+		return req.Header.Get("Grpc-Encoding")
+	case strings.HasPrefix(kind, "application/connect+"):
+		return req.Header.Get("Connect-Content-Encoding")
+	default:
+		return req.Header.Get("Content-Encoding")
+	}
 }
 
 // turnedBody reads on behind an empty message: the transcoder says there that the stream has ended, and goes on when it is asked
@@ -92,5 +118,15 @@ func (r *Router) turner(old *table, s *service) (http.Handler, error) {
 	})
 	return vanguard.NewTranscoder([]*vanguard.Service{vanguard.NewServiceWithSchema(d.Descriptor, next,
 		vanguard.WithTargetProtocols(vanguard.ProtocolGRPC), vanguard.WithTargetCodecs(vanguard.CodecProto),
-		vanguard.WithMaxMessageBufferBytes(maxTurnedBytes))})
+		// Not each service of gRPC takes compressed messages. What it answers is as its caller takes it.
+		vanguard.WithNoTargetCompression(), vanguard.WithMaxMessageBufferBytes(maxTurnedBytes))}, turning()...)
+}
+
+// turning are the compressions of a transcoder, those of all of a gateway.
+func turning() []vanguard.TranscoderOption {
+	var options []vanguard.TranscoderOption
+	for _, c := range server.Compressions() {
+		options = append(options, vanguard.WithCompression(c.Name, c.Compressor, c.Decompressor))
+	}
+	return options
 }
