@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/nearside-dev/nearside/internal/cli"
@@ -134,4 +135,30 @@ func absolute(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return abs
+}
+
+// TestCallersShowsEachWay holds docs/callers.md to showing one call in each way, all of them run by the tests above.
+func TestCallersShowsEachWay(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "callers.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := make(map[string]string)
+	for section := range strings.SplitSeq(string(text), "\n## ") {
+		title, body, _ := strings.Cut(section, "\n")
+		sections[title] = body
+	}
+	for title, language := range map[string]string{
+		"curl, REST": "sh", "curl, Connect": "sh", "GraphQL": "sh", "grpcurl": "sh", "Go": "go", "TypeScript": "ts",
+	} {
+		body := sections[title]
+		run := len(program.FindAllString(body, -1)) > 0
+		if language == "sh" {
+			list, err := parse(body)
+			run = err == nil && len(list) > 0 && list[0].check
+		}
+		if !run || !strings.Contains(body, "```"+language+"\n") {
+			t.Errorf("%s: no example that is run and compared", title)
+		}
+	}
 }

@@ -56,6 +56,8 @@ type Options struct {
 	NodeCertificates bool
 	// Primary may change what the primary is started with, at each of its starts. Default: nothing.
 	Primary func(*primary.Config)
+	// Sidecar may change what a region is started with, at each of its starts. Default: nothing.
+	Sidecar func(*sidecar.Config)
 	// CacheBytes is what each region keeps answers in; default 8 MiB, negative for none.
 	CacheBytes int64
 	// Logger defaults to none.
@@ -163,12 +165,16 @@ func (m *Mesh) StartSidecar(region string) {
 			return m.primary.JoinToken(region, time.Minute)
 		}
 	}
-	s, err := sidecar.Start(context.Background(), sidecar.Config{
+	config := sidecar.Config{
 		Region: region, PrimaryURL: "http://" + primaryAddr, Listen: listen, Dir: m.RegionDir(region),
 		CacheBytes: m.options.CacheBytes, ImageBytes: edgesql.DefaultImageBytes, Mount: m.options.Mount,
 		MountedServices: m.options.MountedServices, Hot: m.options.Hot, Logger: m.options.Logger,
 		NoAuth: !m.options.Auth, Join: join, KeepNode: true,
-	})
+	}
+	if m.options.Sidecar != nil {
+		m.options.Sidecar(&config)
+	}
+	s, err := sidecar.Start(context.Background(), config)
 	if err != nil {
 		m.tb.Fatal(err)
 	}

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -76,15 +78,63 @@ func DescriptorsOf(pkg string) []byte {
 	return set
 }
 
-// Handler answers the service. A text "fail" is answered with an error that has the code not_found.
-func Handler(options ...connect.HandlerOption) http.Handler {
+// Texts, and the number Refused, that are answered with errors.
+const (
+	Fail   = "fail"   // not_found with the text as detail
+	Refuse = "refuse" // resource_exhausted with an ErrorInfo, a BadRequest and a RetryInfo, and Echo-Refused among its headers or trailers
+	Wait   = "wait"   // nothing until its caller gives up or has no time any more
+
+	Refused = -1 // as Refuse; Count counts to 2 before, WaitFor as Wait
+	WaitFor = -2
+)
+
+// RefusedError is the error that Refuse and Refused are answered with.
+func RefusedError() *connect.Error {
+	err := connect.NewError(connect.CodeResourceExhausted, errors.New("no more \u2603 here"))
+	for _, detail := range []proto.Message{
+		&errdetails.ErrorInfo{Reason: "MELTED", Domain: "acme.example", Metadata: map[string]string{"limit": "3"}},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "value", Description: "is too warm"}}},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(90 * time.Second)},
+	} {
+		if d, e := connect.NewErrorDetail(detail); e == nil { // always
+			err.AddDetail(d)
+		}
+	}
+	err.Meta().Set("Echo-Refused", "yes")
+	return err
+}
+
+func refusal(ctx context.Context, text string) error {
+	switch text {
+	case Fail:
+		err := connect.NewError(connect.CodeNotFound, errors.New("no such thing"))
+		if d, e := connect.NewErrorDetail(wrapperspb.String(text)); e == nil { // always
+			err.AddDetail(d)
+		}
+		return err
+	case Refuse:
+		return RefusedError()
+	case Wait:
+		<-ctx.Done()
+		return ctx.Err()
+	default:
+		return nil
+	}
+}
+
+func refusalOf(ctx context.Context, n int64) error {
+	return refusal(ctx, map[int64]string{Refused: Refuse, WaitFor: Wait}[n])
+}
+
+// Handler answers the service.
+func Handler(options ...connect.HandlerOption) http.Handler { return HandlerOf(Package, options...) }
+
+// HandlerOf is Handler with another package, as DescriptorsOf has it.
+func HandlerOf(pkg string, options ...connect.HandlerOption) http.Handler {
 	mux := http.NewServeMux()
-	say := func(_ context.Context, req *connect.Request[wrapperspb.StringValue]) (*connect.Response[wrapperspb.StringValue], error) {
-		if req.Msg.GetValue() == "fail" {
-			err := connect.NewError(connect.CodeNotFound, errors.New("no such thing"))
-			if d, e := connect.NewErrorDetail(req.Msg); e == nil {
-				err.AddDetail(d)
-			}
+	path := func(procedure string) string { return "/" + pkg + strings.TrimPrefix(procedure, "/"+Package) }
+	say := func(ctx context.Context, req *connect.Request[wrapperspb.StringValue]) (*connect.Response[wrapperspb.StringValue], error) {
+		if err := refusal(ctx, req.Msg.GetValue()); err != nil {
 			return nil, err
 		}
 		res := connect.NewResponse(req.Msg)
@@ -94,15 +144,24 @@ func Handler(options ...connect.HandlerOption) http.Handler {
 		res.Header().Set("Seen-Trace-State", req.Header().Get("Tracestate"))
 		res.Header().Set("Seen-Request", strings.Join(req.Header().Values("X-Request-Id"), ","))
 		res.Header().Set("X-Request-Id", "the service's own")
+		res.Header()["Seen-Lists"] = req.Header()["Lists"]
+		res.Header().Set("Seen-Bin", req.Header().Get("Some-Bin"))
 		res.Trailer().Set("Echo-Trailer", "yes")
 		return res, nil
 	}
-	mux.Handle(Echo, connect.NewUnaryHandler(Echo, say, options...))
-	mux.Handle(Get, connect.NewUnaryHandler(Get, say, append(options, connect.WithIdempotency(connect.IdempotencyNoSideEffects))...))
-	mux.Handle(Count, connect.NewServerStreamHandler(Count, func(
+	mux.Handle(path(Echo), connect.NewUnaryHandler(path(Echo), say, options...))
+	mux.Handle(path(Get), connect.NewUnaryHandler(path(Get), say, append(options, connect.WithIdempotency(connect.IdempotencyNoSideEffects))...))
+	mux.Handle(path(Count), connect.NewServerStreamHandler(path(Count), func(
 		ctx context.Context, req *connect.Request[wrapperspb.Int64Value], stream *connect.ServerStream[wrapperspb.Int64Value],
 	) error {
-		for n := range req.Msg.GetValue() {
+		last := req.Msg.GetValue()
+		stream.ResponseHeader()["Seen-Lists"] = req.Header()["Lists"]
+		stream.ResponseTrailer().Set("Echo-Trailer", "yes")
+		many := last
+		if last < 0 {
+			many = 2
+		}
+		for n := range many {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -110,21 +169,28 @@ func Handler(options ...connect.HandlerOption) http.Handler {
 				return err
 			}
 		}
-		stream.ResponseTrailer().Set("Echo-Trailer", "yes")
-		return nil
+		return refusalOf(ctx, last)
 	}, options...))
-	mux.Handle(Sum, connect.NewClientStreamHandler(Sum, func(
-		_ context.Context, stream *connect.ClientStream[wrapperspb.Int64Value],
+	mux.Handle(path(Sum), connect.NewClientStreamHandler(path(Sum), func(
+		ctx context.Context, stream *connect.ClientStream[wrapperspb.Int64Value],
 	) (*connect.Response[wrapperspb.Int64Value], error) {
 		sum := int64(0)
 		for stream.Receive() {
+			if err := refusalOf(ctx, stream.Msg().GetValue()); err != nil {
+				return nil, err
+			}
 			sum += stream.Msg().GetValue()
 		}
-		return connect.NewResponse(wrapperspb.Int64(sum)), stream.Err()
+		res := connect.NewResponse(wrapperspb.Int64(sum))
+		res.Header()["Seen-Lists"] = stream.RequestHeader()["Lists"]
+		res.Trailer().Set("Echo-Trailer", "yes")
+		return res, stream.Err()
 	}, options...))
-	mux.Handle(Chat, connect.NewBidiStreamHandler(Chat, func(
-		_ context.Context, stream *connect.BidiStream[wrapperspb.StringValue, wrapperspb.StringValue],
+	mux.Handle(path(Chat), connect.NewBidiStreamHandler(path(Chat), func(
+		ctx context.Context, stream *connect.BidiStream[wrapperspb.StringValue, wrapperspb.StringValue],
 	) error {
+		stream.ResponseHeader()["Seen-Lists"] = stream.RequestHeader()["Lists"]
+		stream.ResponseTrailer().Set("Echo-Trailer", "yes")
 		for {
 			msg, err := stream.Receive()
 			if errors.Is(err, io.EOF) {
@@ -133,12 +199,27 @@ func Handler(options ...connect.HandlerOption) http.Handler {
 			if err != nil {
 				return err
 			}
+			if err := refusal(ctx, msg.GetValue()); err != nil {
+				return err
+			}
 			if err := stream.Send(msg); err != nil {
 				return err
 			}
 		}
 	}, options...))
 	return mux
+}
+
+// OnlyGRPC refuses what servers of gRPC refuse that know nothing else.
+func OnlyGRPC(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind := r.Header.Get("Content-Type")
+		if r.ProtoMajor != 2 || r.Method != http.MethodPost || kind != "application/grpc" && kind != "application/grpc+proto" {
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Server returns a server of a handler on HTTP/1.1 and HTTP/2 without TLS.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"connectrpc.com/vanguard"
 	_ "google.golang.org/genproto/googleapis/api/annotations" // for the rules in books
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -125,15 +126,31 @@ func (l *library) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(text)
 }
 
-// TestRegistered has a service of others be reached over REST as its rules say, from when it is registered until it is removed.
+// TestRegistered has a service of others be reached over REST as its rules say, from when it is registered until it is removed; one
+// that speaks Connect, and one that speaks gRPC and nothing else.
 func TestRegistered(t *testing.T) {
+	t.Run("Connect", func(t *testing.T) { testRegistered(t, controlv1.ServiceProtocol_SERVICE_PROTOCOL_UNSPECIFIED) })
+	t.Run("gRPC", func(t *testing.T) { testRegistered(t, controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC) })
+}
+
+func testRegistered(t *testing.T, protocol controlv1.ServiceProtocol) {
 	m := start(t, true)
 	l, descriptors := newLibrary(t)
+	var handler http.Handler = l
+	if protocol == controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC {
+		turned, err := vanguard.NewTranscoder([]*vanguard.Service{vanguard.NewServiceWithSchema(l.service, l,
+			vanguard.WithTargetProtocols(vanguard.ProtocolConnect), vanguard.WithTargetCodecs(vanguard.CodecProto),
+			vanguard.WithNoTargetCompression(), vanguard.WithMaxGetURLBytes(1))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		handler = echo.OnlyGRPC(turned)
+	}
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, done := echo.Server(l), make(chan struct{})
+	server, done := echo.Server(handler), make(chan struct{})
 	go func() {
 		defer close(done)
 		_ = server.Serve(ln) // ends with Close
@@ -148,7 +165,7 @@ func TestRegistered(t *testing.T) {
 	register := func(access controlv1.ServiceAccess) {
 		t.Helper()
 		_, err := registry.RegisterService(t.Context(), connect.NewRequest(&controlv1.RegisterServiceRequest{
-			Descriptors: descriptors, Access: access, Endpoints: []*controlv1.ServiceEndpoint{{Url: "http://" + ln.Addr().String()}},
+			Descriptors: descriptors, Access: access, Protocol: protocol, Endpoints: []*controlv1.ServiceEndpoint{{Url: "http://" + ln.Addr().String()}},
 		}))
 		if err != nil {
 			t.Fatal(err)

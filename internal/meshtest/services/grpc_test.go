@@ -11,22 +11,10 @@ import (
 	"github.com/nearside-dev/nearside/internal/meshtest/echo"
 )
 
-// onlyGRPC refuses what servers of gRPC refuse that know nothing else.
-func onlyGRPC(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		kind := r.Header.Get("Content-Type")
-		if r.ProtoMajor != 2 || r.Method != http.MethodPost || !strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, "application/grpc-web") {
-			w.WriteHeader(http.StatusUnsupportedMediaType)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // TestAServiceThatSpeaksGRPCAlone is reached by every protocol.
 func TestAServiceThatSpeaksGRPCAlone(t *testing.T) {
 	m := meshtest.Start(t, meshtest.Options{})
-	e := serve(t, "", onlyGRPC(echo.Handler()))
+	e := serve(t, "", echo.OnlyGRPC(echo.Handler()))
 	register(t, m, "eu-west-1", &controlv1.RegisterServiceRequest{
 		Endpoints: at(e.url), Protocol: controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC,
 	})
