@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -459,6 +460,18 @@ func TestRefusals(t *testing.T) {
 	_ = z.Close()
 	if got := w.ask(t, "POST", "/v1/users", packed.String(), "Content-Encoding: zstd"); got.status != http.StatusCreated {
 		t.Errorf("REST, zstd: %d %s", got.status, got.body)
+	}
+	// Connect's clients compress what does not fit into a URL.
+	packed.Reset()
+	z.Reset(&packed)
+	_, _ = io.WriteString(z, `{"pageSize":3}`)
+	_ = z.Close()
+	path := listUsers + "?connect=v1&encoding=json&compression=zstd&base64=1&message=" + base64.RawURLEncoding.EncodeToString(packed.Bytes())
+	if got := w.ask(t, "GET", path, ""); got.status != http.StatusOK || strings.Count(got.body, `"id"`) != 3 {
+		t.Errorf("Connect GET, zstd: %d %s", got.status, got.body)
+	}
+	if got := w.ask(t, "GET", strings.Replace(path, "zstd", "br", 1), ""); got.status != http.StatusNotImplemented {
+		t.Errorf("Connect GET, brotli: %d %s", got.status, got.body)
 	}
 }
 
