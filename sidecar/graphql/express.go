@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nearside-dev/nearside/client"
+	"github.com/nearside-dev/nearside/internal/httpencoding"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/wirejson"
 )
@@ -204,7 +205,7 @@ func (e *express) ServeExpress(ctx context.Context, r *http.Request, body []byte
 	}
 	content, ok := q.object.Append([]byte(q.before), inner.Body)
 	content = append(content, q.after...)
-	if !ok || len(content) >= minCompressed && r.Header["Accept-Encoding"] != nil {
+	if !ok || len(content) >= httpencoding.MinBytes && r.Header["Accept-Encoding"] != nil {
 		return false
 	}
 	b := append(append(append(a.Bytes, quickHead...), kind...), "; charset=utf-8\r\n"...)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/nearside-dev/nearside/internal/httpencoding"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
@@ -175,7 +176,7 @@ const quickHead = "HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\nContent
 // ServeExpress implements server.Express.
 func (r *reading) ServeExpress(ctx context.Context, req *http.Request, _ []byte, a *server.ExpressAnswer) bool {
 	h := req.Header
-	if req.Method != http.MethodGet || len(r.request) == 0 || h["If-None-Match"] != nil || h["Content-Type"] != nil || !acceptsJSON(h["Accept"]) {
+	if req.Method != http.MethodGet || len(r.request) == 0 || h["If-None-Match"] != nil || h["If-Match"] != nil || h["Content-Type"] != nil || !acceptsJSON(h["Accept"]) {
 		return false
 	}
 	inner, _ := inners.Get().(*server.InnerAnswer)
@@ -202,7 +203,7 @@ func (r *reading) ServeExpress(ctx context.Context, req *http.Request, _ []byte,
 		}
 	}
 	body, ok := r.object.Append(nil, message)
-	if !ok || len(body) >= minCompressed && h["Accept-Encoding"] != nil {
+	if !ok || len(body) >= httpencoding.MinBytes && h["Accept-Encoding"] != nil {
 		a.Bytes = a.Bytes[:start]
 		return false
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -261,12 +262,35 @@ func TestReading(t *testing.T) {
 			if whole.header.Get("X-Content-Type-Options") != "nosniff" || whole.header.Get("Content-Security-Policy") == "" || whole.header.Get("Content-Type") == "" {
 				t.Errorf("headers %v", whole.header)
 			}
+			w.alone(t, r, whole)
 			for _, encoding := range []string{"", "gzip", "zstd", "gzip, deflate, br, zstd", "br"} {
 				w.encoded(t, r, whole, encoding)
 			}
 			w.verbs(t, r)
 			w.conditions(t, r, whole.header.Get("Etag"))
 		})
+	}
+}
+
+// alone reads a resource over a connection that carries nothing else, on which some are answered without net/http, with the same.
+func (w *world) alone(t *testing.T, r resource, whole reply) {
+	t.Helper()
+	other := *w
+	other.client = &http.Client{Transport: &http.Transport{DisableCompression: true}}
+	defer other.client.CloseIdleConnections()
+	got := other.ask(t, "GET", r.path, "")
+	if got.status != whole.status || got.body != whole.body && !r.changing {
+		t.Errorf("alone: %d %s", got.status, got.body)
+	}
+	for _, h := range []http.Header{got.header, whole.header} {
+		for _, name := range []string{"Date", "Content-Length", "X-Request-Id", "Nearside-Source", "Nearside-Staleness-Ms", "Seen-Request", "Seen-Trace"} { // of one request
+			h.Del(name)
+		}
+		h["Vary"] = varies(h)
+		slices.Sort(h["Vary"])
+	}
+	if !maps.EqualFunc(got.header, whole.header, slices.Equal[[]string]) {
+		t.Errorf("alone: headers\n%v and\n%v", got.header, whole.header)
 	}
 }
 

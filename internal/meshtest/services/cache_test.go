@@ -139,7 +139,7 @@ func TestAnswersOfEveryProtocol(t *testing.T) {
 		handler  http.Handler
 	}{
 		"every protocol": {controlv1.ServiceProtocol_SERVICE_PROTOCOL_CONNECT, echo.Handler(connect.WithCompressMinBytes(100))},
-		"gRPC alone":     {controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC, onlyGRPC(echo.Handler(connect.WithCompressMinBytes(100)))},
+		"gRPC alone":     {controlv1.ServiceProtocol_SERVICE_PROTOCOL_GRPC, echo.OnlyGRPC(echo.Handler(connect.WithCompressMinBytes(100)))},
 	} {
 		c := &counting{Handler: of.handler}
 		register(t, m, "eu-west-1", &controlv1.RegisterServiceRequest{
