@@ -306,6 +306,9 @@ func TestIntrospectionPolicy(t *testing.T) {
 					t.Errorf("%q, known %t: %s", tc.policy, known, got)
 				}
 			}
+			if _, got := post(t, h, `{ echoKind { text } }`, `{}`); strings.Contains(got, "Did you mean") != told || !strings.Contains(got, `\"echoKind\" on type \"Query\".`) {
+				t.Errorf("%q, known %t: %s", tc.policy, known, got)
+			}
 			if status, got := post(t, h, `{ __typename }`, `{}`); status != 200 || got != `{"data":{"__typename":"Query"}}` {
 				t.Errorf("%q, known %t: %d %s", tc.policy, known, status, got)
 			}

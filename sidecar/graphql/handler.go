@@ -253,8 +253,12 @@ func (h *Handler) prepare(r *http.Request, kind string) (*operation, *answer) {
 		refuse = http.StatusOK // so that those get to see why who take every other status for a broken server
 	}
 	d, problems := p.document(q.Query)
+	told := h.introspection == IntrospectionEverybody || known && h.introspection != IntrospectionNobody
 	if len(problems) > 0 {
 		h.countLimit(problems[0])
+		if !told {
+			withoutHints(problems)
+		}
 		return nil, &answer{status: refuse, errors: problems}
 	}
 	def, err := d.operation(q.OperationName)
@@ -264,7 +268,7 @@ func (h *Handler) prepare(r *http.Request, kind string) (*operation, *answer) {
 	if a := h.checkMethod(r, p.schema, def, kind); a != nil {
 		return nil, a
 	}
-	if d.introspects && (h.introspection == IntrospectionNobody || !known && h.introspection != IntrospectionEverybody) {
+	if d.introspects && !told {
 		return nil, refusal(refuse, &callError{
 			code: connect.CodePermissionDenied, reason: reasonIntrospection, message: "the schema is not told here",
 		})
@@ -288,6 +292,13 @@ func (h *Handler) prepare(r *http.Request, kind string) (*operation, *answer) {
 		session: client.NewSession(r.Header[bookmarkHeader]...), key: r.Header.Get(keyHeader), memo: make(map[string]*callEntry),
 		groups: make(map[string]*batchGroup),
 	}, nil
+}
+
+// withoutHints leaves out what the validation guesses that was meant: names of the schema.
+func withoutHints(problems []graphError) {
+	for i := range problems {
+		problems[i].Message, _, _ = strings.Cut(problems[i].Message, " Did you mean")
+	}
 }
 
 func (h *Handler) countLimit(e graphError) {

@@ -70,7 +70,7 @@ func readRequest(r *http.Request) (*graphRequest, error) {
 			return nil, &httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBodyBytes)}
 		}
 		if err := decode(body, q); err != nil {
-			return nil, &httpError{http.StatusBadRequest, "the body is no request: want an object with a query: " + err.Error()}
+			return nil, &httpError{http.StatusBadRequest, "the body is no request: want an object of JSON with a query: " + err.Error()}
 		}
 	default:
 		return nil, &httpError{http.StatusMethodNotAllowed, "want POST, or GET for queries"}
@@ -101,6 +101,9 @@ func decode(text []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	if err := d.Decode(into); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // its text is about the program's types
+			return fmt.Errorf("%s is not for %q", wrong.Value, wrong.Field)
+		}
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {

@@ -161,6 +161,14 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s: %d %s", tc.what, r.status, r.body)
 		}
 	}
+	for _, body := range []string{`[{"query":"{users{id}}"}]`, `{"query":5}`, `"x"`, `{"query":"{users{id}}","operationName":[]}`} {
+		if r := send(t, c, "POST", base+"/graphql", body, "Content-Type: "+jsonType); r.status != http.StatusBadRequest || strings.Contains(r.body, "Go ") {
+			t.Errorf("%s: %d %s", body, r.status, r.body)
+		}
+	}
+	if r := ask(t, c, base, query, nil, "Content-Encoding: gzip"); r.status != http.StatusUnsupportedMediaType {
+		t.Errorf("compressed: %d %s", r.status, r.body)
+	}
 	if r := ask(t, c, base, query, nil, "Accept: image/png"); r.status != http.StatusNotAcceptable {
 		t.Errorf("image/png: %d", r.status)
 	}
