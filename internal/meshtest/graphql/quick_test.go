@@ -174,8 +174,11 @@ func TestShortWays(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var general *reply
-			for range 2 { // what it reads is in memory then
+			for range 50 { // what it reads is in memory then
 				general = dial(t, base).ask(tc.verb, tc.path, tc.body, append(slices.Clip(tc.headers), "Te: trailers")...)
+				if !tc.short || general.header.Get("Nearside-Source") == "MEMORY" {
+					break
+				}
 			}
 			before := quickly(t, m)
 			w := dial(t, base)
@@ -185,6 +188,10 @@ func TestShortWays(t *testing.T) {
 			}
 			if got.status != tc.status {
 				t.Errorf("status %d: %s", got.status, got.body)
+			}
+			if !tc.short { // both had the same way, and the first one may have brought something into memory
+				general.header.Del("Nearside-Source")
+				got.header.Del("Nearside-Source")
 			}
 			if diff := cmp.Diff(general.said(t), got.said(t)); diff != "" {
 				t.Errorf("the short way (-general +short):\n%s", diff)
