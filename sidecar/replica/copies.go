@@ -31,6 +31,7 @@ type followed struct {
 	fetchFailures int
 	wipes         int       // in a row, without having been complete in between
 	snapshot      bool      // to be replaced by a snapshot, not followed
+	inLine        bool      // for a snapshot, while it is in session.waiting: it waits for others to end, and for nothing else
 	repairAt      time.Time // when tables may be copied anew
 	lastErr       string    // to log each failure to apply once
 }
@@ -43,7 +44,7 @@ func (s *session) follow(id uint32) error {
 		c = &followed{id: id}
 		s.f.copies[id] = c
 	}
-	c.database = d
+	c.database, c.inLine = d, false
 	delete(s.waiting, id)
 	if c.cancelFetch != nil && c.snapshot {
 		return nil // followed when it is there

@@ -36,7 +36,7 @@ func (s *session) fetchWhole(c *followed) {
 		c.cancelFetch() // of tables that the snapshot will have
 	}
 	c.snapshot = true
-	if !s.startFetch(c, nil) {
+	if c.inLine = !s.startFetch(c, nil); c.inLine {
 		s.retry(c, retryPause)
 	}
 }
@@ -105,10 +105,31 @@ func (s *session) startFetch(c *followed, tables []uint32) bool {
 	return true
 }
 
-// fetchEnded goes on with what a snapshot was for.
+// fetchEnded goes on with what a snapshot was for, and gives its place to the next one at once: of a thousand databases each would
+// wait for a tick otherwise.
 func (s *session) fetchEnded(r fetched) error {
-	c := r.c
 	s.fetching--
+	if err := s.fetchDone(r); err != nil {
+		return err
+	}
+	s.repair(time.Now())
+	for id, c := range s.waiting {
+		if s.fetching >= maxFetches {
+			break
+		}
+		if !c.inLine {
+			continue
+		}
+		if err := s.follow(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchDone goes on with what a snapshot was for.
+func (s *session) fetchDone(r fetched) error {
+	c := r.c
 	c.cancelFetch = nil
 	if s.f.copies[c.id] != c {
 		return nil // dropped meanwhile

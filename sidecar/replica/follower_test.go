@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +18,8 @@ import (
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/meshdb"
+	"github.com/nearside-dev/nearside/sidecar/replica/replicatest"
 )
 
 // transport answers each attempt to connect as the test says.
@@ -143,6 +148,67 @@ func TestASilentPrimaryIsGivenUp(t *testing.T) {
 		// Three seconds until one is given up, and at most 0.1 until the next: welcomed, it does not back off.
 		if attempts < 19 || attempts > 21 || connects != attempts || redials < attempts-1 {
 			t.Errorf("%d attempts, %d connects, %d redials in a minute", attempts, connects, redials)
+		}
+	})
+}
+
+// TestSnapshotsFollowEachOther has a hundred databases of which the primary has trimmed the logs: none of them waits for a tick.
+func TestSnapshotsFollowEachOther(t *testing.T) {
+	const databases = 100
+	mesh := replicatest.NewPrimary()
+	changes := []replicatest.Change{replicatest.Schema(replicatest.MeshDatabases, replicatest.MeshPlacements)}
+	var messages []*replicationv1.SubscribeResponse
+	for id := uint32(shop); id < shop+databases; id++ {
+		changes = append(changes, replicatest.Put(replicatest.MeshDatabases, replicatest.MeshDatabase(id, fmt.Sprint("db", id))))
+		messages = append(messages, &replicationv1.SubscribeResponse{Message: &replicationv1.SubscribeResponse_Refusal{
+			Refusal: &replicationv1.Refusal{DatabaseId: id, Reason: replicationv1.Refusal_REASON_TRIMMED},
+		}})
+	}
+	hello := welcome(1)
+	hello.GetWelcome().Capabilities = []string{capabilitySnapshot}
+	messages = append([]*replicationv1.SubscribeResponse{
+		hello, {Message: &replicationv1.SubscribeResponse_Heartbeat{Heartbeat: &replicationv1.Heartbeat{
+			Published: []*replicationv1.Heartbeat_Published{{DatabaseId: meshdb.DatabaseID, Epoch: 1, Version: 1}},
+		}}}, {Message: &replicationv1.SubscribeResponse_Records{
+			Records: &replicationv1.Records{DatabaseId: meshdb.DatabaseID, FirstVersion: 1, Records: [][]byte{mesh.Commit(changes...)}},
+		}},
+	}, messages...)
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var last time.Duration // until the last one was asked for
+		asked, running := make(map[string]bool), 0
+		begin := time.Now()
+		followIn(t, 2*time.Second, FollowerConfig{PingInterval: 100 * time.Millisecond}, func(req *http.Request) (*http.Response, error) {
+			if !strings.HasSuffix(req.URL.Path, "/Snapshot") {
+				body, out := io.Pipe()
+				context.AfterFunc(req.Context(), func() { _ = out.CloseWithError(req.Context().Err()) })
+				res, err := stream(req, nil, messages...)
+				res.Body = struct {
+					io.Reader
+					io.Closer
+				}{io.MultiReader(res.Body, body), body}
+				return res, err
+			}
+			what, err := io.ReadAll(req.Body)
+			if err != nil {
+				return nil, err
+			}
+			mu.Lock()
+			if !asked[string(what)] {
+				asked[string(what)], last = true, time.Since(begin)
+			}
+			if running++; running > maxFetches {
+				t.Errorf("%d snapshots at a time", running)
+			}
+			mu.Unlock()
+			time.Sleep(time.Millisecond)
+			mu.Lock()
+			running--
+			mu.Unlock()
+			return nil, errNoPrimary // it comes to nothing, and is tried again after a pause
+		})
+		if len(asked) != databases || last > 200*time.Millisecond {
+			t.Errorf("%d of %d snapshots were asked for, the last one after %v", len(asked), databases, last)
 		}
 	})
 }
