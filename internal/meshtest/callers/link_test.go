@@ -15,7 +15,6 @@ import (
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
-	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 )
 
@@ -26,6 +25,8 @@ type link struct {
 	addr    string
 	streams *http.Client
 	client  replicationv1connect.ReplicationServiceClient
+
+	pausing sync.RWMutex // held to take nothing in from the primary
 
 	mu        sync.Mutex
 	hold      bool
@@ -41,7 +42,13 @@ type link struct {
 // newLink starts a link to a primary and returns it. It ends with the test.
 func newLink(t *testing.T, primaryAddr string) *link {
 	t.Helper()
-	l := &link{t: t, streams: httpclient.NewStreaming(), given: make(map[uint32]bool), newestFor: make(map[uint32]uint64)}
+	// Little of a stream is on its way at a time, so that whoever sends is held up when nothing is taken in.
+	streamProtocols := new(http.Protocols)
+	streamProtocols.SetUnencryptedHTTP2(true)
+	streams := &http.Client{Transport: &http.Transport{
+		Protocols: streamProtocols, DisableCompression: true, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10},
+	}}
+	l := &link{t: t, streams: streams, given: make(map[uint32]bool), newestFor: make(map[uint32]uint64)}
 	base := "http://" + primaryAddr
 	l.client = replicationv1connect.NewReplicationServiceClient(l.streams, base)
 	target, err := url.Parse(base)
@@ -103,6 +110,12 @@ func (l *link) holdRights(secret string) (passed, refused func() bool, release f
 	}
 }
 
+// pause has the primary be held up while it sends, until the function that it returns is called.
+func (l *link) pause() (goOn func()) {
+	l.pausing.Lock()
+	return l.pausing.Unlock
+}
+
 // order returns how many records needed more of _mesh than the one before, and the first that came too early; "" is none.
 func (l *link) order() (needing int, tooEarly string) {
 	l.mu.Lock()
@@ -149,6 +162,8 @@ func (l *link) Subscribe(
 		}
 	}()
 	for {
+		l.pausing.RLock()
+		l.pausing.RUnlock() //nolint:staticcheck // it is the waiting that counts
 		m, err := up.Receive()
 		if err != nil {
 			return err
