@@ -18,6 +18,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/config"
 	"github.com/nearside-dev/nearside/internal/pki"
 	"github.com/nearside-dev/nearside/internal/server"
+	"github.com/nearside-dev/nearside/internal/telemetry"
 	"github.com/nearside-dev/nearside/services/business"
 	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/primary"
@@ -181,9 +182,5 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // newLogger returns the logger that the settings describe.
 func newLogger(w io.Writer, c config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.SlogLevel()}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return telemetry.NewLogger(w, c.SlogLevel(), c.Format == "json")
 }

@@ -3,26 +3,24 @@ package telemetry
 
 import (
 	"context"
-	"fmt"
+	"io"
 	"log/slog"
-	"os"
 	"runtime/debug"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"golang.org/x/term"
 
 	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
-// NewLogger returns a logger of records of at least the level: text where f is a terminal, else a line of JSON each. Times
-// are in UTC. Lines about a request have request_id and trace_id.
-func NewLogger(f *os.File, level slog.Level) *slog.Logger {
+// NewLogger returns a logger of records of at least the level: lines of JSON, or of text. Times are in UTC. Lines about a request have
+// request_id and trace_id.
+func NewLogger(w io.Writer, level slog.Leveler, json bool) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
-	if term.IsTerminal(int(f.Fd())) {
-		return slog.New(Requests(slog.NewTextHandler(f, options)))
+	if json {
+		return slog.New(Requests(slog.NewJSONHandler(w, options)))
 	}
-	return slog.New(Requests(slog.NewJSONHandler(f, options)))
+	return slog.New(Requests(slog.NewTextHandler(w, options)))
 }
 
 // Requests returns a handler that adds to each record, before next has it, which request its context is of.
@@ -51,15 +49,6 @@ func inUTC(groups []string, a slog.Attr) slog.Attr {
 		a.Value = slog.TimeValue(a.Value.Time().UTC())
 	}
 	return a
-}
-
-// ParseLevel reads debug, info, warn or error, in any case.
-func ParseLevel(s string) (slog.Level, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(s)); err != nil {
-		return 0, fmt.Errorf("log level %q is none of debug, info, warn, error", s)
-	}
-	return level, nil
 }
 
 // NewRegistry returns a registry with the metrics of the process, the Go runtime and the build. Roles that share a process

@@ -1,46 +1,41 @@
 package telemetry
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
-	"os"
-	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
 func TestNewLogger(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	logger := NewLogger(f, slog.LevelWarn)
-	logger.Info("left out")
-	logger.Warn("kept", slog.Int("n", 1))
-	b, err := os.ReadFile(f.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var b bytes.Buffer
+	ctx := requestid.With(t.Context(), requestid.Of("mine", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").New())
+	logger := NewLogger(&b, slog.LevelWarn, true).With(slog.String("role", "test"))
+	logger.InfoContext(ctx, "left out")
+	logger.WarnContext(ctx, "kept", slog.Int("n", 1))
 	var record struct {
-		Time time.Time
-		Msg  string
-		N    int
+		Time  time.Time
+		Msg   string
+		N     int
+		Role  string
+		ID    string `json:"request_id"`
+		Trace string `json:"trace_id"`
 	}
-	if err := json.Unmarshal(b, &record); err != nil {
-		t.Fatalf("%v: %q", err, b)
+	if err := json.Unmarshal(b.Bytes(), &record); err != nil {
+		t.Fatalf("%v: %q", err, b.Bytes())
 	}
-	if record.Msg != "kept" || record.N != 1 || record.Time.Location() != time.UTC {
+	if record.Msg != "kept" || record.N != 1 || record.Role != "test" || record.Time.Location() != time.UTC || record.ID != "mine" ||
+		record.Trace != "0af7651916cd43dd8448eb211c80319c" {
 		t.Errorf("%+v", record)
 	}
-}
-
-func TestParseLevel(t *testing.T) {
-	if level, err := ParseLevel("Debug"); err != nil || level != slog.LevelDebug {
-		t.Errorf("%v, %v", level, err)
-	}
-	if _, err := ParseLevel("loud"); err == nil {
-		t.Error("loud is a level")
+	b.Reset()
+	NewLogger(&b, slog.LevelWarn, false).Warn("of no request")
+	if text := b.String(); !strings.Contains(text, `msg="of no request"`) || strings.Contains(text, "request_id") {
+		t.Errorf("%q", text)
 	}
 }
 
