@@ -414,7 +414,7 @@ func (s *Sidecar) handler(
 	var chain *access.Chain
 	if guard != nil {
 		chain = access.NewChain(access.ChainOptions{
-			Guard: guard, Next: mux, Short: short, Open: foreign.router.Public, Others: foreign.router,
+			Guard: guard, Next: mux, Short: short, Open: foreign.router.Public, Others: foreign.router, Foreign: foreign.router.Has,
 		})
 	}
 	if err := s.mountHot(mux, short, chain, metrics); err != nil {

@@ -33,7 +33,9 @@ type Chain struct {
 	node   func(*http.Request) *identity.Principal
 	open   func(path string) bool
 	others ShortExpress
-	errors *connect.ErrorWriter
+
+	foreign func(path string) bool
+	errors  *connect.ErrorWriter
 }
 
 // ChainOptions configures a Chain. Guard and Next are required.
@@ -51,6 +53,9 @@ type ChainOptions struct {
 	// Open reports whether a path needs no credential, besides those that never do: of services that were registered so. Who shows
 	// one that is good is known all the same. Default: no path.
 	Open func(path string) bool
+	// Foreign reports whether a path is a method of a registered service: nobody but the chain asks policies about its calls.
+	// Default: no path.
+	Foreign func(path string) bool
 	// Others answers methods that are neither the mesh's nor in Short without net/http, where it can. Default: nobody does.
 	Others ShortExpress
 }
@@ -59,7 +64,8 @@ type ChainOptions struct {
 func NewChain(o ChainOptions) *Chain {
 	return &Chain{
 		guard: o.Guard, next: o.Next, short: o.Short, login: cmp.Or(o.Login, loginRate), node: o.Node, open: o.Open, others: o.Others,
-		errors: connect.NewErrorWriter(),
+		foreign: o.Foreign,
+		errors:  connect.NewErrorWriter(),
 	}
 }
 
@@ -89,7 +95,7 @@ func (c *Chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = c.limit(r, p)
 	}
-	if err == nil && !c.guard.mayCall(p, path) {
+	if err == nil && !c.guard.mayCall(p, path, c.foreign) {
 		err = c.guard.decide(identity.With(r.Context(), p), r.Header, Question{Action: path})
 	}
 	if err != nil {

@@ -49,7 +49,7 @@ func (e *express) ServeExpress(ctx context.Context, r *http.Request, body []byte
 	if err != nil && e.chain.open != nil && e.chain.open(e.path) {
 		p, err = g.nobody()
 	}
-	if err != nil || !g.mayCall(p, e.path) {
+	if err != nil || !g.mayCall(p, e.path, e.chain.foreign) {
 		return false
 	}
 	s := g.verifier.current.Load()
@@ -82,7 +82,7 @@ const insideAddr = "127.0.0.1:0"
 func (c *Chain) Inside(path string, method hotrpc.Method) hotrpc.Method {
 	e := &express{chain: c, path: path}
 	return func(p *identity.Principal, header http.Header, msg []byte, a *hotrpc.Answer) bool {
-		if !c.guard.mayCall(p, path) {
+		if !c.guard.mayCall(p, path, c.foreign) {
 			return false
 		}
 		s := c.guard.verifier.current.Load()

@@ -231,14 +231,15 @@ func (k *keptPolicies) of(rows []policy.Row, before *state) *policies {
 	return ps
 }
 
-// mayCall reports whether policies let a principal call a method that the mesh does not know. Those that it does know are decided
-// with their message.
-func (g *Guard) mayCall(p *identity.Principal, procedure string) bool {
+// mayCall reports whether policies let a principal call a method that the mesh does not know, and want nothing recorded of it that
+// nobody else records. Those that it does know are decided with their message.
+func (g *Guard) mayCall(p *identity.Principal, procedure string, foreign func(string) bool) bool {
 	s := g.verifier.current.Load()
 	if s == nil || s.policies == nil || p.Subject == nil || Known(procedure) {
 		return true
 	}
-	return g.authorizer.Authorize(p, Question{Action: procedure}).Allowed
+	d := g.authorizer.Authorize(p, Question{Action: procedure})
+	return d.Allowed && (!d.Audit || foreign == nil || !foreign(procedure))
 }
 
 func indexed(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }

@@ -222,7 +222,7 @@ func TestMethodsThatTheMeshDoesNotKnow(t *testing.T) {
 		"/shop.v1.Orders/Create": false, "/shop.v1.Orders/List": false, "/shop.v1.OrdersToo/List": true, "/other": true,
 		datav1connect.DataServiceGetProcedure: true, // it is decided with its message
 	} {
-		if got := w.guard.mayCall(ann, path); got != want {
+		if got := w.guard.mayCall(ann, path, nil); got != want {
 			t.Errorf("%s: %v", path, got)
 		}
 	}

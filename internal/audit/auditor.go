@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"regexp"
 
 	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/identity"
@@ -42,6 +43,9 @@ func procedure(path string) string {
 	return "other"
 }
 
+// method is how a path looks that is a method's, of whatever service.
+var method = regexp.MustCompile(`^/[A-Za-z_][A-Za-z0-9_.]{0,180}/[A-Za-z_][A-Za-z0-9_]{0,60}$`)
+
 func (a Auditor) fill(ctx context.Context, h http.Header, e *Entry) {
 	e.Address, e.Region = WhereFrom(ctx, h)
 	e.Of(ctx)
@@ -68,6 +72,10 @@ func (a Auditor) Seen(r *http.Request, p *identity.Principal) {
 // Decided implements access.Auditor.
 func (a Auditor) Decided(ctx context.Context, h http.Header, p *identity.Principal, q access.Question, d access.Decision) {
 	e := Entry{Action: procedure(q.Action), Decision: Allowed, Policy: d.Policy}
+	// Whoever comes as far as this is known, or asks for a method of a public service.
+	if method.MatchString(q.Action) {
+		e.Action = Action(q.Action)
+	}
 	if !d.Allowed {
 		e.Decision, e.Reason = Denied, "PERMISSION_DENIED"
 	}

@@ -126,6 +126,9 @@ func (r *Router) Ready(name string) bool {
 	return s != nil && slices.ContainsFunc(s.endpoints, (*endpoint).usable)
 }
 
+// Has reports whether a path is a method of a registered service.
+func (r *Router) Has(path string) bool { return r.find(path) != nil }
+
 // ServeHTTP implements http.Handler.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	m := r.find(req.URL.Path)
