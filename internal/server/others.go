@@ -4,13 +4,16 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpcreflect"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
@@ -99,6 +102,35 @@ func reflection(
 	})
 }
 
+// healthFile is gRPC's own (https://github.com/grpc/grpc-proto). The library that serves it has it under another name in the program,
+// lest it meet that of gRPC's runtime.
+const healthFile = `name: "grpc/health/v1/health.proto" package: "grpc.health.v1" syntax: "proto3"
+message_type { name: "HealthCheckRequest" field { name: "service" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL } }
+message_type { name: "HealthCheckResponse"
+  field { name: "status" number: 1 type: TYPE_ENUM type_name: ".grpc.health.v1.HealthCheckResponse.ServingStatus" label: LABEL_OPTIONAL }
+  enum_type { name: "ServingStatus" value { name: "UNKNOWN" number: 0 } value { name: "SERVING" number: 1 }
+    value { name: "NOT_SERVING" number: 2 } value { name: "SERVICE_UNKNOWN" number: 3 } } }
+service { name: "Health"
+  method { name: "Check" input_type: ".grpc.health.v1.HealthCheckRequest" output_type: ".grpc.health.v1.HealthCheckResponse" }
+  method { name: "Watch" input_type: ".grpc.health.v1.HealthCheckRequest" output_type: ".grpc.health.v1.HealthCheckResponse" server_streaming: true } }`
+
+// grpcFiles has healthFile.
+var grpcFiles = sync.OnceValue(func() *protoregistry.Files {
+	set := new(protoregistry.Files)
+	var file descriptorpb.FileDescriptorProto
+	err := prototext.Unmarshal([]byte(healthFile), &file)
+	if err == nil {
+		var d protoreflect.FileDescriptor
+		if d, err = protodesc.NewFile(&file, protoregistry.GlobalFiles); err == nil {
+			err = set.RegisterFile(d)
+		}
+	}
+	if err != nil {
+		panic(err) // it is always the same
+	}
+	return set
+})
+
 // files finds descriptors among those of the program, and of others then.
 type files struct{ others []Other }
 
@@ -107,6 +139,9 @@ var _ protodesc.Resolver = files{}
 // FindFileByPath implements protodesc.Resolver.
 func (f files) FindFileByPath(path string) (protoreflect.FileDescriptor, error) {
 	d, err := protoregistry.GlobalFiles.FindFileByPath(path)
+	if err != nil {
+		d, err = grpcFiles().FindFileByPath(path)
+	}
 	if err == nil {
 		return d, nil
 	}
@@ -121,6 +156,9 @@ func (f files) FindFileByPath(path string) (protoreflect.FileDescriptor, error) 
 // FindDescriptorByName implements protodesc.Resolver.
 func (f files) FindDescriptorByName(name protoreflect.FullName) (protoreflect.Descriptor, error) {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		d, err = grpcFiles().FindDescriptorByName(name)
+	}
 	if err == nil {
 		return d, nil
 	}

@@ -1,9 +1,13 @@
 package browser
 
 import (
+	"encoding/base64"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
+
+	"connectrpc.com/connect"
 )
 
 const (
@@ -25,8 +29,22 @@ func serveCall(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet:
 		v.get = true
 		w.Header().Add("Vary", varies)
+		if !readable(r) {
+			// Connect's library has no code for it, as if it were the server's fault.
+			_ = connect.NewErrorWriter().Write(v, r, connect.NewError(connect.CodeInvalidArgument, errors.New("message: is not base64 for URLs")))
+			return
+		}
 	}
 	next.ServeHTTP(v, r)
+}
+
+// readable reports whether the message of a call by GET is in base64, if it says so.
+func readable(r *http.Request) bool {
+	if !strings.Contains(r.URL.RawQuery, "base64=1") {
+		return true
+	}
+	_, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(r.URL.Query().Get("message"), "="))
+	return err == nil
 }
 
 // verbWriter completes the head of an answer.

@@ -39,7 +39,7 @@ func reflect(t *testing.T, w *way) {
 		if err != nil {
 			t.Fatalf("%s: %v", version, err)
 		}
-		for _, want := range []protoreflect.FullName{datav1connect.DataServiceName, echo.Name, "acme.grpcecho.v1.EchoService"} {
+		for _, want := range []protoreflect.FullName{datav1connect.DataServiceName, echo.Name, "acme.grpcecho.v1.EchoService", "grpc.health.v1.Health"} {
 			if !slices.Contains(names, want) {
 				t.Errorf("%s: %s is not among %v", version, want, names)
 			}

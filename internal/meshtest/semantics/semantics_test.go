@@ -461,6 +461,8 @@ func TestRefusals(t *testing.T) {
 		{"Connect, XML", "POST", create, "<u/>", []string{"Content-Type: text/xml"}, 415, "Accept-Post", "application/json"},
 		{"Connect, brotli", "POST", create, user, []string{"Content-Encoding: br"}, 501, "Accept-Encoding", "gzip,zstd"},
 		{"Connect, GET that changes", "GET", create + "?encoding=json&message=%7B%7D", "", nil, 405, "Allow", "POST, OPTIONS"},
+		{"Connect, GET of no base64", "GET", listUsers + "?encoding=json&base64=1&message=%7B%7D", "", nil, 400, "", ""},
+		{"Connect, registered, GET of no base64", "GET", echo.Get + "?encoding=json&base64=1&message=%7B%7D", "", nil, 400, "", ""},
 		{"Connect, HEAD that changes", "HEAD", create + "?encoding=json&message=%7B%7D", "", nil, 405, "Allow", "POST, OPTIONS"},
 		{"Connect, GET of a stream", "GET", watch + "?encoding=json&message=%7B%7D", "", nil, 405, "Allow", "POST, OPTIONS"},
 		{"Connect, registered, GET of a stream", "GET", echo.Count, "", nil, 405, "Allow", "POST, OPTIONS"},
