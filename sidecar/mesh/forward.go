@@ -291,6 +291,13 @@ func (c *passage) answer(w http.ResponseWriter, res *http.Response) error {
 // failed answers a call that got no answer, and says what became of it.
 func (c *passage) failed(ctx context.Context, w http.ResponseWriter, err error) outcome {
 	r, s := c.router, c.route.service
+	if c.body != nil && c.body.failed.Load() != nil {
+		// First: with HTTP/1.1 a body that came too slowly ends the request's context too.
+		if wire, ok := errors.AsType[*connect.Error](*c.body.failed.Load()); ok {
+			r.refuse(w, c.req, wire)
+			return outcomeCanceled
+		}
+	}
 	switch {
 	case c.req.Context().Err() != nil:
 		r.refuse(w, c.req, connect.NewError(connect.CodeCanceled, context.Canceled)) // nobody may be there to hear it
@@ -299,11 +306,7 @@ func (c *passage) failed(ctx context.Context, w http.ResponseWriter, err error) 
 		r.refuse(w, c.req, connect.NewError(connect.CodeDeadlineExceeded, errTimeout))
 		return outcomeTimeout
 	case c.body != nil && c.body.failed.Load() != nil:
-		err := *c.body.failed.Load()
-		if _, ok := errors.AsType[*connect.Error](err); !ok {
-			err = connect.NewError(connect.CodeCanceled, errors.New("the request ended early"))
-		}
-		r.refuse(w, c.req, err)
+		r.refuse(w, c.req, connect.NewError(connect.CodeCanceled, errors.New("the request ended early")))
 		return outcomeCanceled
 	default:
 		if !errors.Is(err, errNoEndpoint) {
