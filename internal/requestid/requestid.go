@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// MaxBytes is how long a caller's id may be.
+	// MaxBytes is how long a caller's id may be: shorter than any caller's credential, so that one in its place is not logged.
 	MaxBytes = 64
 	// MaxParentBytes is how long a caller's traceparent may be: one of a later version of the standard may have more than 55 bytes.
 	MaxParentBytes = 256

@@ -3,6 +3,8 @@ package callers_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -16,12 +18,13 @@ import (
 	"connectrpc.com/connect"
 
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/services/primary"
 )
 
-// TestSecretsAreNowhere looks for each secret in every file of every role, in the log and in the metrics.
+// TestSecretsAreNowhere looks for each secret in every file of every role, in the log, in the metrics and in errors.
 func TestSecretsAreNowhere(t *testing.T) {
 	var logs lockedBuffer
 	logger := slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -33,10 +36,35 @@ func TestSecretsAreNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = w.login(west, "ann", "a wrong password")
-	_, _ = w.login(west, "a name", password)
-	_ = w.get(west, tokens.GetAccessToken()+"x")
-	_, _ = w.insert(west, tokens.GetAccessToken(), "", "x")
+	var texts []string
+	fails := func(err error) {
+		t.Helper()
+		wire, ok := errors.AsType[*connect.Error](err)
+		if !ok {
+			t.Errorf("no error: %v", err)
+			return
+		}
+		texts = append(texts, wire.Error(), fmt.Sprint(wire.Meta()))
+		for _, d := range wire.Details() {
+			texts = append(texts, string(d.Bytes()))
+		}
+	}
+	_, err = w.login(west, "ann", "a wrong password")
+	fails(err)
+	_, err = w.login(west, "a name", password)
+	fails(err)
+	_, err = w.login(west, password, "a wrong password") // in the wrong field
+	fails(err)
+	fails(w.get(west, tokens.GetAccessToken()+"x"))
+	_, err = w.insert(west, tokens.GetAccessToken(), "", "x")
+	fails(err)
+	_, err = w.auth(west, "").RefreshToken(ctx, connect.NewRequest(&authv1.RefreshTokenRequest{RefreshToken: next.Msg.GetTokens().GetRefreshToken() + "x"}))
+	fails(err)
+	// A secret in the place of a name of the request is too long for one.
+	as := connect.NewRequest(&datav1.ListDatabasesRequest{})
+	as.Header().Set("x-request-id", w.AdminToken())
+	_, err = w.data(west, "").ListDatabases(ctx, as)
+	fails(err)
 	reset, err := w.accounts(west, w.AdminToken()).CreateResetToken(ctx, connect.NewRequest(&authv1.CreateResetTokenRequest{Account: "ann"}))
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +79,6 @@ func TestSecretsAreNowhere(t *testing.T) {
 		"next refresh token": next.Msg.GetTokens().GetRefreshToken(), "reset token": reset.Msg.GetResetToken(), "API key": key.Msg.GetSecret(),
 		"admin's key": w.AdminToken(),
 	}
-	var texts []string
 	for _, url := range []string{w.URL(east), w.URL(west), w.PrimaryURL()} {
 		texts = append(texts, w.metrics(url))
 	}
@@ -66,7 +93,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 	for _, text := range texts {
 		for name, secret := range secrets {
 			if strings.Contains(text, secret) {
-				t.Errorf("the %s is in a log or a metric", name)
+				t.Errorf("the %s is in a log, a metric or an error", name)
 			}
 		}
 	}
