@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -116,11 +118,19 @@ func TestRecorderCounts(t *testing.T) {
 // while one entry for each interval.
 func TestRecorderWritesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var begun []time.Duration
-		var sizes []int
+		var mu sync.Mutex
+		var times []time.Duration
+		var entries []int
+		written := func() (begun []time.Duration, sizes []int) {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(times), slices.Clone(entries)
+		}
 		start := time.Now()
 		collected(t, RecorderOptions{Write: func(_ context.Context, es []*authv1.AuditEntry) error {
-			begun, sizes = append(begun, time.Since(start)), append(sizes, len(es))
+			mu.Lock()
+			times, entries = append(times, time.Since(start)), append(entries, len(es))
+			mu.Unlock()
 			time.Sleep(10 * time.Millisecond) // the disk
 			return nil
 		}}, func(r *Recorder) {
@@ -130,6 +140,7 @@ func TestRecorderWritesAtOnce(t *testing.T) {
 				r.Record(Entry{Action: fmt.Sprint(i), Decision: Denied})
 			}
 			time.Sleep(200 * time.Millisecond)
+			begun, sizes := written()
 			if len(begun) != 2 || begun[0] != 0 || begun[1] != 10*time.Millisecond || sizes[1] != 100 {
 				t.Errorf("writes began at %v, with %v entries", begun, sizes)
 			}
@@ -137,13 +148,16 @@ func TestRecorderWritesAtOnce(t *testing.T) {
 				r.Record(Entry{Action: "b", Decision: Denied})
 				time.Sleep(time.Millisecond)
 			}
+			begun, _ = written()
 			if n := len(begun); n < 13 || n > 16 {
 				t.Errorf("%d writes, at %v", n, begun)
 			}
 			time.Sleep(time.Second)
+			begun, _ = written()
 			n, at := len(begun), time.Since(start)
 			r.Record(Entry{Action: "b", Decision: Denied}) // after a while it is no repeat
 			time.Sleep(20 * time.Millisecond)
+			begun, _ = written()
 			if len(begun) != n+1 || begun[n] != at {
 				t.Errorf("after a second the next write is at %v, want %v", begun[n:], at)
 			}

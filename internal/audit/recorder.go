@@ -65,6 +65,7 @@ type pending struct {
 	traceID, requestID string // of the first
 	count              uint64
 	again              bool // repeats what was written a moment ago, and waits for the interval's end
+	paid               bool // what it repeats was of this interval, and took the place of both
 }
 
 // bucket is what there may be of entries of a kind.
@@ -105,6 +106,7 @@ func NewRecorder(o RecorderOptions) (*Recorder, error) {
 	}
 	r := &Recorder{
 		options: o, pending: make(map[Entry]*pending), wake: make(chan struct{}, 1),
+		lately: [2]map[Entry]struct{}{make(map[Entry]struct{}), nil},
 		nobody: bucket{tokens: float64(o.Burst), at: o.Clock()}, known: bucket{tokens: float64(o.Burst), at: o.Clock()},
 		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nearside_audit_recorded_total", Help: "Events that were recorded for the audit by this node, by decision.",
@@ -145,15 +147,13 @@ func (r *Recorder) Record(e Entry) {
 		p.count++
 		return
 	}
-	if !r.bucket(key).take(&r.options, now) {
+	p := &pending{time: e.Time, traceID: e.TraceID, requestID: e.RequestID, count: 1}
+	_, p.paid = r.lately[0][key]
+	_, before := r.lately[1][key]
+	p.again = p.paid || before
+	if !p.paid && !r.bucket(key).take(&r.options, now) {
 		r.drop(1, now)
 		return
-	}
-	p := &pending{time: e.Time, traceID: e.TraceID, requestID: e.RequestID, count: 1}
-	for _, written := range r.lately {
-		if _, ok := written[key]; ok {
-			p.again = true
-		}
 	}
 	r.pending[key] = p
 	if p.again {
@@ -238,14 +238,12 @@ func (r *Recorder) Run(ctx context.Context) {
 func (r *Recorder) take(all bool) []*authv1.AuditEntry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	written := r.lately[0]
 	if all {
-		r.lately[0], r.lately[1] = nil, r.lately[0]
+		r.lately[0], r.lately[1] = make(map[Entry]struct{}), written
 	}
 	if r.urgent == 0 && (!all || len(r.pending) == 0 && r.dropped == 0) {
 		return nil
-	}
-	if r.lately[0] == nil {
-		r.lately[0] = make(map[Entry]struct{})
 	}
 	out := make([]*authv1.AuditEntry, 0, len(r.pending)+1)
 	for key, p := range r.pending {
@@ -253,8 +251,10 @@ func (r *Recorder) take(all bool) []*authv1.AuditEntry {
 			continue
 		}
 		delete(r.pending, key)
-		r.bucket(key).pending--
-		r.lately[0][key] = struct{}{}
+		if !p.paid {
+			r.bucket(key).pending--
+		}
+		written[key] = struct{}{}
 		e := key
 		e.Time, e.TraceID, e.RequestID = p.time, p.traceID, p.requestID
 		out = append(out, e.Proto(r.options.Node, p.count))
