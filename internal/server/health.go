@@ -116,7 +116,7 @@ var _ grpchealth.Watcher = (*healthChecker)(nil)
 
 // Check implements grpchealth.Checker.
 func (c *healthChecker) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
-	ready := false
+	var ready bool
 	if c.known[req.Service] {
 		ready, _ = c.health.Ready()
 	} else if o, ok := c.other(ctx, req.Service); ok {

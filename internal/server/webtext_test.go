@@ -93,6 +93,12 @@ func FuzzTextReader(f *testing.F) {
 	})
 }
 
+// reply is the head of an answer.
+type reply struct {
+	status int
+	header http.Header
+}
+
 // TestWebText has what stands behind the gate see gRPC-Web in bytes alone, and its caller base64 alone.
 func TestWebText(t *testing.T) {
 	_, url := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -109,7 +115,7 @@ func TestWebText(t *testing.T) {
 		w.Header().Set("Content-Length", strconv.Itoa(len("saw ")+len(body)))
 		_, _ = w.Write(append([]byte("saw "), body...))
 	}), Config{Name: "test"})
-	post := func(kind, body string) (*http.Response, string) {
+	post := func(kind, body string) (reply, string) {
 		t.Helper()
 		res, err := unaryClient(t).Post(url+"/p.S/M", kind, strings.NewReader(body))
 		if err != nil {
@@ -120,23 +126,23 @@ func TestWebText(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return res, string(text)
+		return reply{res.StatusCode, res.Header}, string(text)
 	}
 	for _, kind := range []string{"application/grpc-web-text", "application/grpc-web-text+proto", "application/grpc-web-text; charset=utf-8"} {
 		res, text := post(kind, base64.StdEncoding.EncodeToString([]byte("bytes")))
-		if got, err := base64.StdEncoding.DecodeString(text); err != nil || string(got) != "saw bytes" || res.Header.Get("Content-Type") != kind {
-			t.Errorf("%s: %s %q %v", kind, res.Header.Get("Content-Type"), text, err)
+		if got, err := base64.StdEncoding.DecodeString(text); err != nil || string(got) != "saw bytes" || res.header.Get("Content-Type") != kind {
+			t.Errorf("%s: %s %q %v", kind, res.header.Get("Content-Type"), text, err)
 		}
 	}
-	if res, text := post("application/grpc-web-text", base64.StdEncoding.EncodeToString([]byte("plain"))); res.StatusCode != http.StatusTeapot || text != "no gRPC-Web\n" {
-		t.Errorf("what is no gRPC-Web: %s %q", res.Status, text)
+	if res, text := post("application/grpc-web-text", base64.StdEncoding.EncodeToString([]byte("plain"))); res.status != http.StatusTeapot || text != "no gRPC-Web\n" {
+		t.Errorf("what is no gRPC-Web: %d %q", res.status, text)
 	}
 	if res, text := post("application/grpc-web-textual", "bytes"); text != "saw bytes" {
-		t.Errorf("another type: %s %q", res.Status, text)
+		t.Errorf("another type: %d %q", res.status, text)
 	}
 	res, text := post("application/grpc-web-text", "no base64!")
-	if res.StatusCode != http.StatusOK || res.Header.Get("Grpc-Status") != "3" {
-		t.Errorf("no base64: %s %v %q", res.Status, res.Header, text)
+	if res.status != http.StatusOK || res.header.Get("Grpc-Status") != "3" {
+		t.Errorf("no base64: %d %v %q", res.status, res.header, text)
 	}
 }
 

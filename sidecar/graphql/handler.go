@@ -178,7 +178,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, PathPage, http.StatusFound)
 		return
 	case kind == "":
-		h.write(w, r, typeResponse, refusal(http.StatusNotAcceptable, &httpError{text: "answers are " + typeResponse + ", " + typeJSON + " or " + typeEvents}))
+		h.write(w, typeResponse, refusal(http.StatusNotAcceptable, &httpError{text: "answers are " + typeResponse + ", " + typeJSON + " or " + typeEvents}))
 		return
 	}
 	o, a := h.prepare(r, kind)
@@ -202,7 +202,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		newEvents(w).finish(a)
 		return
 	}
-	h.write(w, r, kind, a)
+	h.write(w, kind, a)
 }
 
 func outcomeOf(a *answer) string {
@@ -387,7 +387,7 @@ func (a *answer) body() []byte {
 	return append(b, '}')
 }
 
-func (h *Handler) write(w http.ResponseWriter, r *http.Request, kind string, a *answer) {
+func (h *Handler) write(w http.ResponseWriter, kind string, a *answer) {
 	header := w.Header()
 	maps.Copy(header, a.header)
 	if kind == typeEvents {

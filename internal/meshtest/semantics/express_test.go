@@ -181,6 +181,7 @@ func TestEarlyAnswers(t *testing.T) {
 				t.Logf("%d %v %q", res.StatusCode, res.Header, text)
 				t.Errorf("%v: the answer: %v", protocol, err)
 			}
+			_ = res.Body.Close()
 			if !res.Close {
 				t.Errorf("%v: the connection goes on: %v", protocol, res.Header)
 			}

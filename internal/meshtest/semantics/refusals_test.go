@@ -112,6 +112,7 @@ func TestTooLarge(t *testing.T) {
 			t.Fatalf("%s %s: %v", tc.path, tc.kind, err)
 		}
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16)) // the connection is cut behind it
+		_ = res.Body.Close()
 		if res.StatusCode != tc.status || !strings.Contains(string(text), tc.body) {
 			t.Errorf("%s %s: %d %v %s", tc.path, tc.kind, res.StatusCode, res.Header, text)
 		}
@@ -160,6 +161,7 @@ func TestTooSlow(t *testing.T) {
 				return
 			}
 			text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16)) // the connection may be cut behind it
+			_ = res.Body.Close()
 			a.status, a.text = res.StatusCode, string(text)
 		}()
 	}

@@ -45,7 +45,6 @@ type world struct {
 	client *http.Client
 	token  string
 	user   string // path
-	short  string // of one that is not worth compressing
 }
 
 func start(t *testing.T) *world {
