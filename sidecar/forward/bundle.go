@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http/httptrace"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,8 @@ const (
 	maxBundledBytes     = 16 << 10 // of one call
 	maxBundledOperation = 16       // operations of one call
 	maxBundlesInFlight  = 2        // of one database
+
+	bundleGather = time.Millisecond // how long a bundle lets others run that may belong to it, about
 
 	maxAuthorizationBytes = 8192
 )
@@ -69,6 +72,7 @@ func newBundles(o Options) (*bundles, error) {
 // queue is a database's calls that wait for the next bundle. Its length is bounded by that of the calls in flight.
 type queue struct {
 	sending int
+	fresh   bool // one of those who send has not taken any calls yet: it takes what comes until then
 	waiting []*bundled
 }
 
@@ -157,19 +161,40 @@ func (b *bundles) add(database string, item *bundled) {
 		q = &queue{}
 		b.databases[database] = q
 	}
-	if q.sending == maxBundlesInFlight {
-		q.waiting = append(q.waiting, item)
-		return
+	q.waiting = append(q.waiting, item)
+	if q.sending < maxBundlesInFlight && !q.fresh {
+		q.sending++
+		q.fresh = true
+		go b.run(database, q)
 	}
-	q.sending++
-	go b.run(database, q, []*bundled{item})
 }
 
-// run sends a bundle, and then what has come meanwhile, until nothing has.
-func (b *bundles) run(database string, q *queue, items []*bundled) {
-	for len(items) > 0 {
+// run sends what waits as a bundle, and then what has come meanwhile, until nothing has.
+func (b *bundles) run(database string, q *queue) {
+	for last := 0; ; {
+		b.gather(q, last)
+		items := b.next(database, q)
+		if len(items) == 0 {
+			return
+		}
 		b.send(items)
-		items = b.next(database, q)
+		last = len(items)
+	}
+}
+
+// gather lets those run who are ready to, for as long as that makes the queue longer and there is more than one caller, as the size of
+// the last bundle or the queue tells: those whom a bundle has answered come back one by one.
+func (b *bundles) gather(q *queue, last int) {
+	begun := time.Now()
+	for before := -1; time.Since(begun) < bundleGather; {
+		b.mu.Lock()
+		waiting := len(q.waiting)
+		b.mu.Unlock()
+		if last < 2 && waiting < 2 || waiting == before || waiting >= maxBundleCalls {
+			return
+		}
+		before = waiting
+		runtime.Gosched()
 	}
 }
 
@@ -177,6 +202,7 @@ func (b *bundles) run(database string, q *queue, items []*bundled) {
 func (b *bundles) next(database string, q *queue) []*bundled {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	q.fresh = false
 	n := min(len(q.waiting), maxBundleCalls)
 	items := slices.Clone(q.waiting[:n])
 	q.waiting = slices.Delete(q.waiting, 0, n)

@@ -116,6 +116,9 @@ func TestBundle(t *testing.T) {
 		r := newRegion(t, p.handler(), Options{})
 		var all sync.WaitGroup
 		for i := range 10 {
+			if i <= maxBundlesInFlight {
+				synctest.Wait() // until the one before is on its way
+			}
 			all.Go(func() {
 				req := connect.NewRequest(put(i))
 				req.Header().Set(rpcheader.Bookmark, "of a session")
@@ -141,6 +144,7 @@ func TestBundle(t *testing.T) {
 		if len(slices.Compact(p.keys)) != 10 || len(p.alone) != 0 {
 			t.Errorf("keys %v, alone %v", p.keys, p.alone)
 		}
+		synctest.Wait()
 		if r.bundles.mu.Lock(); len(r.bundles.databases) != 0 {
 			t.Error("queues are left")
 		}
@@ -286,8 +290,8 @@ func TestGivingUpOnABundle(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range maxBundlesInFlight {
 			all.Go(func() { errs[i] = call(200 * time.Millisecond) })
+			synctest.Wait()
 		}
-		synctest.Wait()
 		all.Go(func() { errs[maxBundlesInFlight] = call(100 * time.Millisecond) })
 		all.Wait()
 		close(release)
