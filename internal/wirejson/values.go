@@ -63,7 +63,7 @@ func appendBytes(dst, value []byte, _ *Field, _ protoreflect.Kind, _ int) ([]byt
 
 func appendEnum(dst, value []byte, f *Field, _ protoreflect.Kind, _ int) ([]byte, bool) {
 	v, _ := protowire.ConsumeVarint(value)
-	n := protoreflect.EnumNumber(int32(v)) //nolint:gosec // as package proto reads it
+	n := protoreflect.EnumNumber(int32(v)) // as package proto reads it
 	if name, ok := f.Enum[n]; ok {
 		return AppendString(dst, name), true
 	}
@@ -81,22 +81,22 @@ func appendNumber(dst, value []byte, f *Field, kind protoreflect.Kind, _ int) ([
 	switch kind {
 	case protoreflect.Int32Kind:
 		v, _ := protowire.ConsumeVarint(value)
-		signed = int64(int32(v)) //nolint:gosec // as package proto reads it
+		signed = int64(int32(v)) // as package proto reads it
 	case protoreflect.Sint32Kind:
 		v, _ := protowire.ConsumeVarint(value)
 		signed = protowire.DecodeZigZag(v & 0xffffffff)
 	case protoreflect.Int64Kind:
 		v, _ := protowire.ConsumeVarint(value)
-		signed = int64(v) //nolint:gosec // so it was encoded
+		signed = int64(v) // so it was encoded
 	case protoreflect.Sint64Kind:
 		v, _ := protowire.ConsumeVarint(value)
 		signed = protowire.DecodeZigZag(v)
 	case protoreflect.Sfixed32Kind:
 		v, _ := protowire.ConsumeFixed32(value)
-		signed = int64(int32(v)) //nolint:gosec // so it was encoded
+		signed = int64(int32(v)) // so it was encoded
 	case protoreflect.Sfixed64Kind:
 		v, _ := protowire.ConsumeFixed64(value)
-		signed = int64(v) //nolint:gosec // so it was encoded
+		signed = int64(v) // so it was encoded
 	default:
 		isSigned = false
 		switch kind {
@@ -153,7 +153,7 @@ func appendTime(dst, value []byte, _ *Field, _ protoreflect.Kind, _ int) ([]byte
 		parts[number] = v
 		message = message[n+size:]
 	}
-	seconds, nanos := int64(parts[1]), int64(int32(parts[2])) //nolint:gosec // as package proto reads them
+	seconds, nanos := int64(parts[1]), int64(int32(parts[2])) // as package proto reads them
 	if seconds < firstSecond || seconds > lastSecond || nanos < 0 || nanos >= int64(time.Second) {
 		return dst, false
 	}

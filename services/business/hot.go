@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -80,9 +81,10 @@ func (h *hot) getUser(p *identity.Principal, header http.Header, msg []byte, a *
 	// The key's one value, from the inside out.
 	value := 1 + protowire.SizeBytes(len(id))
 	key := 1 + protowire.SizeBytes(value)
-	b := append(c.request[:0], getPrefix...)
-	b = protowire.AppendVarint(protowire.AppendTag(b, getKey, protowire.BytesType), uint64(key))     //nolint:gosec // a length
-	b = protowire.AppendVarint(protowire.AppendTag(b, keyValue, protowire.BytesType), uint64(value)) //nolint:gosec // a length
+	c.request = append(c.request[:0], getPrefix...)
+	b := c.request
+	b = protowire.AppendVarint(protowire.AppendTag(b, getKey, protowire.BytesType), uint64(key))     // a length
+	b = protowire.AppendVarint(protowire.AppendTag(b, keyValue, protowire.BytesType), uint64(value)) // a length
 	b = protowire.AppendBytes(protowire.AppendTag(b, valueStr, protowire.BytesType), id)
 	c.request, c.inner = b, hotrpc.Answer{Message: c.inner.Message[:0]}
 	if !h.get(p, header, b, &c.inner) {
@@ -190,7 +192,7 @@ func columnsOf(msg []byte) *hotColumns {
 			}
 			place, found[i] = i+1, true
 		}
-		c.place = append(c.place, int8(place)) //nolint:gosec // there are five
+		c.place = append(c.place, int8(place)) // there are five
 		rest = rest[n+size:]
 	}
 	for _, there := range found {
@@ -250,7 +252,7 @@ func (u *userRow) take(column int, field []byte) bool {
 		return number == valueStr && wire == protowire.BytesType && n+size == len(field) && utf8.Valid(text)
 	default:
 		v, size := protowire.ConsumeVarint(field[n:])
-		u.times[column-firstTime] = int64(v) //nolint:gosec // so it was encoded
+		u.times[column-firstTime] = int64(v) // so it was encoded
 		return number == valueInteger && wire == protowire.VarintType && n+size == len(field)
 	}
 }
@@ -262,11 +264,11 @@ func (u *userRow) append(dst []byte) []byte {
 	dst = append(dst, 0, 0) // its length, which is short mostly
 	for i, text := range u.texts {
 		if len(text) > 0 {
-			dst = protowire.AppendBytes(protowire.AppendTag(dst, protowire.Number(userID+i), protowire.BytesType), text) //nolint:gosec // 1 to 3
+			dst = protowire.AppendBytes(protowire.AppendTag(dst, protowire.Number(userID+i), protowire.BytesType), text) // 1 to 3
 		}
 	}
 	for i, t := range u.times {
-		dst = appendTime(dst, protowire.Number(userCreated+i), t) //nolint:gosec // 4 and 5
+		dst = appendTime(dst, protowire.Number(userCreated+i), t) // 4 and 5
 	}
 	if u.version != 0 {
 		dst = protowire.AppendVarint(protowire.AppendTag(dst, userVers, protowire.VarintType), u.version)
@@ -277,9 +279,8 @@ func (u *userRow) append(dst []byte) []byte {
 		return dst
 	}
 	var length [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(length[:], uint64(size)) //nolint:gosec // a length
-	out := append(dst[:start:start], length[:n]...)
-	return append(out, dst[start+2:]...)
+	n := binary.PutUvarint(length[:], uint64(size)) // a length
+	return slices.Concat(dst[:start], length[:n], dst[start+2:])
 }
 
 // appendTime appends a timestamp of nanoseconds since 1970.
@@ -290,17 +291,17 @@ func appendTime(dst []byte, number protowire.Number, nanos int64) []byte {
 	}
 	size := 0
 	if seconds != 0 {
-		size += 1 + protowire.SizeVarint(uint64(seconds)) //nolint:gosec // so it is encoded
+		size += 1 + protowire.SizeVarint(uint64(seconds)) // so it is encoded
 	}
 	if rest != 0 {
-		size += 1 + protowire.SizeVarint(uint64(rest)) //nolint:gosec // not below 0
+		size += 1 + protowire.SizeVarint(uint64(rest)) // not below 0
 	}
-	dst = protowire.AppendVarint(protowire.AppendTag(dst, number, protowire.BytesType), uint64(size)) //nolint:gosec // a length
+	dst = protowire.AppendVarint(protowire.AppendTag(dst, number, protowire.BytesType), uint64(size)) // a length
 	if seconds != 0 {
-		dst = protowire.AppendVarint(protowire.AppendTag(dst, timeSeconds, protowire.VarintType), uint64(seconds)) //nolint:gosec // as above
+		dst = protowire.AppendVarint(protowire.AppendTag(dst, timeSeconds, protowire.VarintType), uint64(seconds)) // as above
 	}
 	if rest != 0 {
-		dst = protowire.AppendVarint(protowire.AppendTag(dst, timeNanos, protowire.VarintType), uint64(rest)) //nolint:gosec // as above
+		dst = protowire.AppendVarint(protowire.AppendTag(dst, timeNanos, protowire.VarintType), uint64(rest)) // as above
 	}
 	return dst
 }

@@ -101,7 +101,7 @@ func (r *rowReader) isNull(name string) bool {
 func (s orders) listsOneByOne(ctx context.Context, ids []string, size int) (*businessv1.BatchListOrdersResponse, error) {
 	res := &businessv1.BatchListOrdersResponse{}
 	for _, id := range ids {
-		page, err := s.list(ctx, id, uint32(size), "") //nolint:gosec // at most 1,000
+		page, err := s.list(ctx, id, uint32(size), "") // at most 1,000
 		if err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ type keptReply struct {
 
 // readKept returns how old what is kept is, and what it says.
 func readKept(b []byte, now time.Time) (time.Duration, keptReply) {
-	old := now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(b)))) //nolint:gosec // as it was written
+	old := now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(b)))) // as it was written
 	size := binary.BigEndian.Uint32(b[8:keptHead])
 	k := keptReply{trailers: b[keptHead : keptHead+size]}
 	b = b[keptHead+size:]
@@ -51,7 +51,7 @@ func (k keptReply) write(w http.ResponseWriter, old time.Duration) {
 		header["Content-Length"] = []string{strconv.Itoa(len(k.body))}
 	}
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(k.body) //nolint:gosec // as the service wrote it; whoever asked may have gone
+	_, _ = w.Write(k.body) // as the service wrote it; whoever asked may have gone
 	for name, values := range headerLines(k.trailers) {
 		header[http.TrailerPrefix+name] = values
 	}
@@ -143,8 +143,8 @@ func (c *copying) kept(now time.Time) (out []byte, ok bool) {
 	if !c.succeeded(status, len(trailers) > 0) {
 		return nil, false
 	}
-	out = binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())) //nolint:gosec // readKept makes it what it was
-	out = binary.BigEndian.AppendUint32(out, uint32(len(trailers)))  //nolint:gosec // of headers, which are bounded
+	out = binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())) // readKept makes it what it was
+	out = binary.BigEndian.AppendUint32(out, uint32(len(trailers)))  // of headers, which are bounded
 	out = append(append(append(append(out, trailers...), head...), "\r\n"...), c.body...)
 	return out, len(out) <= maxKeptAnswer
 }
@@ -165,8 +165,9 @@ func (c *copying) succeeded(status string, trailers bool) bool {
 	if f, _ := framingOf(one(c.head, "Content-Type")); f != c.framing {
 		return false
 	}
-	body, ok := c.body, true
+	body := c.body
 	if c.framing == framingText {
+		var ok bool
 		if body, ok = decodeText(body); !ok {
 			return false
 		}

@@ -288,7 +288,7 @@ func FuzzKept(f *testing.F) {
 	f.Add("application/json", []byte("{}"), []byte(`{"a":1}`), "")
 	f.Fuzz(func(t *testing.T, kind string, body, answer []byte, status string) {
 		r, m := &Router{}, &route{procedure: "/acme.S/Get", rule: &rule{ttl: time.Second}}
-		req := &http.Request{Method: "POST", URL: &url.URL{Path: m.procedure}, Header: http.Header{"Content-Type": {kind}}}
+		req := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: m.procedure}, Header: http.Header{"Content-Type": {kind}}}
 		q, ok := r.ask(req, &identity.Principal{}, m, body)
 		if !ok {
 			return

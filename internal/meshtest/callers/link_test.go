@@ -70,7 +70,7 @@ func newLink(t *testing.T, primaryAddr string) *link {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: mux, Protocols: protocols} //nolint:gosec // the region is no stranger
+	server := &http.Server{Handler: mux, Protocols: protocols} // the region is no stranger
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
