@@ -20,7 +20,7 @@ import (
 )
 
 // Statements that are answered at once: what is in memory, and what takes the replica no longer than nowLimit. The layers of Path
-// have the others, those that took longer from then on at once.
+// have the others, those that often took longer without a try (pace).
 
 const (
 	nowLimit = time.Millisecond
@@ -66,16 +66,17 @@ func (p *Path) QueryNow(caller *identity.Principal, h http.Header, msg []byte, a
 			return p.answerNow(&n.now, methodQuery, datav1.Source_SOURCE_MEMORY, 0, a)
 		}
 	}
-	if form.slow.Load() {
+	if form.pace.slow(n.begin) {
 		return false
 	}
 	rows, ok := p.runNow(n, h, msg)
 	if !ok {
-		if n.sink.large || time.Since(n.begin) >= nowLimit {
-			form.slow.Store(true)
+		if now := time.Now(); n.sink.large || now.Sub(n.begin) >= nowLimit {
+			form.pace.missed(now, n.sink.large)
 		}
 		return false
 	}
+	form.pace.answered()
 	a.Message = protowire.AppendBytes(append(a.Message, tagResultSet), n.sink.wire)
 	return p.answerNow(&n.now, methodQuery, datav1.Source_SOURCE_REPLICA, rows, a)
 }

@@ -234,8 +234,7 @@ type forms struct {
 // form is a statement's text and its normal form.
 type form struct {
 	text, normal string
-	// slow says that it is not answered at once.
-	slow atomic.Bool
+	pace         pace // of answers at once
 }
 
 var formSeed = maphash.MakeSeed()
