@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/http/httptrace"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/gather"
 	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
@@ -28,8 +28,6 @@ const (
 	maxBundledBytes     = 16 << 10 // of one call
 	maxBundledOperation = 16       // operations of one call
 	maxBundlesInFlight  = 2        // of one database
-
-	bundleGather = time.Millisecond // how long a bundle lets others run that may belong to it, about
 
 	maxAuthorizationBytes = 8192
 )
@@ -172,29 +170,17 @@ func (b *bundles) add(database string, item *bundled) {
 // run sends what waits as a bundle, and then what has come meanwhile, until nothing has.
 func (b *bundles) run(database string, q *queue) {
 	for last := 0; ; {
-		b.gather(q, last)
+		gather.Ready(last, maxBundleCalls, func() int {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return len(q.waiting)
+		})
 		items := b.next(database, q)
 		if len(items) == 0 {
 			return
 		}
 		b.send(items)
 		last = len(items)
-	}
-}
-
-// gather lets those run who are ready to, for as long as that makes the queue longer and there is more than one caller, as the size of
-// the last bundle or the queue tells: those whom a bundle has answered come back one by one.
-func (b *bundles) gather(q *queue, last int) {
-	begun := time.Now()
-	for before := -1; time.Since(begun) < bundleGather; {
-		b.mu.Lock()
-		waiting := len(q.waiting)
-		b.mu.Unlock()
-		if last < 2 && waiting < 2 || waiting == before || waiting >= maxBundleCalls {
-			return
-		}
-		before = waiting
-		runtime.Gosched()
 	}
 }
 

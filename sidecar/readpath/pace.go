@@ -26,16 +26,14 @@ type pace struct {
 
 // slow reports whether the statement is not to be tried now.
 func (p *pace) slow(now time.Time) bool {
-	until := p.until.Load()
-	return until != 0 && now.UnixNano() < until
+	wait := p.until.Load() - now.UnixNano()
+	return wait > 0 && wait <= int64(maxPacePause) // else the clock was set back
 }
 
 // answered notes that the statement was answered in time.
 func (p *pace) answered() {
-	if p.score.Load() == 0 {
-		return
-	}
-	if p.score.Add(-1) == 0 {
+	score := p.score.Load()
+	if score > 0 && p.score.CompareAndSwap(score, score-1) && score == 1 {
 		p.pause.Store(0)
 	}
 }

@@ -1,6 +1,7 @@
 package readpath
 
 import (
+	"sync"
 	"testing"
 	"time"
 )
@@ -39,5 +40,36 @@ func TestPace(t *testing.T) {
 				t.Errorf("tried %d times, want %d to %d", tries, tt.least, tt.most)
 			}
 		})
+	}
+}
+
+// TestPaceOfMany has many callers note answers at once: none makes room for failures that come later.
+func TestPaceOfMany(t *testing.T) {
+	var p pace
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 20_000 {
+				p.missed(time.Unix(1000, 0), false)
+				for range 2 * paceMiss {
+					p.answered()
+					if score := p.score.Load(); score < 0 {
+						t.Errorf("score %d", score)
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestPaceAfterTheClockWasSetBack tries a statement again that was left alone until a time that is far away now.
+func TestPaceAfterTheClockWasSetBack(t *testing.T) {
+	var p pace
+	now := time.Unix(100_000, 0)
+	p.missed(now, true)
+	if !p.slow(now) || p.slow(now.Add(-time.Hour)) || p.slow(now.Add(time.Hour)) {
+		t.Error(p.slow(now), p.slow(now.Add(-time.Hour)), p.slow(now.Add(time.Hour)))
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/budget"
 	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/gather"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/services/data/changelog"
@@ -31,7 +31,6 @@ const (
 	maxGroup      = 512                   // transactions of one group
 	maxGroupBytes = 16 << 20              // records of one group, about
 	groupBudget   = 20 * time.Millisecond // how long a group may run before it is committed
-	gatherBudget  = time.Millisecond      // how long a group lets others run that may belong to it, about
 )
 
 // writer is the one goroutine that changes a database. All its fields belong to that goroutine; Open and recovery use them
@@ -167,7 +166,7 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 			refuse(queue)
 			return
 		}
-		gather(queue, last)
+		gather.Ready(last, maxGroup, func() int { return len(queue) + len(group) })
 		for len(group) < maxGroup && len(queue) > 0 {
 			group = append(group, <-queue)
 		}
@@ -177,20 +176,6 @@ func (w *writer) loop(queue <-chan *request, stop <-chan struct{}) {
 		}
 		w.restate()
 		w.forget(group)
-	}
-}
-
-// gather lets those run who are ready to, for as long as that makes the queue longer and last, the size of the group before, says that
-// there are several. After a group is answered its callers come back one by one, and the first of them would have an fsync for itself
-// that all the others have to wait for.
-func gather(queue <-chan *request, last int) {
-	if last < 2 && len(queue) == 0 {
-		return // one caller: it would wait for whoever computes
-	}
-	begun := time.Now()
-	for waiting := -1; len(queue) > waiting && len(queue) < maxGroup && time.Since(begun) < gatherBudget; {
-		waiting = len(queue)
-		runtime.Gosched()
 	}
 }
 
