@@ -103,7 +103,7 @@ check-generated: generate-aside
 	@diff -r gen .tmp/generate/gen && cmp $(DESCRIPTORS) .tmp/generate/descriptors.binpb || { echo "gen/ is not what proto/ generates: run make generate"; exit 1; }
 
 .PHONY: check-docs
-check-docs: $(if $(NODE),web) ## Run the examples of README.md and docs/, and hold their tables and links against the code
+check-docs: $(BUF) $(if $(NODE),web) ## Run the examples of README.md and docs/, and hold their tables and links against the code
 	go test ./internal/docstest
 
 CONFORMANCE_VERSION := $(call version_of,conformance,connectrpc.com/conformance)

@@ -3,10 +3,11 @@ package docstest
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nearside-dev/nearside/internal/meshtest/tools"
 )
 
 // markOwnMesh stands in a guide whose examples start what they need.
@@ -68,7 +69,7 @@ func check(t *testing.T, sh *shell, file string, port int, ex example) {
 	t.Helper()
 	at := fmt.Sprintf("%s:%d", file, ex.line)
 	if ex.tool != "" {
-		if _, err := exec.LookPath(ex.tool); err != nil {
+		if _, err := tools.Find(ex.tool); err != nil {
 			if os.Getenv("CI") == "true" { // .ci/run installs it
 				t.Errorf("%s: left out: %v", at, err)
 				return

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
+	"github.com/nearside-dev/nearside/internal/meshtest/tools"
 )
 
 // guidePort is the first gateway's port in the guides; the other ports are counted from it.
@@ -59,7 +60,8 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-// build builds the program, and services for it to reach, into a folder of its own and returns that folder.
+// build builds the program, and services for it to reach, into a folder of its own and returns that folder. What is there of the tools
+// that guides use is in it too.
 func build(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
@@ -69,6 +71,15 @@ func build(t *testing.T) string {
 		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, name), "github.com/nearside-dev/nearside/"+folder)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
+		}
+	}
+	for _, name := range []string{"buf", "ghz", "grpcurl"} {
+		path, err := tools.Find(name)
+		if err != nil {
+			continue // examples with it are left out
+		}
+		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
 		}
 	}
 	return bin

@@ -149,7 +149,7 @@ func TestCallersShowsEachWay(t *testing.T) {
 		sections[title] = body
 	}
 	for title, language := range map[string]string{
-		"curl, REST": "sh", "curl, Connect": "sh", "GraphQL": "sh", "grpcurl": "sh", "Go": "go", "TypeScript": "ts",
+		"curl, REST": "sh", "curl, Connect": "sh", "GraphQL": "sh", "grpcurl": "sh", "buf curl": "sh", "ghz": "sh", "Go": "go", "TypeScript": "ts",
 	} {
 		body := sections[title]
 		run := len(program.FindAllString(body, -1)) > 0
