@@ -17,7 +17,7 @@ type Auditor interface {
 	// Seen is told of a credential that this node did not know yet, and that is good.
 	Seen(r *http.Request, p *identity.Principal)
 	// Decided is told what a caller may not do, and what they may where the decision is to be recorded.
-	Decided(ctx context.Context, h http.Header, p *identity.Principal, q Question, d Decision)
+	Decided(ctx context.Context, p *identity.Principal, q Question, d Decision)
 }
 
 // authenticate returns who sends a request.

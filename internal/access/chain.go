@@ -96,7 +96,7 @@ func (c *Chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = c.limit(r, p)
 	}
 	if err == nil && !c.guard.mayCall(p, path, c.foreign) {
-		err = c.guard.decide(identity.With(r.Context(), p), r.Header, Question{Action: path})
+		err = c.guard.decide(identity.With(r.Context(), p), Question{Action: path})
 	}
 	if err != nil {
 		c.refuse(w, r, err)

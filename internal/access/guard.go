@@ -79,32 +79,24 @@ func (g *Guard) Check(ctx context.Context, procedure string, msg any) error {
 	if g == nil {
 		return nil
 	}
-	return g.CheckRequest(ctx, headerOf(ctx), procedure, msg)
-}
-
-// CheckRequest is Check of a request with a header, in handlers that no interceptor has told of it.
-func (g *Guard) CheckRequest(ctx context.Context, h http.Header, procedure string, msg any) error {
-	if g == nil {
-		return nil
-	}
 	if m, ok := msg.(*datav1.TransactRequest); ok {
-		return g.transact(ctx, h, procedure, m)
+		return g.transact(ctx, procedure, m)
 	}
-	return g.ask(ctx, h, question(procedure, msg))
+	return g.ask(ctx, question(procedure, msg))
 }
 
 // transact is Check of a transaction: where policies may make a difference between tables, each operation is asked about.
-func (g *Guard) transact(ctx context.Context, h http.Header, procedure string, m *datav1.TransactRequest) error {
+func (g *Guard) transact(ctx context.Context, procedure string, m *datav1.TransactRequest) error {
 	q := question(procedure, m)
 	if s := g.verifier.current.Load(); s == nil || s.policies == nil || len(m.GetOperations()) == 0 {
-		return g.ask(ctx, h, q)
+		return g.ask(ctx, q)
 	}
 	if err := g.limitDatabase(q); err != nil {
 		return err
 	}
 	for _, o := range m.GetOperations() {
 		q.Table = policy.Lower(tableOf(o))
-		if err := g.decide(ctx, h, q); err != nil {
+		if err := g.decide(ctx, q); err != nil {
 			return err
 		}
 	}
@@ -130,7 +122,7 @@ func (g *Guard) CheckWrite(ctx context.Context, procedure, database string) erro
 	if g == nil {
 		return nil
 	}
-	return g.decide(ctx, headerOf(ctx), Question{Action: procedure, Right: RightWrite, Database: database})
+	return g.decide(ctx, Question{Action: procedure, Right: RightWrite, Database: database})
 }
 
 // Credential returns ctx as that of the call of a credential's bearer: of calls that come within others.
@@ -164,14 +156,14 @@ func (s *state) limitsDatabase(database string) bool {
 	return ok
 }
 
-func (g *Guard) ask(ctx context.Context, h http.Header, q Question) error {
+func (g *Guard) ask(ctx context.Context, q Question) error {
 	if ruleOf(q.Action).node || public[q.Action] || login[q.Action] {
 		return nil // the chain has seen to it
 	}
 	if err := g.limitDatabase(q); err != nil {
 		return err
 	}
-	return g.decide(ctx, h, q)
+	return g.decide(ctx, q)
 }
 
 func (g *Guard) limitDatabase(q Question) error {
@@ -181,7 +173,7 @@ func (g *Guard) limitDatabase(q Question) error {
 	return nil
 }
 
-func (g *Guard) decide(ctx context.Context, h http.Header, q Question) error {
+func (g *Guard) decide(ctx context.Context, q Question) error {
 	p := identity.From(ctx)
 	d := g.authorizer.Authorize(p, q)
 	by := ""
@@ -192,7 +184,7 @@ func (g *Guard) decide(ctx context.Context, h http.Header, q Question) error {
 	}
 	allowed := d.Allowed && by == ""
 	if g.auditor != nil && (!allowed || d.Audit) {
-		g.auditor.Decided(ctx, h, p, q, Decision{Allowed: allowed, Policy: d.Policy})
+		g.auditor.Decided(ctx, p, q, Decision{Allowed: allowed, Policy: d.Policy})
 	}
 	if allowed {
 		return nil
@@ -354,7 +346,7 @@ func (c *guardedConn) Receive(msg any) error {
 	c.asked, c.by = &q, c.guard.verifier.current.Load()
 	c.view = c.guard.viewOf(identity.From(c.ctx), q).Name()
 	c.mu.Unlock()
-	return c.guard.ask(c.ctx, c.RequestHeader(), q)
+	return c.guard.ask(c.ctx, q)
 }
 
 // Send implements connect.StreamingHandlerConn. A stream ends when its caller may not have it any more; that its token has
@@ -383,7 +375,7 @@ func (c *guardedConn) still() error {
 	case err != nil:
 		return err
 	default:
-		if err := c.guard.decide(identity.With(c.ctx, p), c.RequestHeader(), *q); err != nil {
+		if err := c.guard.decide(identity.With(c.ctx, p), *q); err != nil {
 			return err
 		}
 		if c.guard.viewOf(p, *q).Name() != view {
@@ -408,7 +400,7 @@ func (g *Guard) Interceptor() connect.HandlerOption {
 
 type headerKey struct{}
 
-// withHeader keeps a request's header, for PassOn and the auditor.
+// withHeader keeps a request's header, for PassOn.
 func withHeader(ctx context.Context, h http.Header) context.Context {
 	return context.WithValue(ctx, headerKey{}, h)
 }

@@ -39,7 +39,7 @@ func (g *Guard) after(ctx context.Context, h http.Header, q Question, view strin
 	case err != nil:
 		return err
 	}
-	if err := g.decide(identity.With(ctx, now), h, q); err != nil {
+	if err := g.decide(identity.With(ctx, now), q); err != nil {
 		return err
 	}
 	if g.viewOf(now, q).Name() != view {

@@ -3,28 +3,22 @@ package audit
 import (
 	"context"
 	"net/http"
-	"net/netip"
 	"regexp"
 
 	"github.com/nearside-dev/nearside/internal/access"
 	"github.com/nearside-dev/nearside/internal/identity"
-	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/server"
 )
 
-var canonicalOrigin = http.CanonicalHeaderKey(rpcheader.Origin)
-
-// WhereFrom returns where a call is from: the caller's address, and the region whose gateway has passed it on, or "". A header says
-// so, which is believed of nodes of the mesh alone.
-func WhereFrom(ctx context.Context, h http.Header) (address, region string) {
+// WhereFrom returns where a call is from: the caller's address, and the region whose gateway has passed it on, or "". Where a node
+// does not say whose call it passes on, it is its own.
+func WhereFrom(ctx context.Context) (address, region string) {
 	address, node := server.Remote(ctx)
+	if caller := identity.AddressOf(ctx); caller.IsValid() {
+		address = caller.String()
+	}
 	if node == nil {
 		return address, ""
-	}
-	if lines := h[canonicalOrigin]; len(lines) == 1 {
-		if a, err := netip.ParseAddr(lines[0]); err == nil {
-			address = a.String()
-		}
 	}
 	return address, node.Region
 }
@@ -46,15 +40,15 @@ func procedure(path string) string {
 // method is how a path looks that is a method's, of whatever service.
 var method = regexp.MustCompile(`^/[A-Za-z_][A-Za-z0-9_.]{0,180}/[A-Za-z_][A-Za-z0-9_]{0,60}$`)
 
-func (a Auditor) fill(ctx context.Context, h http.Header, e *Entry) {
-	e.Address, e.Region = WhereFrom(ctx, h)
+func (a Auditor) fill(ctx context.Context, e *Entry) {
+	e.Address, e.Region = WhereFrom(ctx)
 	e.Of(ctx)
 }
 
 // Refused implements access.Auditor.
 func (a Auditor) Refused(r *http.Request, err error) {
 	e := Entry{Action: ActionCredential, Target: "method=" + procedure(r.URL.Path), Decision: Refused, Reason: Reason(err)}
-	a.fill(r.Context(), r.Header, &e)
+	a.fill(r.Context(), &e)
 	a.Record(e)
 }
 
@@ -62,7 +56,7 @@ func (a Auditor) Refused(r *http.Request, err error) {
 func (a Auditor) Seen(r *http.Request, p *identity.Principal) {
 	e := Entry{Action: ActionCredential, Target: "method=" + procedure(r.URL.Path), Decision: Allowed}
 	e.By(p)
-	a.fill(r.Context(), r.Header, &e)
+	a.fill(r.Context(), &e)
 	if e.Address == "" {
 		e.Address = Address(r.RemoteAddr) // a connection that net/http has not seen
 	}
@@ -70,7 +64,7 @@ func (a Auditor) Seen(r *http.Request, p *identity.Principal) {
 }
 
 // Decided implements access.Auditor.
-func (a Auditor) Decided(ctx context.Context, h http.Header, p *identity.Principal, q access.Question, d access.Decision) {
+func (a Auditor) Decided(ctx context.Context, p *identity.Principal, q access.Question, d access.Decision) {
 	e := Entry{Action: procedure(q.Action), Decision: Allowed, Policy: d.Policy}
 	// Whoever comes as far as this is known, or asks for a method of a public service.
 	if method.MatchString(q.Action) {
@@ -86,7 +80,7 @@ func (a Auditor) Decided(ctx context.Context, h http.Header, p *identity.Princip
 		e.Target += " table=" + q.Table
 	}
 	e.By(p)
-	a.fill(ctx, h, &e)
+	a.fill(ctx, &e)
 	a.Record(e)
 }
 
@@ -94,7 +88,7 @@ func (a Auditor) Decided(ctx context.Context, h http.Header, p *identity.Princip
 func (a Auditor) NodeDenied(r *http.Request, err error) {
 	e := Entry{Action: procedure(r.URL.Path), Decision: Denied, Reason: Reason(err)}
 	e.By(identity.From(r.Context()))
-	a.fill(r.Context(), r.Header, &e)
+	a.fill(r.Context(), &e)
 	a.Record(e)
 }
 

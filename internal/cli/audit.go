@@ -142,6 +142,7 @@ type writeJSON struct {
 	Version uint64            `json:"version"`
 	Time    string            `json:"time"` // RFC 3339
 	Actor   string            `json:"actor"`
+	Address string            `json:"address,omitempty"`
 	TraceID string            `json:"traceId,omitempty"`
 	Schema  bool              `json:"schema"`
 	Tables  map[string]uint64 `json:"tables"` // rows that were written or deleted
@@ -162,7 +163,7 @@ func (app *App) listWrites(cmd *cobra.Command, to *target, flags *auditFlags, fo
 		for i, w := range res.Msg.GetWrites() {
 			writes[i] = writeJSON{
 				Version: w.GetVersion(), Time: w.GetTime().AsTime().Format(time.RFC3339Nano), Actor: w.GetActor(),
-				TraceID: w.GetTraceId(), Schema: w.GetSchema(), Tables: make(map[string]uint64),
+				Address: w.GetAddress(), TraceID: w.GetTraceId(), Schema: w.GetSchema(), Tables: make(map[string]uint64),
 			}
 			for _, t := range w.GetTables() {
 				writes[i].Tables[t.GetName()] += t.GetRows()
@@ -181,10 +182,10 @@ func (app *App) listWrites(cmd *cobra.Command, to *target, flags *auditFlags, fo
 		}
 		rows[i] = []string{
 			strconv.FormatUint(w.GetVersion(), 10), w.GetTime().AsTime().Local().Format(time.DateTime), w.GetActor(),
-			strings.Join(what, " "), w.GetTraceId(),
+			strings.Join(what, " "), w.GetAddress(), w.GetTraceId(),
 		}
 	}
-	return app.writeList(format, []string{"version", "time", "actor", "changed", "trace"}, rows, []bool{true, false, false, false, false})
+	return app.writeList(format, []string{"version", "time", "actor", "changed", "address", "trace"}, rows, []bool{true, false, false, false, false, false})
 }
 
 // sinceOf reads a time, or how long ago it is.

@@ -4,6 +4,7 @@ package identity
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 )
@@ -91,7 +92,11 @@ func (p *Principal) HasRole(role string) bool {
 
 // Peer is who is at the other end of a connection, once that is known: a listener puts it into the context of all of the
 // connection's calls before it has read any.
-type Peer struct{ principal atomic.Pointer[Principal] }
+type Peer struct {
+	Address netip.Addr // without a zone; the zero one where it is not known
+
+	principal atomic.Pointer[Principal]
+}
 
 // Set says who it is.
 func (p *Peer) Set(principal *Principal) { p.principal.Store(principal) }
@@ -99,10 +104,44 @@ func (p *Peer) Set(principal *Principal) { p.principal.Store(principal) }
 // Get returns who it is, or nil where nobody has said.
 func (p *Peer) Get() *Principal { return p.principal.Load() }
 
-type key struct{}
+// isNode reports whether it is a node of the mesh.
+func (p *Peer) isNode() bool {
+	found := p.Get()
+	return found != nil && found.Kind == Node
+}
 
-// WithPeer returns a context of the calls of a connection. Who calls With inside it says otherwise.
-func WithPeer(ctx context.Context, p *Peer) context.Context { return context.WithValue(ctx, key{}, p) }
+type (
+	key        struct{}
+	addressKey struct{}
+)
+
+// WithPeer returns a context of the calls of a connection. Who calls With or Behind inside it says otherwise.
+func WithPeer(ctx context.Context, p *Peer) context.Context {
+	return context.WithValue(context.WithValue(ctx, key{}, p), addressKey{}, p)
+}
+
+// Behind returns a context of a call that a node passes on for a caller at an address, the zero one where it does not know. Of
+// connections of others it is ctx itself: nodes alone are believed.
+func Behind(ctx context.Context, address netip.Addr) context.Context {
+	if p, ok := ctx.Value(addressKey{}).(*Peer); !ok || !p.isNode() {
+		return ctx
+	}
+	return context.WithValue(ctx, addressKey{}, address.Unmap().WithZone(""))
+}
+
+// AddressOf returns where the caller is, as the node sees it that took the call in; the zero one where nobody has said. A node's
+// own address is none of its callers'.
+func AddressOf(ctx context.Context) netip.Addr {
+	switch at := ctx.Value(addressKey{}).(type) {
+	case netip.Addr:
+		return at
+	case *Peer:
+		if !at.isNode() {
+			return at.Address
+		}
+	}
+	return netip.Addr{}
+}
 
 // With returns a context of a call that p makes. p is not nil.
 func With(ctx context.Context, p *Principal) context.Context { return context.WithValue(ctx, key{}, p) }

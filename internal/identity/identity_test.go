@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 
 	"github.com/nearside-dev/nearside/internal/identity"
@@ -35,5 +36,32 @@ func TestPeer(t *testing.T) {
 	user := &identity.Principal{Kind: identity.User, ID: "u_1"}
 	if p := identity.From(identity.With(ctx, user)); p != user {
 		t.Errorf("a user behind a node is %+v", p)
+	}
+}
+
+func TestAddress(t *testing.T) {
+	ctx, caller, own := context.Background(), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")
+	if a := identity.AddressOf(identity.Behind(ctx, caller)); a.IsValid() {
+		t.Errorf("without a connection: %v", a)
+	}
+	peer := &identity.Peer{Address: own}
+	ctx = identity.WithPeer(ctx, peer)
+	for _, p := range []*identity.Principal{nil, {Kind: identity.Service}} {
+		if p != nil {
+			peer.Set(p)
+		}
+		if a := identity.AddressOf(identity.Behind(ctx, caller)); a != own {
+			t.Errorf("%v says of itself that it is at %v", p, a)
+		}
+	}
+	peer.Set(&identity.Principal{Kind: identity.Node})
+	if a := identity.AddressOf(ctx); a.IsValid() {
+		t.Errorf("a node that does not say has a caller at %v", a)
+	}
+	if a := identity.AddressOf(identity.Behind(ctx, netip.MustParseAddr("::ffff:192.0.2.1"))); a != caller {
+		t.Errorf("behind a node: %v", a)
+	}
+	if a := identity.AddressOf(identity.Behind(ctx, netip.Addr{})); a.IsValid() {
+		t.Errorf("behind a node that does not know: %v", a)
 	}
 }

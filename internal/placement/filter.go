@@ -137,7 +137,7 @@ func hides(hidden, ordinary map[string]bool, o *replicationv1.Catalog_Object) (h
 //
 // A record that is not sent as it is has only what is known to be harmless: its place, the rows of other tables, and a schema that
 // Catalog made. Of the tables that are withheld it has no rows, no sums and no sequences, for a sum's change is a hash of a
-// row, by which one can be guessed. Nor does it say who made it, under which idempotency key or with which migration.
+// row, by which one can be guessed. Nor does it say who made it, from where, under which idempotency key or with which migration.
 func (f *Filter) Record(encoded []byte) ([]byte, error) {
 	whole, err := f.passes(encoded)
 	if err != nil || whole {
@@ -189,7 +189,7 @@ const (
 	fieldCatalog   protowire.Number = 6
 	fieldTables    protowire.Number = 7
 	fieldSequences protowire.Number = 9
-	fieldLast      protowire.Number = 14 // that this build knows
+	fieldLast      protowire.Number = 15 // that this build knows
 	fieldWithheld  protowire.Number = 20
 )
 

@@ -95,7 +95,7 @@ func TestRecord(t *testing.T) {
 	text := "an open text of some bytes"
 	value := int64(99)
 	untouched := encode(t, &replicationv1.CommitRecord{
-		Version: 4, Tables: []*replicationv1.TableChange{change(1, text)}, Actor: "ada", IdempotencyKey: "k",
+		Version: 4, Tables: []*replicationv1.TableChange{change(1, text)}, Actor: "ada", IdempotencyKey: "k", CallerAddress: []byte{192, 0, 2, 1},
 	})
 	f := NewFilter([]string{"secret"}, []string{"secret"}, schema())
 	if got, err := f.Record(untouched); err != nil || &got[0] != &untouched[0] || len(got) != len(untouched) {
@@ -106,7 +106,7 @@ func TestRecord(t *testing.T) {
 		Tables:          []*replicationv1.TableChange{change(1, text), change(2, marker)},
 		DroppedTableIds: []uint32{3},
 		Sequences:       []*replicationv1.Sequence{{TableId: 1, Value: &value}, {TableId: 2, Value: &value}},
-		Actor:           marker, IdempotencyKey: marker, RequestHash: []byte(marker), TraceParent: marker,
+		Actor:           marker, IdempotencyKey: marker, RequestHash: []byte(marker), TraceParent: marker, CallerAddress: []byte(marker),
 		Migration: &replicationv1.AppliedMigration{Name: marker, Checksum: []byte(marker)},
 	}
 	for _, told := range []bool{true, false} {

@@ -84,6 +84,7 @@ func (l *connections) Accept() (net.Conn, error) {
 	c := &conn{Conn: raw, listener: l, stall: l.stall}
 	var refused limitName
 	c.client, refused = l.enter(addr.Addr().Unmap())
+	c.peer.Address = c.client.addr.WithZone("")
 	var timer *time.Timer
 	if refused != "" {
 		c.refused.Store(&refused)

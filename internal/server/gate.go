@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -13,8 +15,10 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/budget"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 // limitName is a limit's name in metrics.
@@ -109,9 +113,21 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 		defer b.end()
 		r.Body = b
 	}
-	ctx, done := g.answers.Open(requestid.With(r.Context(), id))
+	ctx, done := g.answers.Open(requestid.With(behind(r), id))
 	defer done()
 	g.next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+var originHeader = http.CanonicalHeaderKey(rpcheader.Origin)
+
+// behind returns a request's context, which knows where the caller is whose call a node passes on.
+func behind(r *http.Request) context.Context {
+	if lines := r.Header[originHeader]; len(lines) == 1 {
+		if address, err := netip.ParseAddr(lines[0]); err == nil {
+			return identity.Behind(r.Context(), address)
+		}
+	}
+	return r.Context()
 }
 
 // idOf names a request, as it was named already where it came over a connection that had no way for it without net/http.

@@ -97,7 +97,7 @@ func (c *Changes) entry(ctx context.Context, req connect.AnyRequest, note *audit
 			e.Target = targetOf(m)
 		}
 	}
-	e.Address, e.Region = audit.WhereFrom(ctx, req.Header())
+	e.Address, e.Region = audit.WhereFrom(ctx)
 	if e.Address == "" {
 		e.Address = audit.Address(req.Peer().Addr)
 	}

@@ -3,6 +3,7 @@ package auditlog
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -146,6 +147,9 @@ func writeOf(record []byte, c *catalog.Catalog) (*authv1.ListWritesResponse_Writ
 	w := &authv1.ListWritesResponse_Write{
 		Version: r.GetVersion(), Time: timestamppb.New(time.Unix(0, r.GetTimeUnixNanos())), Actor: r.GetActor(),
 		TraceId: audit.TraceIDOf(r.GetTraceParent()), Schema: r.GetCatalog() != nil,
+	}
+	if at, ok := netip.AddrFromSlice(r.GetCallerAddress()); ok {
+		w.Address = at.String()
 	}
 	for _, t := range r.GetTables() {
 		name := ""

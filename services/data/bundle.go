@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/transactwire"
@@ -58,7 +60,8 @@ func (b *Bundles) TransactBundle(
 func (b *Bundles) outcome(
 	bundle context.Context, call *replicationv1.TransactBundleRequest_Call,
 ) *replicationv1.TransactBundleResponse_Outcome {
-	ctx := requestid.With(bundle, requestid.Of(call.GetRequestId(), call.GetTraceParent()).New()) // the call's own name
+	at, _ := netip.AddrFromSlice(call.GetCallerAddress())                                                              // the zero one of nothing
+	ctx := requestid.With(identity.Behind(bundle, at), requestid.Of(call.GetRequestId(), call.GetTraceParent()).New()) // the call's own name
 	if timeout := time.Duration(call.GetTimeoutMs()) * time.Millisecond; timeout < bundlePatience {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -105,7 +108,7 @@ func (b *Bundles) transact(ctx context.Context, call *replicationv1.TransactBund
 	if key := call.GetIdempotencyKey(); key != "" {
 		header[canonicalKey] = []string{key}
 	}
-	if err := b.service.guard.CheckRequest(ctx, header, datav1connect.DataServiceTransactProcedure, msg); err != nil {
+	if err := b.service.guard.Check(ctx, datav1connect.DataServiceTransactProcedure, msg); err != nil {
 		return nil, err
 	}
 	res, err := b.service.transact(ctx, header, msg, puts)

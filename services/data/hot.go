@@ -71,7 +71,7 @@ func (s *Service) transactHot(
 	if errs.Check(req) != nil {
 		return hotrpc.ErrPass
 	}
-	if err := s.guard.CheckRequest(ctx, header, datav1connect.DataServiceTransactProcedure, req); err != nil {
+	if err := s.guard.Check(ctx, datav1connect.DataServiceTransactProcedure, req); err != nil {
 		return err
 	}
 	res, err := s.transact(ctx, header, req, puts)

@@ -19,6 +19,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
 	"github.com/nearside-dev/nearside/internal/gather"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/requestid"
 )
 
@@ -134,6 +135,7 @@ func (b *bundles) transact(
 	item := &bundled{ctx: ctx, done: make(chan struct{}), call: &replicationv1.TransactBundleRequest_Call{
 		Request: encoded, IdempotencyKey: c.first(canonicalKey), TraceParent: c.first(requestid.ParentHeader),
 		Authorization: c.first(canonicalAuthorization), RequestId: c.first(requestid.Header),
+		CallerAddress: identity.AddressOf(ctx).AsSlice(),
 	}}
 	b.add(msg.GetDatabase(), item)
 	select {

@@ -14,10 +14,10 @@ import (
 	"github.com/google/uuid"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
-	"github.com/nearside-dev/nearside/internal/server"
 )
 
 // canonicalAuthorization is the header of callers' credentials, which the primary verifies again.
@@ -60,8 +60,13 @@ func (p *Primary) newCall(method string, e effect, header http.Header) *call {
 // from tells the primary which request it is that the call is made for, and where the caller is, which it takes from nodes alone.
 func (c *call) from(ctx context.Context) {
 	c.named(ctx)
-	if addr, _ := server.Remote(ctx); addr != "" {
-		c.header[canonicalOrigin] = []string{addr}
+	c.located(ctx)
+}
+
+// located tells the primary where the caller is.
+func (c *call) located(ctx context.Context) {
+	if address := identity.AddressOf(ctx); address.IsValid() {
+		c.header[canonicalOrigin] = []string{address.String()}
 	}
 }
 

@@ -31,7 +31,7 @@ func (p *Primary) TransactHot(
 	if errs.Check(req) != nil {
 		return hotrpc.ErrPass
 	}
-	if err := guard.CheckRequest(ctx, header, datav1connect.DataServiceTransactProcedure, req); err != nil {
+	if err := guard.Check(ctx, datav1connect.DataServiceTransactProcedure, req); err != nil {
 		return err
 	}
 	c := p.newKeyedCall("Transact", header, req.GetIdempotencyKey())

@@ -95,6 +95,7 @@ func (p *Primary) transact(
 				return err
 			}
 		}
+		c.located(ctx)
 		alone := connect.NewRequest(request)
 		copyHeader(alone.Header(), c.header)
 		res, err := p.client.Transact(traced(ctx), alone)

@@ -9,6 +9,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -41,6 +42,9 @@ func watchElsewhere[Req, Res any, P interface {
 			}
 		}
 		requestid.From(ctx).Set(ask.Header())
+		if address := identity.AddressOf(ctx); address.IsValid() {
+			ask.Header().Set(rpcheader.Origin, address.String())
+		}
 		ask.Header().Set(rpcheader.AskedFor, r.Name)
 		begun, err := passWatch[Req, Res, P](ctx, datav1connect.NewDataServiceClient(d.streams, r.URL), ask, out, open)
 		if begun || err == nil || ctx.Err() != nil || connect.CodeOf(err) != connect.CodeUnavailable {

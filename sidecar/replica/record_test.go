@@ -31,7 +31,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Add(p.Commit(replicatest.Schema(replicatest.WithColumn(u, "note", value.Text("x"))), replicatest.Delete(u, user(1, "", 0))))
 	f.Add(p.Commit(replicatest.Schema()))
 	add(&replicationv1.CommitRecord{
-		Version: 1 << 60, Epoch: 1 << 31, PreviousChecksum: []byte{}, DroppedTableIds: []uint32{1, 2, 1 << 31}, Actor: "ä",
+		Version: 1 << 60, Epoch: 1 << 31, PreviousChecksum: []byte{}, DroppedTableIds: []uint32{1, 2, 1 << 31}, Actor: "ä", CallerAddress: []byte{0xff, 0, 2, 1},
 		Tables:  []*replicationv1.TableChange{{TableId: 9, Replaced: true}, {TableId: 3, Rows: []*replicationv1.RowChange{{Value: []byte{}}, {Key: []byte("k")}}}, {}},
 		Catalog: &replicationv1.Catalog{Version: 3}, Migration: &replicationv1.AppliedMigration{Name: "m"},
 		Sequences: []*replicationv1.Sequence{{TableId: 1}},

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -244,6 +246,61 @@ func TestForgedOrigin(t *testing.T) {
 	for _, e := range w.entries("AccountService/CreateAccount") {
 		if e.GetAddress() != "127.0.0.1" {
 			t.Errorf("%v", e)
+		}
+	}
+}
+
+// TestWritesSayFromWhere: whichever way a write takes, its record has its caller's address and not its gateway's, whatever the caller says.
+func TestWritesSayFromWhere(t *testing.T) {
+	w := start(t)
+	const there = "127.0.0.2"
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(there)}}
+	transport := &http.Transport{DialContext: dialer.DialContext}
+	t.Cleanup(transport.CloseIdleConnections)
+	id := int64(1)
+	put := func() *datav1.Operation {
+		id++
+		return &datav1.Operation{Operation: &datav1.Operation_Put{Put: &datav1.Put{Table: "items", Values: map[string]*datav1.Value{
+			"id": {Kind: &datav1.Value_Integer{Integer: id}}, "name": {Kind: &datav1.Value_Text{Text: "pear"}},
+		}}}}
+	}
+	insert := func() *datav1.Operation {
+		return &datav1.Operation{Operation: &datav1.Operation_Statement{Statement: &datav1.Statement{Sql: "INSERT INTO items (name) VALUES ('plum')"}}}
+	}
+	for _, url := range []string{w.URL(west), w.PrimaryURL()} {
+		for _, operation := range []func() *datav1.Operation{put, insert} { // in a bundle and alone
+			for _, json := range []bool{false, true} { // without net/http and with it
+				options := []connect.ClientOption{cli.WithToken(w.AdminToken())}
+				if json {
+					options = append(options, connect.WithProtoJSON())
+				}
+				req := connect.NewRequest(&datav1.TransactRequest{Database: "shop", Operations: []*datav1.Operation{operation()}})
+				req.Header().Set("nearside-origin", "192.0.2.1")
+				_, err := datav1connect.NewDataServiceClient(&http.Client{Transport: transport}, url, options...).Transact(t.Context(), req)
+				if errors.Is(err, syscall.EADDRNOTAVAIL) {
+					t.Skip("this machine has one loopback address")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				id++ // of the row that has been inserted
+			}
+		}
+	}
+	writes, err := w.admin(west).ListWrites(t.Context(), connect.NewRequest(&authv1.ListWritesRequest{Database: "shop"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(writes.Msg.GetWrites()); n != 2+8 {
+		t.Fatalf("%d writes", n)
+	}
+	for i, write := range writes.Msg.GetWrites() {
+		want := there
+		if i >= 8 {
+			want = "127.0.0.1" // of the mesh's own client
+		}
+		if write.GetAddress() != want {
+			t.Errorf("%d: %v", i, write)
 		}
 	}
 }

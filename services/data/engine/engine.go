@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -30,6 +32,7 @@ type Transaction struct {
 	RequestHash          [32]byte                 // with a key: what the request was
 	Actor                string
 	TraceParent          string
+	Address              netip.Addr // of the caller; default the context's, which may know none
 	Migration            *Migration // noted in the log with the commit
 	View                 RowView    // which rows it may see and change; nil is all
 }
@@ -174,6 +177,9 @@ func (db *DB) Transact(ctx context.Context, tx *Transaction) (*Commit, error) {
 	}
 	if tx.TraceParent == "" {
 		tx.TraceParent = requestid.From(ctx).Parent()
+	}
+	if !tx.Address.IsValid() {
+		tx.Address = identity.AddressOf(ctx)
 	}
 	r := &request{ctx: ctx, tx: tx, done: make(chan outcome, 1)}
 	if err := db.enqueue(r); err != nil {

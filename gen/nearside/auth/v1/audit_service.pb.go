@@ -494,7 +494,9 @@ type ListWritesResponse_Write struct {
 	// Whether it changed the schema.
 	Schema bool `protobuf:"varint,5,opt,name=schema,proto3" json:"schema,omitempty"`
 	// The tables that it changed.
-	Tables        []*ListWritesResponse_Table `protobuf:"bytes,6,rep,name=tables,proto3" json:"tables,omitempty"`
+	Tables []*ListWritesResponse_Table `protobuf:"bytes,6,rep,name=tables,proto3" json:"tables,omitempty"`
+	// Where its caller was, as the node saw it that took the call in; empty where it is not known.
+	Address       string `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -569,6 +571,13 @@ func (x *ListWritesResponse_Write) GetTables() []*ListWritesResponse_Table {
 		return x.Tables
 	}
 	return nil
+}
+
+func (x *ListWritesResponse_Write) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 // Table is a table of which a commit changed rows.
@@ -704,16 +713,17 @@ const file_nearside_auth_v1_audit_service_proto_rawDesc = "" +
 	"\x11ListWritesRequest\x12%\n" +
 	"\bdatabase\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bdatabase\x12\x1e\n" +
 	"\x05actor\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05actor\x12%\n" +
-	"\tpage_size\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\"\xea\x02\n" +
+	"\tpage_size\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\"\x84\x03\n" +
 	"\x12ListWritesResponse\x12B\n" +
-	"\x06writes\x18\x01 \x03(\v2*.nearside.auth.v1.ListWritesResponse.WriteR\x06writes\x1a\xde\x01\n" +
+	"\x06writes\x18\x01 \x03(\v2*.nearside.auth.v1.ListWritesResponse.WriteR\x06writes\x1a\xf8\x01\n" +
 	"\x05Write\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05actor\x18\x03 \x01(\tR\x05actor\x12\x19\n" +
 	"\btrace_id\x18\x04 \x01(\tR\atraceId\x12\x16\n" +
 	"\x06schema\x18\x05 \x01(\bR\x06schema\x12B\n" +
-	"\x06tables\x18\x06 \x03(\v2*.nearside.auth.v1.ListWritesResponse.TableR\x06tables\x1a/\n" +
+	"\x06tables\x18\x06 \x03(\v2*.nearside.auth.v1.ListWritesResponse.TableR\x06tables\x12\x18\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\x1a/\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\"e\n" +

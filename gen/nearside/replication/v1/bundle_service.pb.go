@@ -129,7 +129,9 @@ type TransactBundleRequest_Call struct {
 	// The header authorization, which the primary verifies as if the call had come alone.
 	Authorization string `protobuf:"bytes,5,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	// The header x-request-id.
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Where the caller is: the 4 or 16 bytes of an IP address; empty where it is not known. It is believed of nodes alone.
+	CallerAddress []byte `protobuf:"bytes,7,opt,name=caller_address,json=callerAddress,proto3" json:"caller_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +206,13 @@ func (x *TransactBundleRequest_Call) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *TransactBundleRequest_Call) GetCallerAddress() []byte {
+	if x != nil {
+		return x.CallerAddress
+	}
+	return nil
 }
 
 // Outcome is what became of one call.
@@ -378,9 +387,9 @@ var File_nearside_replication_v1_bundle_service_proto protoreflect.FileDescripto
 
 const file_nearside_replication_v1_bundle_service_proto_rawDesc = "" +
 	"\n" +
-	",nearside/replication/v1/bundle_service.proto\x12\x17nearside.replication.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\"\xf4\x02\n" +
+	",nearside/replication/v1/bundle_service.proto\x12\x17nearside.replication.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\"\xa4\x03\n" +
 	"\x15TransactBundleRequest\x12V\n" +
-	"\x05calls\x18\x01 \x03(\v23.nearside.replication.v1.TransactBundleRequest.CallB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\x05calls\x1a\x82\x02\n" +
+	"\x05calls\x18\x01 \x03(\v23.nearside.replication.v1.TransactBundleRequest.CallB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\x05calls\x1a\xb2\x02\n" +
 	"\x04Call\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x121\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x0eidempotencyKey\x12*\n" +
@@ -389,7 +398,8 @@ const file_nearside_replication_v1_bundle_service_proto_rawDesc = "" +
 	"timeout_ms\x18\x04 \x01(\rB\a\xbaH\x04*\x02 \x00R\ttimeoutMs\x121\n" +
 	"\rauthorization\x18\x05 \x01(\tB\v\xbaH\x05r\x03\x18\x80@\x80\x01\x01R\rauthorization\x12&\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"\xf0\x02\n" +
+	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x12.\n" +
+	"\x0ecaller_address\x18\a \x01(\fB\a\xbaH\x04z\x02\x18\x10R\rcallerAddress\"\xf0\x02\n" +
 	"\x16TransactBundleResponse\x12S\n" +
 	"\boutcomes\x18\x01 \x03(\v27.nearside.replication.v1.TransactBundleResponse.OutcomeR\boutcomes\x1a\x99\x01\n" +
 	"\aOutcome\x12\x1c\n" +
