@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/nearside-dev/nearside/bench/internal/load"
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
@@ -59,29 +60,8 @@ func (b *bench) measureCallers(ctx context.Context, _ uint64) error {
 // callersMesh starts a primary with the hot rows and a region that has them in memory. The region's calls are of a reader who
 // has logged in, where anybody asks.
 func (b *bench) callersMesh(ctx context.Context, name string, flags ...string) (nodes []*node, err error) {
-	primary, err := b.start(ctx, name+"-primary", append([]string{"primary", "--token-lifetime", "1h"}, flags...)...)
+	primary, region, err := b.pair(ctx, name, flags, flags)
 	if err != nil {
-		return nil, err
-	}
-	if err := primary.ready(ctx); err != nil {
-		return nil, err
-	}
-	if len(flags) == 0 {
-		if primary.token, err = adminToken(filepath.Join(b.data, name+"-primary", "admin.json")); err != nil {
-			return nil, err
-		}
-	}
-	version, err := fill(ctx, primary, min(b.rows, hotRows))
-	if err != nil {
-		return nil, err
-	}
-	region, err := b.start(ctx, name+"-region",
-		append([]string{"sidecar", "--region", "eu-west-1", "--primary", "http://" + primary.addr}, flags...)...)
-	if err != nil {
-		return nil, err
-	}
-	region.token = primary.token
-	if err := region.caughtUp(ctx, version); err != nil {
 		return nil, err
 	}
 	if primary.token != "" {
@@ -90,6 +70,33 @@ func (b *bench) callersMesh(ctx context.Context, name string, flags ...string) (
 		}
 	}
 	return []*node{primary, region}, b.warm(ctx, region)
+}
+
+// pair starts a primary with the hot rows and a region that has them. Calls of both are of an admin, where anybody asks.
+func (b *bench) pair(ctx context.Context, name string, primaryFlags, regionFlags []string) (primary, region *node, err error) {
+	primary, err = b.start(ctx, name+"-primary", append([]string{"primary", "--token-lifetime", "1h"}, primaryFlags...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := primary.ready(ctx); err != nil {
+		return nil, nil, err
+	}
+	if !slices.Contains(primaryFlags, withoutCallers) {
+		if primary.token, err = adminToken(filepath.Join(b.data, name+"-primary", "admin.json")); err != nil {
+			return nil, nil, err
+		}
+	}
+	version, err := fill(ctx, primary, min(b.rows, hotRows))
+	if err != nil {
+		return nil, nil, err
+	}
+	region, err = b.start(ctx, name+"-region",
+		append([]string{"sidecar", "--region", "eu-west-1", "--primary", "http://" + primary.addr}, regionFlags...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	region.token = primary.token
+	return primary, region, region.caughtUp(ctx, version)
 }
 
 func adminToken(file string) (string, error) {

@@ -44,7 +44,7 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	b.report.fillSeconds = time.Since(begin).Seconds()
 	for _, step := range []func(context.Context, uint64) error{
-		b.measureCold, b.measureApply, b.measureReads, b.measureMemory, b.measureCallers, b.measureDoors, b.measureWrites, b.measureLag, b.measureUp,
+		b.measureCold, b.measureApply, b.measureReads, b.measureMemory, b.measureCallers, b.measureDoors, b.measureWrites, b.measureLink, b.measureLag, b.measureUp,
 	} {
 		if err := step(ctx, version); err != nil {
 			return err
