@@ -24,6 +24,9 @@ const (
 	checkDown     = 2 * time.Second // interval of an endpoint that is down
 	checkTick     = 2 * time.Second // how often what is due is looked for
 	maxChecks     = 16              // at a time
+
+	// slowConnect is how long a connection may take to be made before who waits no longer has learned something about the endpoint.
+	slowConnect = 500 * time.Millisecond
 )
 
 const healthPath = "/grpc.health.v1.Health/Check"
@@ -60,14 +63,29 @@ func (r *Router) Run(ctx context.Context) {
 		}
 		select {
 		case <-tick.C:
+		case <-r.suspects:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// unreached notes that a call could not be sent to an endpoint, of which nobody knows better why than a check does. One that had a
+// check within the last second has to wait for that second to end.
+func (r *Router) unreached(e *endpoint) {
+	if e.down.Load() || !e.suspected.CompareAndSwap(0, max(1, int64(time.Since(r.began)))) {
+		return
+	}
+	e.checked.Add(int64(checkPause - checkInterval))
+	select {
+	case r.suspects <- struct{}{}:
+	default: // it is looked for already
+	}
+}
+
 // check finds out how an endpoint is.
 func (r *Router) check(ctx context.Context, e *endpoint) {
+	suspected := e.suspected.Load()
 	var err error
 	for i := range checkTries {
 		if i > 0 && !sleep(ctx, checkPause) {
@@ -90,6 +108,9 @@ func (r *Router) check(ctx context.Context, e *endpoint) {
 		next = checkDown
 	}
 	e.checked.Store(int64(time.Since(r.began) + next))
+	if !e.suspected.CompareAndSwap(suspected, 0) { // since this check began
+		e.checked.Store(int64(time.Since(r.began) + checkPause))
+	}
 	if e.down.Swap(err != nil) == (err != nil) {
 		return
 	}

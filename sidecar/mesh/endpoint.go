@@ -48,6 +48,10 @@ type endpoint struct {
 	checked  atomic.Int64  // the same of its next check; 0 is at once
 	rtt      atomic.Int64  // nanoseconds that its last check took; 0 is not known
 	checking atomic.Bool
+
+	// suspected is when a call could not reach it, in nanoseconds since the router began; 0 is not. It is taken where no other one is
+	// usable, until a check has told more.
+	suspected atomic.Int64
 }
 
 func (r *Router) newEndpoint(p place, base *url.URL) *endpoint {
@@ -104,13 +108,15 @@ func (e *endpoint) took(d, now time.Duration) {
 	e.ewma.Store(math.Float64bits(sample))
 }
 
-// state is the endpoint's, for metrics: up, down or ejected.
+// state is the endpoint's, for metrics: up, suspect, down or ejected.
 func (e *endpoint) state() string {
 	switch {
 	case e.down.Load():
 		return "down"
 	case e.breaker.State() == gobreaker.StateOpen:
 		return "ejected"
+	case e.suspected.Load() != 0:
+		return "suspect"
 	default:
 		return "up"
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/requestid"
-	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/server"
 )
 
@@ -90,13 +89,13 @@ type expressCall struct {
 func (c *expressCall) run(ctx context.Context) outcome {
 	r := c.router
 	r.retries.earn()
-	repeatable := c.route.safe || one(c.req.Header, idempotencyKey) != ""
 	var tried []*endpoint
 	for range maxTries {
 		t, ok := r.take(c.route.service, tried)
 		if !ok {
 			break
 		}
+		began := time.Now()
 		err := c.once(ctx, t.endpoint)
 		if err == nil {
 			now := time.Now()
@@ -108,6 +107,9 @@ func (c *expressCall) run(ctx context.Context) outcome {
 			return outcomeAnswered
 		}
 		over := !time.Now().Before(c.ends)
+		if !c.sent && (!over && ctx.Err() == nil || time.Since(began) >= slowConnect) {
+			r.unreached(t.endpoint)
+		}
 		if ctx.Err() != nil || over || errors.Is(err, errCaller) {
 			t.give(errNotCounted)
 			return c.gone(ctx, over)
@@ -117,7 +119,7 @@ func (c *expressCall) run(ctx context.Context) outcome {
 			c.answer.Abort()
 			return outcomeAborted
 		}
-		if c.sent || !repeatable || !r.retries.spend(time.Now()) {
+		if c.sent {
 			break
 		}
 		r.metrics.retries.Inc()
@@ -126,8 +128,6 @@ func (c *expressCall) run(ctx context.Context) outcome {
 	c.refuse(unavailable(c.route.service, c.sent))
 	return outcomeUnavailable
 }
-
-var idempotencyKey = http.CanonicalHeaderKey(rpcheader.IdempotencyKey)
 
 // gone is what becomes of a call whose caller or time has gone.
 func (c *expressCall) gone(ctx context.Context, over bool) outcome {
@@ -144,19 +144,23 @@ func (c *expressCall) gone(ctx context.Context, over bool) outcome {
 	}
 }
 
-// once asks one endpoint.
+// once asks one endpoint. A connection that was free may be one that the endpoint has just ended, which says nothing about others.
 func (c *expressCall) once(ctx context.Context, e *endpoint) error {
-	u, err := e.pool.get(ctx)
-	if err != nil {
-		return err
+	for {
+		u, err := e.pool.get(ctx, c.ends)
+		if err != nil {
+			return err
+		}
+		keep, err := c.talk(ctx, u, e)
+		if err == nil && keep {
+			e.pool.put(u)
+			return nil
+		}
+		_ = u.Close() // nothing more is to come
+		if err == nil || c.sent || !u.used || ctx.Err() != nil || !time.Now().Before(c.ends) {
+			return err
+		}
 	}
-	keep, err := c.talk(ctx, u, e)
-	if err == nil && keep {
-		e.pool.put(u)
-		return nil
-	}
-	_ = u.Close() // nothing more is to come
-	return err
 }
 
 func (c *expressCall) talk(ctx context.Context, u *upstream, e *endpoint) (keep bool, err error) {
@@ -166,8 +170,9 @@ func (c *expressCall) talk(ctx context.Context, u *upstream, e *endpoint) (keep 
 	}
 	w := waiter{ctx: ctx, u: u, ends: c.ends}
 	defer w.stop()
-	c.sent = true
-	if _, err := w.write(u.out); err != nil {
+	n, err := w.write(u.out)
+	c.sent = n > 0
+	if err != nil {
 		return false, err
 	}
 	u.in = u.buf[:0]

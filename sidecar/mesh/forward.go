@@ -18,7 +18,6 @@ import (
 
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/requestid"
-	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 const (
@@ -126,7 +125,6 @@ func (r *Router) forward(w http.ResponseWriter, req *http.Request, p *identity.P
 func (c *passage) attempts(ctx context.Context) (*http.Response, taken, error) {
 	r := c.router
 	r.retries.earn()
-	repeatable := c.route.safe || c.req.Header.Get(rpcheader.IdempotencyKey) != ""
 	var tried []*endpoint
 	var last error
 	for range maxTries {
@@ -134,11 +132,15 @@ func (c *passage) attempts(ctx context.Context) (*http.Response, taken, error) {
 		if !ok {
 			break
 		}
+		began := time.Now()
 		res, err := c.once(ctx, t.endpoint)
 		if err == nil {
 			return res, t, nil
 		}
 		last = err
+		if !c.sent.Load() && (ctx.Err() == nil || time.Since(began) >= slowConnect) {
+			r.unreached(t.endpoint)
+		}
 		switch {
 		case ctx.Err() != nil, c.body != nil && c.body.failed.Load() != nil:
 			t.give(errNotCounted)
@@ -146,7 +148,7 @@ func (c *passage) attempts(ctx context.Context) (*http.Response, taken, error) {
 		default:
 			t.give(err)
 		}
-		if c.sent.Load() || !repeatable || !r.retries.spend(time.Now()) {
+		if c.sent.Load() {
 			break
 		}
 		r.metrics.retries.Inc()

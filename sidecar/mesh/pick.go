@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"time"
 )
 
 // taken is an endpoint that a call has, to be given back with its verdict.
@@ -13,9 +14,23 @@ type taken struct {
 	done func(err error)
 }
 
-// take takes an endpoint of a service that was not tried; ok is false where none is usable.
+// take takes an endpoint of a service that was not tried; ok is false where none is usable. One that is suspected is taken where there
+// is no other; for a call that has tried before, as far as the budget for that goes.
 func (r *Router) take(s *service, tried []*endpoint) (t taken, ok bool) {
-	if t, ok = takeOf(s.endpoints[:s.near], tried); ok || s.near == len(s.endpoints) {
+	if t, ok = r.takeBut(s, tried, true); ok || !slices.ContainsFunc(s.endpoints, isSuspected) {
+		return t, ok
+	}
+	if len(tried) > 0 && !r.retries.spend(time.Now()) {
+		return taken{}, false
+	}
+	return r.takeBut(s, tried, false)
+}
+
+func isSuspected(e *endpoint) bool { return e.suspected.Load() != 0 }
+
+// takeBut is take of all endpoints, or of all but those that are suspected.
+func (r *Router) takeBut(s *service, tried []*endpoint, butSuspected bool) (t taken, ok bool) {
+	if t, ok = takeOf(s.endpoints[:s.near], tried, butSuspected); ok || s.near == len(s.endpoints) {
 		return t, ok
 	}
 	far := slices.Clone(s.endpoints[s.near:])
@@ -49,7 +64,7 @@ func (r *Router) take(s *service, tried []*endpoint) (t taken, ok bool) {
 	})
 	for _, region := range regions {
 		in := slices.DeleteFunc(slices.Clone(far), func(e *endpoint) bool { return e.region != region })
-		if t, ok = takeOf(in, tried); ok {
+		if t, ok = takeOf(in, tried, butSuspected); ok {
 			return t, true
 		}
 	}
@@ -57,7 +72,7 @@ func (r *Router) take(s *service, tried []*endpoint) (t taken, ok bool) {
 }
 
 // takeOf takes, of two endpoints at random, the one that costs less; where neither is usable, any that is.
-func takeOf(endpoints, tried []*endpoint) (t taken, ok bool) {
+func takeOf(endpoints, tried []*endpoint, butSuspected bool) (t taken, ok bool) {
 	n := len(endpoints)
 	if n == 0 {
 		return taken{}, false
@@ -69,23 +84,23 @@ func takeOf(endpoints, tried []*endpoint) (t taken, ok bool) {
 		if endpoints[second].cost() < endpoints[first].cost() {
 			first, second = second, first
 		}
-		if t, ok = tryTake(endpoints[first], tried); ok {
+		if t, ok = tryTake(endpoints[first], tried, butSuspected); ok {
 			return t, true
 		}
-		if t, ok = tryTake(endpoints[second], tried); ok {
+		if t, ok = tryTake(endpoints[second], tried, butSuspected); ok {
 			return t, true
 		}
 	}
 	for i := range n {
-		if t, ok = tryTake(endpoints[(first+i)%n], tried); ok {
+		if t, ok = tryTake(endpoints[(first+i)%n], tried, butSuspected); ok {
 			return t, true
 		}
 	}
 	return taken{}, false
 }
 
-func tryTake(e *endpoint, tried []*endpoint) (taken, bool) {
-	if !e.usable() || slices.Contains(tried, e) {
+func tryTake(e *endpoint, tried []*endpoint, butSuspected bool) (taken, bool) {
+	if butSuspected && isSuspected(e) || !e.usable() || slices.Contains(tried, e) {
 		return taken{}, false
 	}
 	done, err := e.breaker.Allow()

@@ -34,14 +34,14 @@ type upstream struct {
 	buf []byte // in's memory
 }
 
-// get returns a free connection, or a new one.
-func (p *pool) get(ctx context.Context) (*upstream, error) {
+// get returns a free connection, or a new one, which must be made by the time that is given.
+func (p *pool) get(ctx context.Context, ends time.Time) (*upstream, error) {
 	for {
 		p.mu.Lock()
 		n := len(p.free)
 		if n == 0 {
 			p.mu.Unlock()
-			return p.dial(ctx)
+			return p.dial(ctx, ends)
 		}
 		u := p.free[n-1]
 		p.free[n-1] = nil
@@ -55,8 +55,8 @@ func (p *pool) get(ctx context.Context) (*upstream, error) {
 	}
 }
 
-func (p *pool) dial(ctx context.Context) (*upstream, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", p.address)
+func (p *pool) dial(ctx context.Context, ends time.Time) (*upstream, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout, Deadline: ends}).DialContext(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err
 	}

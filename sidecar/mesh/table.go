@@ -54,7 +54,6 @@ type route struct {
 	service   *service
 	procedure string
 	unary     bool
-	safe      bool  // to repeat
 	rule      *rule // of which answers are kept; nil is none
 }
 
@@ -179,7 +178,7 @@ func (r *Router) readService(old *table, v []value.Value) (*service, error) {
 	if was := old.service(s.name); was != nil && was.registered == s.registered && bytes.Equal(was.set, v[1].Bytes()) {
 		s.set, s.metrics = was.set, was.metrics
 		for _, m := range was.routes {
-			s.routes = append(s.routes, &route{service: s, procedure: m.procedure, unary: m.unary, safe: m.safe})
+			s.routes = append(s.routes, &route{service: s, procedure: m.procedure, unary: m.unary})
 		}
 		return s, nil
 	}
@@ -192,7 +191,6 @@ func (r *Router) readService(old *table, v []value.Value) (*service, error) {
 	for _, m := range methods {
 		s.routes = append(s.routes, &route{
 			service: s, procedure: servicedesc.Procedure(s.name, m.Name), unary: !m.ClientStreaming && !m.ServerStreaming,
-			safe: m.NoSideEffects,
 		})
 	}
 	return s, nil
