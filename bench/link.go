@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	passedRead  = "Get by key from the primary, through a sidecar"
-	passedWrite = "one-row write, through a sidecar"
+	readAcross  = "Get by key from the primary, through a sidecar"
+	writeAcross = "one-row write, through a sidecar"
 	overPlain   = " with a plain link"
 	overMTLS    = " with a link by mTLS"
 )
@@ -26,7 +26,7 @@ const (
 // region is a node with a certificate and one whose region comes without TLS, in turn. Processor time is that of both ends. Writes
 // go in bundles, reads each for itself.
 func (b *bench) measureLink(ctx context.Context, _ uint64) error {
-	names := []string{passedRead + overPlain, passedRead + overMTLS, passedWrite + overPlain, passedWrite + overMTLS}
+	names := []string{readAcross + overPlain, readAcross + overMTLS, writeAcross + overPlain, writeAcross + overMTLS}
 	wanted := false
 	for _, name := range names {
 		wanted = wanted || b.wants(name)
