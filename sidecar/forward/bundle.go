@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/http/httptrace"
 	"slices"
 	"sync"
@@ -41,18 +40,20 @@ const (
 // A bundle is an attempt of each of its calls. What goes wrong with it goes wrong with all, and they go on alone, under their
 // own keys.
 type bundles struct {
-	client replicationv1connect.BundleServiceClient
-	off    atomic.Bool // the primary does not know bundles
-	sizes  prometheus.Histogram
+	primary *Primary
+	client  replicationv1connect.BundleServiceClient
+	off     atomic.Bool // the primary does not know bundles
+	sizes   prometheus.Histogram
 
 	mu        sync.Mutex
 	databases map[string]*queue // those with a bundle on its way
 }
 
 // newBundles returns the bundles of a Primary. The error is a metric's that the registerer has already.
-func newBundles(o Options) (*bundles, error) {
+func newBundles(p *Primary, o Options) (*bundles, error) {
 	b := &bundles{
-		client: replicationv1connect.NewBundleServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
+		primary: p,
+		client:  replicationv1connect.NewBundleServiceClient(o.HTTPClient, o.URL, connect.WithAcceptCompression("gzip", nil, nil)),
 		sizes: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "nearside_forward_bundle_size", Help: "Transactions sent to the primary together.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 8),
@@ -75,15 +76,30 @@ type queue struct {
 	waiting []*bundled
 }
 
-// bundled is a call of a bundle.
+// bundled is a call of a bundle. It has no context: those of hundreds of calls at a time cost more than what they send.
 type bundled struct {
-	ctx  context.Context //nolint:containedctx // a call is one call
-	call *replicationv1.TransactBundleRequest_Call
-	gone atomic.Bool   // swapped to true by whoever is first: the sender takes the call, or its caller gives up
-	done chan struct{} // closed when what follows is set
+	call   replicationv1.TransactBundleRequest_Call
+	limits limits
+	bundle *bundle       // set before the sender swaps gone
+	gone   atomic.Bool   // swapped to true by whoever is first: the sender takes the call, or its caller gives up
+	done   chan struct{} // closed when what follows is set
 
-	outcome *replicationv1.TransactBundleResponse_Outcome
-	err     error
+	outcome      *replicationv1.TransactBundleResponse_Outcome
+	err, verdict error // of the bundle
+}
+
+// bundle is some calls on their way.
+type bundle struct {
+	cancel context.CancelCauseFunc
+	holds  atomic.Int64 // the sender's while it takes calls, and one for each call whose caller waits
+	wrote  atomic.Bool  // it may have reached the primary
+}
+
+// leave gives up a hold; a bundle for which nobody waits is cancelled.
+func (b *bundle) leave() {
+	if b.holds.Add(-1) == 0 {
+		b.cancel(nil)
+	}
 }
 
 // errAlone means that a call has to be made alone.
@@ -118,11 +134,12 @@ func bundleable(c *call, msg *datav1.TransactRequest, size int) bool {
 	return len(c.header[canonicalKey]) == 0 || len(c.header[canonicalKey][0]) <= 255
 }
 
-// transact makes one attempt of a call, with others. The error is errAlone where it has to be made alone, and then nothing was
+// inBundle makes one attempt of a call, with others. The error is errAlone where it has to be made alone, and then nothing was
 // sent or nothing was done. encoded is msg, if the caller has it.
-func (b *bundles) transact(
-	ctx context.Context, c *call, msg *datav1.TransactRequest, encoded []byte,
+func (c *call) inBundle(
+	caller context.Context, l limits, msg *datav1.TransactRequest, encoded []byte,
 ) (*datav1.TransactResponse, error) {
+	b := c.primary.bundles
 	if b.off.Load() {
 		return nil, errAlone
 	}
@@ -132,24 +149,50 @@ func (b *bundles) transact(
 			return nil, errAlone
 		}
 	}
-	item := &bundled{ctx: ctx, done: make(chan struct{}), call: &replicationv1.TransactBundleRequest_Call{
-		Request: encoded, IdempotencyKey: c.first(canonicalKey), TraceParent: c.first(requestid.ParentHeader),
-		Authorization: c.first(canonicalAuthorization), RequestId: c.first(requestid.Header),
-		CallerAddress: identity.AddressOf(ctx).AsSlice(),
-	}}
+	done, err := c.primary.allow()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errRejected, err)
+	}
+	item := &bundled{limits: l, done: make(chan struct{})}
+	item.call.Request = encoded
+	item.call.IdempotencyKey = c.first(canonicalKey)
+	item.call.TraceParent = c.first(requestid.ParentHeader)
+	item.call.Authorization = c.first(canonicalAuthorization)
+	item.call.RequestId = c.first(requestid.Header)
+	item.call.CallerAddress = identity.AddressOf(caller).AsSlice()
 	b.add(msg.GetDatabase(), item)
+	res, err, verdict := c.await(caller, item)
+	done(verdict)
+	return res, err
+}
+
+// await returns what became of a call in a bundle, and what that tells the breaker.
+func (c *call) await(caller context.Context, item *bundled) (res *datav1.TransactResponse, err, verdict error) {
+	var late <-chan time.Time
+	if item.limits.callers { // else the bundle's time is this call's
+		timer := time.NewTimer(time.Until(item.limits.deadline))
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case <-item.done:
-	case <-ctx.Done():
-		if item.gone.Swap(true) {
-			item.wrote() // or is about to be
+		if err, verdict = item.err, item.verdict; err == nil {
+			res, err = item.response()
+			if !errors.Is(err, errAlone) { // in which case the primary answers
+				err, verdict = c.primary.judge(caller, err)
+			}
 		}
-		return nil, ctx.Err()
+		c.sent = err != nil && !connect.IsWireError(err) && item.bundle != nil && item.bundle.wrote.Load()
+		return res, err, verdict
+	case <-late:
+		err, verdict = c.primary.late()
+	case <-caller.Done():
+		err, verdict = c.primary.judge(caller, caller.Err())
 	}
-	if item.err != nil {
-		return nil, item.err
+	if c.sent = item.gone.Swap(true); c.sent { // or is about to be
+		item.bundle.leave()
 	}
-	return item.response()
+	return nil, err, verdict
 }
 
 // add queues a call, and begins a bundle unless enough are on their way.
@@ -181,7 +224,9 @@ func (b *bundles) run(database string, q *queue) {
 		if len(items) == 0 {
 			return
 		}
-		b.send(items)
+		if err := b.send(items); errors.Is(err, errSilent) {
+			b.fail(q, err)
+		}
 		last = len(items)
 	}
 }
@@ -202,62 +247,80 @@ func (b *bundles) next(database string, q *queue) []*bundled {
 	return items
 }
 
-// wrote notes that a call may have reached the primary.
-func (i *bundled) wrote() {
-	if wrote, ok := i.ctx.Value(wroteKey{}).(*atomic.Bool); ok {
-		wrote.Store(true)
-	}
-}
-
-// timeout is what is left of the call's time, in milliseconds, at least one.
-func (i *bundled) timeout() uint32 {
-	deadline, ok := i.ctx.Deadline()
-	if !ok {
-		return uint32(DefaultTimeout.Milliseconds())
-	}
-	return uint32(min(max(time.Until(deadline).Milliseconds(), 1), math.MaxInt32))
-}
-
-// send sends a bundle and tells its calls what became of them. It returns early when nobody waits any more.
-func (b *bundles) send(items []*bundled) {
-	items = slices.DeleteFunc(items, func(i *bundled) bool { return i.gone.Swap(true) })
+// send sends a bundle and tells its calls what became of them. It returns early when nobody waits any more. The error is errSilent
+// where the primary is not heard.
+func (b *bundles) send(items []*bundled) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	sent := &bundle{cancel: cancel}
+	sent.holds.Store(1)
+	items = slices.DeleteFunc(items, func(i *bundled) bool {
+		sent.holds.Add(1)
+		i.bundle = sent
+		gone := i.gone.Swap(true)
+		if gone {
+			sent.holds.Add(-1)
+		}
+		return gone
+	})
+	sent.leave()
 	if len(items) == 0 {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var waiting atomic.Int64
-	waiting.Store(int64(len(items)))
-	req := &replicationv1.TransactBundleRequest{Calls: make([]*replicationv1.TransactBundleRequest_Call, len(items))}
-	for i, item := range items {
-		item.call.TimeoutMs = item.timeout()
-		req.Calls[i] = item.call
-		stop := context.AfterFunc(item.ctx, func() {
-			if waiting.Add(-1) == 0 {
-				cancel()
-			}
-		})
-		defer stop()
+		return nil
 	}
 	b.sizes.Observe(float64(len(items)))
-	res, err := b.client.TransactBundle(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() {
-		for _, item := range items {
-			item.wrote()
-		}
-	}}), connect.NewRequest(req))
-	switch {
-	case err != nil && connect.IsWireError(err) && connect.CodeOf(err) == connect.CodeUnimplemented:
-		b.off.Store(true)
-		err = errAlone
-	case err != nil && connect.IsWireError(err) && connect.CodeOf(err) != connect.CodeUnavailable:
-		err = errAlone // that is about the bundle, and none of its calls'
-	case err == nil && len(res.Msg.GetOutcomes()) != len(items):
-		err = errAlone
-	}
+	outcomes, err, verdict := b.call(ctx, sent, items)
 	for i, item := range items {
-		if item.err = err; err == nil {
-			item.outcome = res.Msg.GetOutcomes()[i]
+		if item.err, item.verdict = err, verdict; err == nil {
+			item.outcome = outcomes[i]
 		}
+		close(item.done)
+	}
+	return err
+}
+
+// call makes the call of a bundle, and returns its calls' outcomes or the error of all, and what that tells the breaker.
+func (b *bundles) call(
+	ctx context.Context, sent *bundle, items []*bundled,
+) (outcomes []*replicationv1.TransactBundleResponse_Outcome, err, verdict error) {
+	last := items[0].limits
+	now := time.Now()
+	req := &replicationv1.TransactBundleRequest{Calls: make([]*replicationv1.TransactBundleRequest_Call, len(items))}
+	for i, item := range items {
+		if item.limits.deadline.After(last.deadline) {
+			last = item.limits
+		}
+		item.call.TimeoutMs = item.limits.milliseconds(now)
+		req.Calls[i] = &item.call
+	}
+	ctx, cancel := last.with(ctx)
+	defer cancel()
+	defer b.primary.listen(ctx, sent.cancel).Stop()
+	res, err := b.client.TransactBundle(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaders: func() { sent.wrote.Store(true) },
+	}), connect.NewRequest(req))
+	switch err, verdict = b.primary.judge(ctx, err); {
+	case err == nil && len(res.Msg.GetOutcomes()) != len(items):
+		return nil, errAlone, nil
+	case err == nil:
+		return res.Msg.GetOutcomes(), nil, nil
+	case connect.IsWireError(err) && connect.CodeOf(err) != connect.CodeUnavailable:
+		if connect.CodeOf(err) == connect.CodeUnimplemented {
+			b.off.Store(true)
+		}
+		return nil, errAlone, verdict // that is about the bundle, and none of its calls'
+	default:
+		return nil, err, verdict
+	}
+}
+
+// fail tells those who wait for the next bundle that there is no use in it: they have waited as long as the primary was not heard.
+func (b *bundles) fail(q *queue, err error) {
+	b.mu.Lock()
+	items := q.waiting
+	q.waiting = nil
+	b.mu.Unlock()
+	for _, item := range items {
+		item.err, item.verdict = err, errNotCounted
 		close(item.done)
 	}
 }

@@ -307,3 +307,88 @@ func TestGivingUpOnABundle(t *testing.T) {
 		}
 	})
 }
+
+// A bundle ends when the last of its callers has gone, and not before.
+func TestBundleOfNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release, ended := make(chan struct{}), make(chan struct{})
+		p := &bundler{bundle: func(
+			ctx context.Context, calls []*replicationv1.TransactBundleRequest_Call,
+		) ([]*replicationv1.TransactBundleResponse_Outcome, error) {
+			if len(calls) == 1 {
+				<-release
+				return answerAll(ctx, calls)
+			}
+			<-ctx.Done()
+			close(ended)
+			return nil, ctx.Err()
+		}}
+		r := newRegion(t, p.handler(), Options{})
+		var all sync.WaitGroup
+		call := func() context.CancelFunc {
+			ctx, cancel := context.WithCancel(t.Context())
+			all.Go(func() {
+				if _, err := r.Transact(ctx, connect.NewRequest(put(1))); err != nil && !errors.Is(err, context.Canceled) {
+					t.Errorf("error %v", err)
+				}
+			})
+			synctest.Wait()
+			return cancel
+		}
+		for range maxBundlesInFlight {
+			defer call()()
+		}
+		one, other := call(), call()
+		close(release)
+		synctest.Wait()
+		one()
+		synctest.Wait()
+		select {
+		case <-ended:
+			t.Error("the bundle ended with its first caller")
+		default:
+		}
+		other()
+		begun := time.Now()
+		<-ended
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("the bundle went on for %v", took)
+		}
+		all.Wait()
+	})
+}
+
+// Where the primary is not heard, those who wait behind a bundle do not wait for it once more.
+func TestBundlesOfASilentPrimary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan struct{})
+		defer close(ended)
+		p := &bundler{bundle: func(
+			context.Context, []*replicationv1.TransactBundleRequest_Call,
+		) ([]*replicationv1.TransactBundleResponse_Outcome, error) {
+			<-ended // deaf
+			return nil, errTest
+		}}
+		r := newRegion(t, p.handler(), Options{Connected: func() bool { return false }})
+		begun := time.Now()
+		var all sync.WaitGroup
+		for i := range maxBundlesInFlight + 1 {
+			want := outcomeUnknown
+			if i == maxBundlesInFlight {
+				want = unavailable
+			}
+			all.Go(func() {
+				_, err := r.Transact(t.Context(), connect.NewRequest(put(i)))
+				wantReason(t, err, want)
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		if took := time.Since(begun); took > silenceLimit+2*silenceInterval {
+			t.Errorf("took %v", took)
+		}
+		if len(p.keys) != maxBundlesInFlight {
+			t.Errorf("%d calls were sent", len(p.keys))
+		}
+	})
+}

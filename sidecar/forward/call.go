@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
@@ -161,18 +162,21 @@ func (p *Primary) rewrite(m answered) {
 func (c *call) run(ctx context.Context, attempt func(context.Context) error) error {
 	err := c.primary.slots.admit(c.primary.region, "calls")
 	if err == nil {
-		err = c.attempts(ctx, attempt)
+		err = c.attempts(ctx, c.primary.limitsOf(ctx), nil, attempt)
 		c.primary.slots.release()
 	}
 	c.primary.metrics.outcome(c.method, err)
 	return err
 }
 
-func (c *call) attempts(caller context.Context, attempt func(context.Context) error) error {
-	ctx, cancel := c.primary.withDeadline(caller)
+// attempts makes attempts until one is answered. failed is the error of a first one that was made already, if there was one.
+func (c *call) attempts(caller context.Context, l limits, failed error, attempt func(context.Context) error) error {
+	ctx, cancel := l.with(caller)
 	defer cancel()
-	for n := 0; ; n++ {
-		err := c.once(ctx, attempt)
+	for n, err := 0, failed; ; n++ {
+		if err == nil {
+			err = c.once(ctx, attempt)
+		}
 		if err == nil {
 			return nil
 		}
@@ -183,6 +187,7 @@ func (c *call) attempts(caller context.Context, attempt func(context.Context) er
 			return c.final(err)
 		}
 		c.primary.metrics.retries.Inc()
+		err = nil
 	}
 }
 
@@ -277,17 +282,25 @@ func (p *Primary) judge(ctx context.Context, err error) (meaning, verdict error)
 		default:
 			return err, nil
 		}
-	case errors.Is(context.Cause(ctx), errSilent),
-		errors.Is(ctx.Err(), context.DeadlineExceeded) && !p.connected():
+	case errors.Is(context.Cause(ctx), errSilent):
 		p.silent.Store(true)
 		return errSilent, errSilent
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return errNoAnswer, errNotCounted
+		return p.late()
 	case ctx.Err() != nil:
 		return err, errNotCounted
 	default:
 		return err, err // Connect's code says nothing here: a connection reset has that of a cancelled call
 	}
+}
+
+// late judges an attempt that got no answer within its time.
+func (p *Primary) late() (meaning, verdict error) {
+	if p.connected() {
+		return errNoAnswer, errNotCounted
+	}
+	p.silent.Store(true)
+	return errSilent, errSilent
 }
 
 // isOverBudget reports whether an answer came for which this region has no memory at the moment.
@@ -358,17 +371,34 @@ const (
 	maxDeadlineCut = 20 * time.Millisecond
 )
 
-func (p *Primary) withDeadline(caller context.Context) (context.Context, context.CancelFunc) {
+// limits are how long a call may take.
+type limits struct {
+	deadline  time.Time // of the waiting here
+	announced time.Time // of the work at the primary
+	callers   bool      // the caller has one
+}
+
+func (p *Primary) limitsOf(caller context.Context) limits {
+	now := time.Now()
 	deadline, ok := caller.Deadline()
 	if !ok {
-		deadline = time.Now().Add(p.timeout)
+		deadline = now.Add(p.timeout)
 	}
-	cut := min(max(time.Until(deadline)/deadlineShare, minDeadlineCut), maxDeadlineCut)
+	cut := min(max(deadline.Sub(now)/deadlineShare, minDeadlineCut), maxDeadlineCut)
 	if ok {
 		deadline = deadline.Add(-cut)
 	}
-	ctx, cancel := context.WithDeadline(caller, deadline)
-	return &announced{Context: ctx, deadline: deadline.Add(-cut)}, cancel
+	return limits{deadline: deadline, announced: deadline.Add(-cut), callers: ok}
+}
+
+func (l limits) with(caller context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadline(caller, l.deadline)
+	return &announced{Context: ctx, deadline: l.announced}, cancel
+}
+
+// milliseconds is how long the primary may work, at least one.
+func (l limits) milliseconds(now time.Time) uint32 {
+	return uint32(min(max(l.announced.Sub(now).Milliseconds(), 1), math.MaxInt32))
 }
 
 // announced is a context that tells the primary an earlier deadline than its own.

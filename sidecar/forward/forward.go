@@ -114,7 +114,7 @@ func New(o Options) (*Primary, error) {
 	if p.metrics, err = newMetrics(p, o.Registerer); err != nil {
 		return nil, err
 	}
-	if p.bundles, err = newBundles(o); err != nil {
+	if p.bundles, err = newBundles(p, o); err != nil {
 		return nil, err
 	}
 	p.Reset()

@@ -83,32 +83,44 @@ func (p *Primary) Transact(
 	return res, nil
 }
 
-// transact passes a transaction in a bundle first. encoded is the request where the caller has it, to be kept.
+// transact passes a transaction. encoded is the request where the caller has it, to be kept.
 func (p *Primary) transact(
 	ctx context.Context, c *call, request *datav1.TransactRequest, encoded []byte,
 ) (msg *datav1.TransactResponse, err error) {
-	first := true
-	err = c.run(ctx, func(ctx context.Context) (err error) {
-		if first {
-			first = false
-			if msg, err = p.bundles.transact(ctx, c, request, encoded); !errors.Is(err, errAlone) {
-				return err
-			}
-		}
-		c.located(ctx)
-		alone := connect.NewRequest(request)
-		copyHeader(alone.Header(), c.header)
-		res, err := p.client.Transact(traced(ctx), alone)
-		if err == nil {
-			msg = res.Msg
-		}
-		return err
-	})
+	if err = p.slots.admit(p.region, "calls"); err == nil {
+		msg, err = c.transact(ctx, request, encoded)
+		p.slots.release()
+	}
+	p.metrics.outcome(c.method, err)
 	if err != nil {
 		return nil, err
 	}
 	p.rewrite(msg)
 	return msg, nil
+}
+
+// transact makes a first attempt in a bundle, and what has to follow it alone.
+func (c *call) transact(
+	ctx context.Context, request *datav1.TransactRequest, encoded []byte,
+) (msg *datav1.TransactResponse, err error) {
+	l := c.primary.limitsOf(ctx)
+	if msg, err = c.inBundle(ctx, l, request, encoded); err == nil {
+		return msg, nil
+	}
+	if errors.Is(err, errAlone) {
+		err = nil
+	}
+	err = c.attempts(ctx, l, err, func(ctx context.Context) error {
+		c.located(ctx)
+		alone := connect.NewRequest(request)
+		copyHeader(alone.Header(), c.header)
+		res, err := c.primary.client.Transact(traced(ctx), alone)
+		if err == nil {
+			msg = res.Msg
+		}
+		return err
+	})
+	return msg, err
 }
 
 // BatchInsert implements datav1connect.DataServiceHandler.

@@ -44,7 +44,7 @@ func relay[Req, Res any, P interface {
 	var in *connect.ServerStreamForClient[Res]
 	var more bool
 	end := func() {}
-	err := c.attempts(caller, func(first context.Context) (err error) {
+	err := c.attempts(caller, c.primary.limitsOf(caller), nil, func(first context.Context) (err error) {
 		in, more, end, err = open(caller, traced(first), c, msg, send)
 		return err
 	})
