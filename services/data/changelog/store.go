@@ -95,6 +95,9 @@ func Open(dir string, o Options) (*Log, error) {
 	// The log is read where it is new, in memory, and where a copy is far behind, in order: files that wait for their compaction cost
 	// those nothing, and half as many compactions leave the processors to the writes.
 	options.L0CompactionThreshold, options.L0StopWritesThreshold = 8, 16
+	// Records are new keys behind all that a database has, so the last level takes them as they are: a level between would only
+	// write them once more. What comes from everywhere is small, and it is half a gigabyte at most that is merged with it at a time.
+	options.LBaseMaxBytes = 512 << 20
 	options.Experimental.CompactionScheduler = compactions.New()
 	for i := range options.Levels {
 		// Row versions and idempotency keys are looked up mostly in vain: a bloom filter answers that from memory.
