@@ -131,7 +131,7 @@ check-lint: $(LINT)
 DESCRIPTORS := internal/descriptors/descriptors.binpb
 
 .PHONY: generate
-generate: generate-aside ## Make gen/, docs/openapi.json and the GraphQL schema from proto/
+generate: generate-aside ## Make from proto/: gen/, docs/openapi.json, the GraphQL schema, and what of web/ depends on it
 	rm -rf gen
 	mv .tmp/generate/gen gen
 	mv .tmp/generate/descriptors.binpb $(DESCRIPTORS)
@@ -141,8 +141,9 @@ ifneq ($(NODE),)
 	$(MAKE) generate-web
 	rm -rf web/src/gen
 	mv .tmp/generate-web/web/src/gen web/src/gen
+	$(MAKE) demo
 else
-	$(call left_out,web/src/gen)
+	$(call left_out,web/src/gen and the page at /demo/)
 endif
 
 # Generated aside and then moved, so that an error in a proto leaves gen/ whole.
