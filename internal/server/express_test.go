@@ -431,3 +431,39 @@ func FuzzExpressHead(f *testing.F) {
 		}
 	})
 }
+
+// FuzzExpressHeadAgain compares a head that has understood another one before with one that has not.
+func FuzzExpressHeadAgain(f *testing.F) {
+	first := post("/a", "body", "Content-Type: application/proto", "X-Test: a")
+	for _, second := range []string{
+		first, post("/a", "a longer body", "Content-Type: application/proto", "X-Test: a"), post("/b", "body", "Content-Type: application/proto", "X-Test: a"),
+		post("/a", "body", "Content-Type: application/proto", "X-Test: b"), strings.Replace(first, "Content-Length: 4", "Content-Length: 0", 1),
+		strings.Replace(first, "Content-Length: 4", "Content-Length: ", 1), strings.Replace(first, "Content-Length: 4", "Content-Length: 1234567", 1),
+		strings.Replace(first, "Content-Length: 4", "Content-Length: 04", 1), strings.Replace(first, "Content-Length: 4\r\n", "", 1),
+		strings.Replace(first, "POST", "GET", 1), first[:len(first)-6], first[:20],
+		strings.Replace(first, "\r\n\r\n", "\r\nContent-Length: 5\r\n\r\n", 1), strings.Replace(first, "HTTP/1.1\r\n", "HTTP/1.1\r\n\r\n", 1),
+	} {
+		f.Add([]byte(first), []byte(second))
+	}
+	f.Add([]byte("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"), []byte("POST /a HTTP/1.1\r\nHost: h\r\n\r\n"))
+	f.Add([]byte("GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n"), []byte("GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n"))
+	f.Add([]byte("POST /a HTTP/1.1\r\nContent-Length:\t 1 \r\nHost: h\r\n\r\n"), []byte("POST /a HTTP/1.1\r\nContent-Length:\t 22 \r\nHost: h\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, before, data []byte) {
+		var h, fresh expressHead
+		_ = h.parse(before)
+		got, want := h.parse(data), fresh.parse(data)
+		if got != want {
+			t.Fatalf("after %q %q is %v, want %v", before, data, got, want)
+		}
+		if want != headOK {
+			return
+		}
+		if h.size != fresh.size || h.bodyBytes != fresh.bodyBytes || h.method != fresh.method || !bytes.Equal(h.path, fresh.path) || h.given != fresh.given ||
+			h.request.Method != fresh.request.Method || h.request.ContentLength != fresh.request.ContentLength {
+			t.Errorf("after %q %q is %+v, want %+v", before, data, h, fresh)
+		}
+		if diff := cmp.Diff(fresh.request.Header, h.request.Header); diff != "" {
+			t.Errorf("headers after %q:\n%s", before, diff)
+		}
+	})
+}

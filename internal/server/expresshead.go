@@ -28,7 +28,10 @@ type expressHead struct {
 	url       url.URL
 	given     requestid.Given // what request's headers say of its name
 
-	lines, known []byte // the present headers as they came, and those that request has
+	// What was understood last. Where the same comes again, but for the length of the body, it means the same.
+	line               []byte // of the request, with its end: the method and the path are of this
+	fields             []byte // what is behind it, with the empty line: request is of this
+	lengthAt, lengthTo int    // where in fields the value of Content-Length is; both 0 where there is none
 }
 
 const expressVersion = " HTTP/1.1"
@@ -53,81 +56,131 @@ func cutMethod(buf []byte) (method string, ok bool) {
 // parse looks at what has come of a request.
 func (h *expressHead) parse(buf []byte) verdict {
 	h.size, h.bodyBytes = 0, 0
-	var ok bool
-	if h.method, ok = cutMethod(buf); !ok {
+	begin := buf[:min(len(buf), maxExpressHead)]
+	if len(h.line) == 0 || !bytes.HasPrefix(begin, h.line) {
+		if v := h.parseLine(begin); v != headOK {
+			return v
+		}
+	}
+	size, length, ok := h.again(begin[len(h.line):])
+	if !ok {
+		var v verdict
+		if size, length, v = h.parseFields(begin); v != headOK {
+			return v
+		}
+	}
+	h.request.Method, h.request.ContentLength = h.method, int64(length)
+	h.size, h.bodyBytes = len(h.line)+size, length
+	return headOK
+}
+
+// parseLine reads the line of the request.
+func (h *expressHead) parseLine(begin []byte) verdict {
+	method, ok := cutMethod(begin)
+	if !ok {
 		return headForeign
 	}
-	end := bytes.Index(buf[:min(len(buf), maxExpressHead)], []byte("\r\n\r\n"))
-	if end < 0 {
-		if len(buf) >= maxExpressHead {
-			return headForeign
-		}
-		return headPart
+	end := bytes.Index(begin, lineEnd)
+	if end < 0 || method == "" {
+		return missing(begin)
 	}
-	line, rest, _ := bytes.Cut(buf[:end], []byte("\r\n"))
-	if h.method == "" {
-		return headForeign // no line of a head is as short
-	}
-	path, ok := bytes.CutSuffix(line[len(h.method)+1:], []byte(expressVersion))
+	path, ok := bytes.CutSuffix(begin[len(method)+1:end], []byte(expressVersion))
 	if !ok || !isPlainPath(path) {
 		return headForeign
 	}
-	h.path, h.lines = path, h.lines[:0]
-	host, length := false, -1
-	for len(rest) > 0 {
-		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
+	h.line, h.method = append(h.line[:0], begin[:end+len(lineEnd)]...), method
+	h.path = h.line[len(method)+1:][:len(path)]
+	return headOK
+}
+
+// missing is the verdict on a beginning in which the end of something is not.
+func missing(begin []byte) verdict {
+	if len(begin) >= maxExpressHead {
+		return headForeign
+	}
+	return headPart
+}
+
+var (
+	lineEnd = []byte("\r\n")
+	headEnd = []byte("\r\n\r\n")
+)
+
+// again reports whether what is behind the request's line is what it was the last time, but for the length of the body. size is
+// that of what is behind the line.
+func (h *expressHead) again(rest []byte) (size, length int, ok bool) {
+	sized := h.lengthTo > 0
+	if h.request == nil || sized != (h.method == http.MethodPost) || !bytes.HasPrefix(rest, h.fields[:h.lengthAt]) {
+		return 0, 0, false
+	}
+	digits := 0
+	if sized {
+		for digits < len(rest)-h.lengthAt && isDigit(rest[h.lengthAt+digits]) {
+			digits++
+		}
+		if length = number(rest[h.lengthAt : h.lengthAt+digits]); length <= 0 {
+			return 0, 0, false
+		}
+	}
+	if !bytes.HasPrefix(rest[h.lengthAt+digits:], h.fields[h.lengthTo:]) {
+		return 0, 0, false
+	}
+	return len(h.fields) - (h.lengthTo - h.lengthAt) + digits, length, true
+}
+
+// parseFields reads what is behind the request's line. size is that of what is behind the line.
+func (h *expressHead) parseFields(begin []byte) (size, length int, v verdict) {
+	rest := begin[len(h.line):]
+	if bytes.HasPrefix(rest, lineEnd) {
+		return 0, 0, headForeign // no header at all
+	}
+	end := bytes.Index(rest, headEnd)
+	if end < 0 {
+		return 0, 0, missing(begin)
+	}
+	header, host := make(http.Header), false
+	length, lengthAt, lengthTo := -1, 0, 0
+	for at := 0; at < end; {
+		line, _, _ := bytes.Cut(rest[at:end], lineEnd)
 		name, value, ok := cutLine(line)
 		if !ok {
-			return headForeign
+			return 0, 0, headForeign
 		}
 		switch {
 		case equalFold(name, "host"):
 			if host || !isPlainHost(value) {
-				return headForeign
+				return 0, 0, headForeign
 			}
 			host = true
 		case equalFold(name, "content-length"):
 			if length >= 0 {
-				return headForeign
+				return 0, 0, headForeign
 			}
 			if length = number(value); length <= 0 {
-				return headForeign
+				return 0, 0, headForeign
 			}
+			lengthAt = at + len(name) + bytes.Index(line[len(name):], value)
+			lengthTo = lengthAt + len(value)
 		case equalFold(name, "connection"):
 			if !equalFold(value, "keep-alive") {
-				return headForeign
+				return 0, 0, headForeign
 			}
 		case changesMeaning(name):
-			return headForeign
+			return 0, 0, headForeign
 		default:
-			h.lines = append(append(h.lines, line...), '\n')
+			key := http.CanonicalHeaderKey(string(name))
+			header[key] = append(header[key], string(value))
 		}
+		at += len(line) + len(lineEnd)
 	}
 	if !host || length < 0 != (h.method == http.MethodGet) {
-		return headForeign
+		return 0, 0, headForeign
 	}
-	length = max(length, 0)
-	if h.request == nil || !bytes.Equal(h.lines, h.known) {
-		h.request = &http.Request{
-			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: headerOf(h.lines), Body: http.NoBody,
-		}
-		h.known = append(h.known[:0], h.lines...)
-		h.given = requestid.Read(h.request.Header)
-	}
-	h.request.Method, h.request.ContentLength = h.method, int64(length)
-	h.size, h.bodyBytes = end+4, length
-	return headOK
-}
-
-// headerOf makes headers of lines that cutLine takes.
-func headerOf(lines []byte) http.Header {
-	header := make(http.Header)
-	for line := range bytes.Lines(lines) {
-		name, value, _ := cutLine(line[:len(line)-1])
-		key := http.CanonicalHeaderKey(string(name))
-		header[key] = append(header[key], string(value))
-	}
-	return header
+	size = end + len(headEnd)
+	h.fields, h.lengthAt, h.lengthTo = append(h.fields[:0], rest[:size]...), lengthAt, lengthTo
+	h.request = &http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, Body: http.NoBody}
+	h.given = requestid.Read(header)
+	return size, max(length, 0), headOK
 }
 
 // cutLine splits a header's line.
@@ -198,9 +251,9 @@ func isPlainHost(host []byte) bool {
 	return len(host) > 0
 }
 
-func isLetterOrDigit(b byte) bool {
-	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
-}
+func isLetterOrDigit(b byte) bool { return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || isDigit(b) }
+
+func isDigit(b byte) bool { return '0' <= b && b <= '9' }
 
 // number returns a number of at most six digits, or -1.
 func number(text []byte) int {
@@ -209,7 +262,7 @@ func number(text []byte) int {
 	}
 	n := 0
 	for _, b := range text {
-		if b < '0' || b > '9' {
+		if !isDigit(b) {
 			return -1
 		}
 		n = 10*n + int(b-'0')
