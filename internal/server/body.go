@@ -10,6 +10,13 @@ import (
 	"time"
 )
 
+const (
+	// restBytes is how large a body may be of which the rest is read when its handler has answered without.
+	restBytes = 256 << 10
+	// restTime is how long that is waited for.
+	restTime = time.Second
+)
+
 // minBodyRate is how fast a body must come once its first time is over, in bytes a second.
 const minBodyRate = 32 << 10
 
@@ -31,7 +38,8 @@ type body struct {
 	mu    sync.Mutex
 	ended bool
 
-	read atomic.Bool // all of it was
+	begins atomic.Bool // somebody reads it
+	read   atomic.Bool // all of it was
 }
 
 func newBody(g *gate, w http.ResponseWriter, r io.ReadCloser, limit int64) *body {
@@ -43,6 +51,7 @@ func newBody(g *gate, w http.ResponseWriter, r io.ReadCloser, limit int64) *body
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
+	b.begins.Store(true)
 	if !b.relaxed && b.n >= b.extend {
 		b.giveTime()
 	}
@@ -83,6 +92,15 @@ func (b *body) setDeadline(at time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.ended && b.control.SetReadDeadline(at) == nil // the connection has gone if this fails
+}
+
+// skip reads a short body that nobody has read anything of. A caller with HTTP/2 that has not sent all of it when the answer is there is
+// told to send no more, and curl for one takes that for a failure, and the answer for none. HTTP/1 reads on by itself.
+func (b *body) skip(length int64) {
+	if length <= 0 || length > restBytes || b.begins.Load() || !b.setDeadline(time.Now().Add(restTime)) {
+		return
+	}
+	_, _ = io.Copy(io.Discard, b.ReadCloser) // it has an end, and a deadline
 }
 
 // end is called when the request's handler has returned.

@@ -102,6 +102,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 2 {
 		w = &pacedWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: g.stall}
 	}
+	var rest *body
 	if r.Body != http.NoBody && r.ContentLength != 0 {
 		limit := g.maxBody
 		// Streams may be endless: their handlers limit each message.
@@ -112,10 +113,16 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 		b := newBody(g, w, r.Body, limit)
 		defer b.end()
 		r.Body = b
+		if r.ProtoMajor == 2 {
+			rest = b
+		}
 	}
 	ctx, done := g.answers.Open(requestid.With(behind(r), id))
 	defer done()
 	g.next.ServeHTTP(w, r.WithContext(ctx))
+	if rest != nil {
+		rest.skip(r.ContentLength)
+	}
 }
 
 var originHeader = http.CanonicalHeaderKey(rpcheader.Origin)
