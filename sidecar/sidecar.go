@@ -411,17 +411,18 @@ func (s *Sidecar) handler(
 	mux.Handle(controlv1connect.NewNodeAdminServiceHandler(foreign.operators, options...))
 	mux.Handle(controlv1connect.NewCorsServiceHandler(foreign.cors, options...))
 	mux.Handle("/", foreign.router)
+	all := newMethods(mux, foreign.router)
 	var chain *access.Chain
 	if guard != nil {
 		chain = access.NewChain(access.ChainOptions{
-			Guard: guard, Next: mux, Short: short, Open: foreign.router.Public, Others: foreign.router, Foreign: foreign.router.Has,
+			Guard: guard, Next: all, Short: short, Open: foreign.router.Public, Others: foreign.router, Foreign: foreign.router.Has,
 		})
 	}
 	if err := s.mountHot(mux, short, chain, metrics); err != nil {
 		return nil, err
 	}
 	if chain == nil {
-		return mux, nil
+		return all, nil
 	}
 	return chain, nil
 }
