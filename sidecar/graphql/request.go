@@ -70,10 +70,13 @@ func readRequest(r *http.Request) (*graphRequest, error) {
 			return nil, &httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBodyBytes)}
 		}
 		if err := decode(body, q); err != nil {
-			return nil, &httpError{http.StatusBadRequest, "the body is no request: want an object of JSON with a query: " + err.Error()}
+			return nil, &httpError{http.StatusBadRequest, "the body is no request: want one object of JSON with a query: " + err.Error()}
 		}
 	default:
 		return nil, &httpError{http.StatusMethodNotAllowed, "want POST, or GET for queries"}
+	}
+	if q.Query == "" && q.isPersisted() {
+		return nil, &httpError{http.StatusBadRequest, persistedUnsupported}
 	}
 	if q.Query == "" {
 		return nil, &httpError{http.StatusBadRequest, "query: is required"}
@@ -82,6 +85,17 @@ func readRequest(r *http.Request) (*graphRequest, error) {
 		return nil, &httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("query: is larger than %d bytes", maxQueryBytes)}
 	}
 	return q, nil
+}
+
+// persistedUnsupported is what clients that name queries by their hashes know an answer by after which they send the queries themselves.
+const persistedUnsupported = "PersistedQueryNotSupported"
+
+// isPersisted reports whether a request names its query by a hash.
+func (q *graphRequest) isPersisted() bool {
+	var e struct {
+		Persisted json.RawMessage `json:"persistedQuery"`
+	}
+	return json.Unmarshal(q.Extensions, &e) == nil && e.Persisted != nil
 }
 
 // unread says why a body did not arrive.
@@ -102,6 +116,9 @@ func decode(text []byte, into any) error {
 	d.UseNumber()
 	if err := d.Decode(into); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // its text is about the program's types
+			if wrong.Field == "" {
+				return fmt.Errorf("it is of the type %s", wrong.Value)
+			}
 			return fmt.Errorf("%s is not for %q", wrong.Value, wrong.Field)
 		}
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
@@ -196,6 +213,8 @@ func (d *document) operation(name string) (*ast.OperationDefinition, error) {
 	switch {
 	case name == "" && len(d.query.Operations) == 1:
 		return d.query.Operations[0], nil
+	case len(d.query.Operations) == 0:
+		return nil, errors.New("query: has no operation")
 	case name == "":
 		return nil, errors.New("operationName: is required where a document has several operations")
 	}

@@ -166,6 +166,18 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s: %d %s", body, r.status, r.body)
 		}
 	}
+	for body, message := range map[string]string{
+		`{"query":"# nothing"}`: "query: has no operation",
+		`{"query":"fragment f on User { id }","operationName":"f"}`:          "",
+		`{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"abc"}}}`: "PersistedQueryNotSupported",
+		`{"extensions":{"other":{}}}`:                                        "query: is required",
+		`[]`:                                                                 "the body is no request: want one object of JSON with a query: it is of the type array",
+	} {
+		r := send(t, c, "POST", base+"/graphql", body, "Content-Type: "+jsonType)
+		if r.status != http.StatusBadRequest || message != "" && r.Errors[0].Message != message {
+			t.Errorf("%s: %d %s", body, r.status, r.body)
+		}
+	}
 	if r := ask(t, c, base, query, nil, "Content-Encoding: gzip"); r.status != http.StatusUnsupportedMediaType {
 		t.Errorf("compressed: %d %s", r.status, r.body)
 	}
