@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -36,7 +38,7 @@ type object map[string]any
 
 // Document returns the document, JSON with the same bytes for the same operations. comments are by full name.
 func Document(operations []Operation, comments map[protoreflect.FullName]string) ([]byte, error) {
-	d := &document{comments: comments, schemas: make(object), paths: make(object)}
+	d := &document{comments: comments, schemas: make(object), paths: make(object), ids: make(map[string]int)}
 	tags := make(map[string]string)
 	for _, op := range operations {
 		d.add(op)
@@ -92,6 +94,7 @@ type document struct {
 	comments map[protoreflect.FullName]string
 	schemas  object
 	paths    object
+	ids      map[string]int // how many operations would have each
 }
 
 // add adds an operation to its path.
@@ -101,8 +104,13 @@ func (d *document) add(op Operation) {
 		item = make(object)
 		d.paths[op.Template] = item
 	}
+	id := strings.ReplaceAll(op.tag(), ".", "_") + "_" + string(op.Method.Name())
+	if d.ids[id]++; d.ids[id] > 1 { // the method has several paths
+		id += "_" + strconv.Itoa(d.ids[id])
+	}
 	o := object{
-		"operationId": strings.ReplaceAll(op.tag(), ".", "_") + "_" + string(op.Method.Name()),
+		"operationId": id,
+		"summary":     words(string(op.Method.Name())),
 		"tags":        []string{op.tag()},
 		"responses":   d.responses(op),
 	}
@@ -114,6 +122,19 @@ func (d *document) add(op Operation) {
 		o["requestBody"] = object{"required": true, "content": object{"application/json": object{"schema": d.body(op)}}}
 	}
 	item[strings.ToLower(op.Verb)] = o
+}
+
+// words is a method's name as a sentence begins: "Batch get users".
+func words(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if i > 0 && unicode.IsUpper(r) {
+			b.WriteByte(' ')
+			r = unicode.ToLower(r)
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // responses are what an operation answers.

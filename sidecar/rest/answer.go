@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
@@ -21,6 +22,8 @@ type answer struct {
 	binding *Binding // nil where there is none
 	request *http.Request
 	fields  fieldTree // which of the answer's are asked for; nil is all
+
+	parameters map[string]protoreflect.FieldDescriptor // of the request, by their names in the query
 
 	// invalidField is the parameter that the request is refused for.
 	invalidField *ProblemField
@@ -114,12 +117,14 @@ func (a *answer) finish(w http.ResponseWriter) {
 		a.header.Set("Accept-Encoding", a.encodings)
 	}
 	h := w.Header()
-	varies := slices.Concat(h["Vary"], a.header["Vary"]) // what stands before the calls has its own
-	maps.Copy(h, a.header)
-	if len(varies) > 0 {
-		h["Vary"] = varies
+	varies := h["Vary"] // what stands before the calls has its own
+	for _, v := range append(a.header["Vary"], "Authorization, Nearside-Bookmark") {
+		if !slices.Contains(varies, v) {
+			varies = append(varies, v)
+		}
 	}
-	h.Add("Vary", "Authorization, Nearside-Bookmark")
+	maps.Copy(h, a.header)
+	h["Vary"] = varies
 	a.handler.answers.WithLabelValues(strconv.Itoa(a.status)).Inc()
 	if a.status == http.StatusNoContent || a.status == http.StatusNotModified {
 		h.Del("Content-Type")
@@ -134,6 +139,7 @@ func (a *answer) finish(w http.ResponseWriter) {
 
 // succeed makes an answer that is no error what REST has.
 func (a *answer) succeed() {
+	a.compact()
 	if a.header.Get("Cache-Control") == "" {
 		a.header.Set("Cache-Control", "no-store")
 		if a.binding.Verb == http.MethodGet {
@@ -157,6 +163,16 @@ func (a *answer) succeed() {
 	if a.fields != nil && a.status < http.StatusMultipleChoices && a.body.Len() > 0 {
 		picked := a.fields.pick(a.body.Bytes())
 		a.body = *bytes.NewBuffer(picked)
+	}
+}
+
+// compact leaves out the spaces that the transcoder's JSON has, which are others in each build of the program: what has the same tag is to
+// be the same.
+func (a *answer) compact() {
+	var tight bytes.Buffer
+	tight.Grow(a.body.Len())
+	if json.Compact(&tight, a.body.Bytes()) == nil {
+		a.body = tight
 	}
 }
 

@@ -145,35 +145,6 @@ func find(bindings []*Binding, verb, path string) (found *Binding, allowed []str
 	return found, allowed
 }
 
-// parameter resolves the name of a query parameter, which may be in either of a field's spellings and lead through messages.
-func (b *Binding) parameter(name string) error {
-	if b.Body == "*" {
-		return fmt.Errorf("is not known: %s %s takes its request in the body", b.Verb, b.Template)
-	}
-	if slices.Contains(b.Vars, name) {
-		return fmt.Errorf("is part of the path")
-	}
-	message := b.Method.Input()
-	parts := strings.Split(name, ".")
-	for i, part := range parts {
-		if message == nil {
-			return fmt.Errorf("is not known: %s has no fields", strings.Join(parts[:i], "."))
-		}
-		field := message.Fields().ByName(protoreflect.Name(part))
-		if field == nil {
-			field = message.Fields().ByJSONName(part)
-		}
-		if field == nil || i == 0 && string(field.Name()) == b.Body {
-			return fmt.Errorf("is not known")
-		}
-		message = field.Message()
-		if i < len(parts)-1 && (field.IsList() || field.IsMap()) {
-			return fmt.Errorf("is not known: %s is repeated", strings.Join(parts[:i+1], "."))
-		}
-	}
-	return nil
-}
-
 // location returns the template of one resource of the collection that b creates in, and the variable with its name.
 func (b *Binding) location(all []*Binding) (template, name string) {
 	for _, other := range all {

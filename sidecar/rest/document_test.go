@@ -105,6 +105,39 @@ func TestReferences(t *testing.T) {
 	walk(whole)
 }
 
+// TestOperations: each has a name of its own, also where a method has two paths, and a title.
+func TestOperations(t *testing.T) {
+	all := bindings(t)
+	list, _ := find(all, "GET", "/v1/users")
+	second := *list
+	second.Template = "/v1/people"
+	text, err := document(append(all, &second), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]map[string]struct{ OperationID, Summary string }
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	ids := make(map[string]string)
+	for path, verbs := range doc.Paths {
+		for verb, o := range verbs {
+			if was, taken := ids[o.OperationID]; taken || o.Summary == "" {
+				t.Errorf("%s %s: operation %q, which %q is too; summary %q", verb, path, o.OperationID, was, o.Summary)
+			}
+			ids[o.OperationID] = path
+		}
+	}
+	if o := doc.Paths["/v1/users:batchGet"]["get"]; o.Summary != "Batch get users" {
+		t.Errorf("summary %q", o.Summary)
+	}
+	if ids["UserService_ListUsers_2"] == "" {
+		t.Errorf("the second path of a method has no operation: %v", ids)
+	}
+}
+
 // TestDocumentIsValid holds the document against the schema of its version, as https://spec.openapis.org/oas/3.1/schema has it.
 func TestDocumentIsValid(t *testing.T) {
 	text, err := os.ReadFile("testdata/oas-3.1-schema.json")

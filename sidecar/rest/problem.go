@@ -76,7 +76,7 @@ func (a *answer) invalid(field, detail string) {
 
 // problem makes an error what REST callers get: what a call answered is a google.rpc.Status, what stands before the calls text.
 func (a *answer) problem() {
-	p := Problem{Type: "about:blank", Instance: a.request.URL.Path}
+	p := Problem{Type: "about:blank", Instance: a.request.URL.EscapedPath()}
 	var s status.Status
 	if bytes.HasPrefix(a.body.Bytes(), []byte("{")) && protojson.Unmarshal(a.body.Bytes(), &s) == nil {
 		p.Detail = s.GetMessage()
@@ -89,7 +89,7 @@ func (a *answer) problem() {
 		// The transcoder has no code for a body that it cannot read; errors of calls that are not known have no such words.
 		if p.Reason == "" && (code == connect.CodeInvalidArgument || code == connect.CodeUnknown && badMessage.MatchString(p.Detail)) {
 			a.status, p.Code = http.StatusBadRequest, connect.CodeInvalidArgument.String()
-			p.malformed()
+			p.malformed(a)
 		}
 		if better := reasons[p.Reason]; better != 0 {
 			a.status = better
@@ -127,12 +127,12 @@ var (
 )
 
 // malformed says which part of a request is not what its rule wants, where that was found before the call was made.
-func (p *Problem) malformed() {
+func (p *Problem) malformed(a *answer) {
 	// The words of protobuf's errors are spaced at random, so that nobody relies on them; what they name is not.
 	p.Detail = strings.ReplaceAll(p.Detail, "\u00a0", " ")
 	field := ProblemField{Field: "body", Detail: strings.TrimPrefix(p.Detail, "proto: ")}
 	if m := badParameter.FindStringSubmatch(p.Detail); m != nil {
-		field = ProblemField{m[1], m[2]}
+		field = a.badParameter(m[1], m[2])
 	} else if m := badBody.FindStringSubmatch(p.Detail); m != nil {
 		field.Detail = fmt.Sprintf("line %s, column %s: %s", m[1], m[2], m[3])
 		if name := unknownField.FindStringSubmatch(m[3]); name != nil {
@@ -141,6 +141,20 @@ func (p *Problem) malformed() {
 	}
 	p.Type, p.Reason, p.Errors = problemType+fieldInvalid, fieldInvalid, []ProblemField{field}
 	p.Detail = field.Field + ": " + field.Detail
+}
+
+// badParameter says what is wrong with a parameter that the transcoder did not take, by the name that its caller has for it.
+func (a *answer) badParameter(path, detail string) ProblemField {
+	for name, field := range a.parameters {
+		if canonical, _, err := a.binding.parameter(name); err != nil || canonical != path {
+			continue
+		}
+		if words := wanted(field); words != "" {
+			detail = words
+		}
+		return ProblemField{name, detail}
+	}
+	return ProblemField{path, detail}
 }
 
 func (a *answer) details(p *Problem, s *status.Status) {

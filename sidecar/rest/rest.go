@@ -8,7 +8,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -207,14 +206,14 @@ func (h *Handler) call(a *answer, verb string) {
 		a.refuse(http.StatusBadRequest, "the query of the URL is malformed")
 		return
 	}
-	for _, name := range slices.Sorted(mapKeys(query)) {
-		if name == fieldsParameter {
-			continue
-		}
-		if err := a.binding.parameter(name); err != nil {
-			a.invalid(name, err.Error())
-			return
-		}
+	var name string
+	if a.parameters, name, err = a.binding.parameters(query); err != nil {
+		a.invalid(name, err.Error())
+		return
+	}
+	if a.binding.Body == "" && hasBody(a.request) {
+		a.invalid("body", fmt.Sprintf("%s %s takes none", a.binding.Verb, a.binding.Template))
+		return
 	}
 	if query.Has(fieldsParameter) {
 		if a.fields, err = a.binding.parseFields(strings.Split(strings.Join(query[fieldsParameter], ","), ",")); err != nil {
@@ -235,6 +234,8 @@ func (h *Handler) call(a *answer, verb string) {
 	inner.Header.Del("Content-Type")
 	if a.binding.Body != "" {
 		inner.Header.Set("Content-Type", contentTypeJSON)
+	} else {
+		inner.Body, inner.ContentLength = http.NoBody, 0
 	}
 	a.binding.transcoder.ServeHTTP(a, inner)
 }

@@ -109,7 +109,7 @@ func TestParameter(t *testing.T) {
 		{databases, "consistency.nothing", false},
 		{create, "email", false},
 	} {
-		if err := c.b.parameter(c.name); (err == nil) != c.ok {
+		if _, _, err := c.b.parameter(c.name); (err == nil) != c.ok {
 			t.Errorf("%s %s?%s: %v", c.b.Verb, c.b.Template, c.name, err)
 		}
 	}
@@ -186,7 +186,9 @@ func FuzzFind(f *testing.F) {
 		if !slices.Contains(allowed, verb) {
 			t.Errorf("%s is bound and not allowed", verb)
 		}
-		_ = b.parameter(parameter)
+		if _, field, err := b.parameter(parameter); err == nil {
+			_ = wanted(field)
+		}
 	})
 }
 

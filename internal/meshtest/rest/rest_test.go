@@ -220,6 +220,31 @@ func TestHTTP(t *testing.T) {
 		problem(t, "bad parameter", http.StatusBadRequest, "FIELD_INVALID", "page_size")
 	call(t, m.HTTP(), "GET", base+"/v1/users?page_size=5000", "").
 		problem(t, "parameter too large", http.StatusBadRequest, "FIELD_INVALID", "page_size")
+	for query, want := range map[string]string{
+		"users?pageSize=many": "pageSize: is no whole number of uint32", "users?pageSize=-1": "pageSize: is no whole number of uint32",
+		"users?pageSize=": "pageSize: is no whole number of uint32", "users?pageSize=1&pageSize=2": "pageSize: is given more than once",
+		"users?pageSize=1&page_size=2":       "page_size: is given more than once",
+		"databases?consistency.level=FAST":   "consistency.level: is none of LEVEL_UNSPECIFIED, LEVEL_ANY, ",
+		"databases?consistency.maxWait=soon": "consistency.maxWait: is no duration, such as 1.5s",
+	} {
+		r := call(t, m.HTTP(), "GET", base+"/v1/"+query, "")
+		field, _, _ := strings.Cut(want, ":")
+		r.problem(t, query, http.StatusBadRequest, "FIELD_INVALID", field)
+		if !strings.HasPrefix(r.field(t, "detail"), want) {
+			t.Errorf("%s: %s, want %s", query, r.body, want)
+		}
+	}
+	call(t, m.HTTP(), "GET", base+"/v1/users:batchGet?ids=a&ids=b", "").want(t, "a list", http.StatusOK)
+	for _, verb := range []string{"GET", "DELETE"} {
+		call(t, m.HTTP(), verb, base+"/v1/users/nobody", "{}").problem(t, verb+" with a body", http.StatusBadRequest, "FIELD_INVALID", "body")
+		call(t, m.HTTP(), verb, base+"/v1/users/n%C3%A4body", "").problem(t, verb, http.StatusNotFound, "RESOURCE_NOT_FOUND", "")
+	}
+	if r := call(t, m.HTTP(), "GET", base+"/v1/users/n%C3%A4body", ""); r.field(t, "instance") != "/v1/users/n%C3%A4body" {
+		t.Errorf("the instance is no URI: %s", r.body)
+	}
+	if r := call(t, m.HTTP(), "GET", base+"/v1/databases", ""); strings.Contains(r.body, `", "`) || strings.Contains(r.body, "}, {") {
+		t.Errorf("spaces between tokens: %s", r.body)
+	}
 	call(t, m.HTTP(), "GET", base+"/v1/users?fields=users.nothing", "").
 		problem(t, "unknown part", http.StatusBadRequest, "FIELD_INVALID", "fields")
 	call(t, m.HTTP(), "PATCH", base+"/v1/users/nobody", `{"name":"N"}`, "If-Match: 12").
