@@ -42,7 +42,13 @@ type express struct {
 // ServeExpress implements server.Express.
 func (e *express) ServeExpress(ctx context.Context, r *http.Request, body []byte, a *server.ExpressAnswer) bool {
 	g := e.chain.guard
-	p, first, err := g.verifier.request(r.Header)
+	m, ok := a.Caller.(*remembered)
+	if !ok {
+		m = &remembered{}
+		a.Caller = m
+	}
+	now := g.verifier.at(a.Began)
+	p, first, err := m.caller(g, r, now)
 	if first && err == nil && g.auditor != nil {
 		g.auditor.Seen(r.WithContext(requestid.With(ctx, a.Request)), p)
 	}
@@ -56,22 +62,17 @@ func (e *express) ServeExpress(ctx context.Context, r *http.Request, body []byte
 	if s == nil || len(s.limits) == 0 {
 		return e.short.ExpressPrincipal(ctx, r, p, body, a)
 	}
-	return e.limited(s, r.RemoteAddr, p, func() bool { return e.short.ExpressPrincipal(ctx, r, p, body, a) })
-}
-
-// limited has a request answered if there are tokens for it. They go back if the answer is left to another way, which takes them
-// again.
-func (e *express) limited(s *state, remote string, p *identity.Principal, answer func() bool) bool {
-	var taken [scopes]limitKey // by scope
-	ok := e.take(s, &taken, remote, p) && answer()
-	if !ok {
-		for _, k := range taken {
-			if k.scope != scopeNone {
-				e.chain.guard.limits.giveBack(k)
-			}
-		}
+	if m.state != s || m.principal != p || m.path != e.path {
+		m.limit(g.limits, s, e.path, r.RemoteAddr, p, now)
 	}
-	return ok
+	if !m.take(g.limits, now) {
+		return false
+	}
+	if !e.short.ExpressPrincipal(ctx, r, p, body, a) {
+		m.giveBack(m.limited) // who answers instead takes them again
+		return false
+	}
+	return true
 }
 
 // insideAddr is where calls of services in this process come from.
@@ -80,7 +81,6 @@ const insideAddr = "127.0.0.1:0"
 // Inside returns a method for calls that a service in this process makes in its caller's name, who has passed the chain: what else the
 // chain would check of them on their way through the network is checked here. What it refuses is not answered.
 func (c *Chain) Inside(path string, method hotrpc.Method) hotrpc.Method {
-	e := &express{chain: c, path: path}
 	return func(p *identity.Principal, header http.Header, msg []byte, a *hotrpc.Answer) bool {
 		if !c.guard.mayCall(p, path, c.foreign) {
 			return false
@@ -89,38 +89,16 @@ func (c *Chain) Inside(path string, method hotrpc.Method) hotrpc.Method {
 		if s == nil || len(s.limits) == 0 {
 			return method(p, header, msg, a)
 		}
-		return e.limited(s, insideAddr, p, func() bool { return method(p, header, msg, a) })
-	}
-}
-
-// take takes a token of each bucket that a request has, and reports whether there was one in each.
-func (e *express) take(s *state, taken *[scopes]limitKey, remote string, p *identity.Principal) bool {
-	for of := range s.scopes {
-		if !s.scopes[of] {
-			continue
-		}
-		k := limitKey{scope: scope(of)}
-		switch k.scope {
-		case scopeIdentity:
-			if p.Kind == identity.Anonymous {
-				continue
-			}
-			k.subject = p.ID
-		case scopeMethod:
-			k.subject = e.path
-		case scopeAddress:
-			k.subject = addressOf(remote)
-		default:
-			continue // of the message
-		}
-		rate, limited := s.rate(k)
-		if !limited {
-			continue
-		}
-		if _, ok := e.chain.guard.limits.take(k, rate); !ok {
+		var m remembered
+		now := c.guard.limits.clock()
+		m.limit(c.guard.limits, s, path, insideAddr, p, now)
+		if !m.take(c.guard.limits, now) {
 			return false
 		}
-		taken[of] = k
+		if !method(p, header, msg, a) {
+			m.giveBack(m.limited)
+			return false
+		}
+		return true
 	}
-	return true
 }

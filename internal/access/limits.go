@@ -64,10 +64,18 @@ type bucketShard struct {
 	buckets map[limitKey]*bucket
 }
 
+// bucket is kept by who takes from it often.
 type bucket struct {
+	key limitKey
+
+	mu     sync.Mutex
 	tokens float64
 	at     time.Time
+	gone   bool // another one has its place: there is nothing to take here any more
 }
+
+// clockBack is how much earlier than the last one a request's moment may be. Beyond that the clock has been put back.
+const clockBack = time.Second
 
 func newLimits(clock func() time.Time) *limits {
 	l := &limits{clock: clock, seed: maphash.MakeSeed()}
@@ -92,37 +100,71 @@ func (s *state) rate(k limitKey) (Rate, bool) {
 // take takes a token, or says when there is one.
 func (l *limits) take(k limitKey, rate Rate) (wait time.Duration, ok bool) {
 	now := l.clock()
+	b := l.bucket(k, rate, now)
+	return l.takeFrom(&b, rate, now)
+}
+
+// bucket returns the bucket of a subject.
+func (l *limits) bucket(k limitKey, rate Rate, now time.Time) *bucket {
 	shard := &l.shards[maphash.String(l.seed, k.subject)%bucketShards]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	b := shard.buckets[k]
 	if b == nil {
 		if len(shard.buckets) >= maxShardBuckets {
-			for other := range shard.buckets {
-				delete(shard.buckets, other)
+			for key, other := range shard.buckets {
+				delete(shard.buckets, key)
+				other.leave()
 				break
 			}
 		}
-		b = &bucket{tokens: rate.Burst, at: now}
+		b = &bucket{key: k, tokens: rate.Burst, at: now}
 		shard.buckets[k] = b
 	}
-	b.tokens = min(rate.Burst, b.tokens+max(0, now.Sub(b.at).Seconds())*rate.PerSecond)
-	b.at = now
+	return b
+}
+
+// takeFrom takes a token from a bucket that was found earlier, or from the one that there is instead, which then is *b.
+func (l *limits) takeFrom(b **bucket, rate Rate, now time.Time) (wait time.Duration, ok bool) {
+	for {
+		wait, ok, gone := (*b).take(rate, now)
+		if !gone {
+			return wait, ok
+		}
+		*b = l.bucket((*b).key, rate, now)
+	}
+}
+
+func (b *bucket) take(rate Rate, now time.Time) (wait time.Duration, ok, gone bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gone {
+		return 0, false, true
+	}
+	if passed := now.Sub(b.at); passed > 0 {
+		b.tokens, b.at = b.tokens+passed.Seconds()*rate.PerSecond, now
+	} else if passed < -clockBack {
+		b.at = now
+	}
+	b.tokens = min(rate.Burst, b.tokens)
 	if b.tokens >= 1 {
 		b.tokens--
-		return 0, true
+		return 0, true, false
 	}
-	return time.Duration(math.Ceil((1 - b.tokens) / rate.PerSecond * float64(time.Second))), false
+	return time.Duration(math.Ceil((1 - b.tokens) / rate.PerSecond * float64(time.Second))), false, false
 }
 
 // giveBack puts a token back that was taken for nothing.
-func (l *limits) giveBack(k limitKey) {
-	shard := &l.shards[maphash.String(l.seed, k.subject)%bucketShards]
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
-	if b := shard.buckets[k]; b != nil {
-		b.tokens++ // no more than there were
-	}
+func (b *bucket) giveBack() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tokens++ // no more than there were
+}
+
+func (b *bucket) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gone = true
 }
 
 // addressOf is the address of a caller, without its port; an IPv6 address counts with its whole /64, which one machine has.

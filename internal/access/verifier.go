@@ -46,6 +46,7 @@ type Verifier struct {
 	source Source
 	grace  time.Duration
 	clock  func() time.Time
+	told   bool // the clock is not time.Now
 
 	reading sync.Mutex // held while the rows are read
 	current atomic.Pointer[state]
@@ -89,7 +90,7 @@ type answer struct {
 // NewVerifier returns a Verifier. The error is a metric's that the registerer has already.
 func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	v := &Verifier{
-		source: o.Source, grace: max(0, cmp.Or(o.Grace, DefaultGrace)), clock: o.Clock, seed: maphash.MakeSeed(),
+		source: o.Source, grace: max(0, cmp.Or(o.Grace, DefaultGrace)), clock: o.Clock, told: o.Clock != nil, seed: maphash.MakeSeed(),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nearside_auth_refused_total", Help: "Requests that were refused, by reason.",
 		}, []string{"reason"}),
@@ -168,28 +169,40 @@ func (v *Verifier) Request(h http.Header) (*identity.Principal, error) {
 
 // request is Request. first is that the credential was not known.
 func (v *Verifier) request(h http.Header) (p *identity.Principal, first bool, err error) {
+	text, err := shown(h)
+	if err != nil {
+		return nil, false, err
+	}
+	return v.credential(text)
+}
+
+// shown returns the credential in a request's header.
+func shown(h http.Header) (string, error) {
 	lines := h[authorizationHeader]
 	if len(lines) == 0 {
-		return nil, false, errMissing
+		return "", errMissing
 	}
 	if len(lines) > 1 {
-		return nil, false, errInvalid // which one would count?
+		return "", errInvalid // which one would count?
 	}
-	return v.header(lines[0])
+	return bearer(lines[0])
+}
+
+func bearer(line string) (string, error) {
+	const scheme = "Bearer "
+	if len(line) <= len(scheme) || !strings.EqualFold(line[:len(scheme)], scheme) {
+		return "", errMissing
+	}
+	return line[len(scheme):], nil
 }
 
 // Header returns who sends a value of the header Authorization.
-func (v *Verifier) Header(text string) (*identity.Principal, error) {
-	p, _, err := v.header(text)
-	return p, err
-}
-
-func (v *Verifier) header(text string) (p *identity.Principal, first bool, err error) {
-	const scheme = "Bearer "
-	if len(text) <= len(scheme) || !strings.EqualFold(text[:len(scheme)], scheme) {
-		return nil, false, errMissing
+func (v *Verifier) Header(line string) (*identity.Principal, error) {
+	text, err := bearer(line)
+	if err != nil {
+		return nil, err
 	}
-	return v.credential(text[len(scheme):])
+	return v.Credential(text)
 }
 
 // Credential returns whose an access token or API key is. The error is TOKEN_INVALID, TOKEN_EXPIRED or NOT_READY.
@@ -204,18 +217,37 @@ func (v *Verifier) credential(text string) (p *identity.Principal, first bool, e
 		return nil, false, err
 	}
 	now := v.clock()
-	shard := &v.shards[maphash.String(v.seed, text)%cacheShards]
-	shard.mu.RLock()
-	c := shard.entries[text]
-	shard.mu.RUnlock()
-	if first = c == nil; first {
-		if c, err = v.first(s, text, now); err != nil {
-			return nil, true, err
-		}
-		shard.keep(strings.Clone(text), c)
+	c, first, err := v.find(s, text, now)
+	if err != nil {
+		return nil, first, err
 	}
 	p, err = v.principal(s, c, now)
 	return p, first, err
+}
+
+// find returns a credential that is genuine. What the rows say of it, principal knows.
+func (v *Verifier) find(s *state, text string, now time.Time) (c *verified, first bool, err error) {
+	shard := &v.shards[maphash.String(v.seed, text)%cacheShards]
+	shard.mu.RLock()
+	c = shard.entries[text]
+	shard.mu.RUnlock()
+	if c != nil {
+		return c, false, nil
+	}
+	if c, err = v.first(s, text, now); err != nil {
+		return nil, true, err
+	}
+	shard.keep(strings.Clone(text), c)
+	return c, true, nil
+}
+
+// at returns what the time is for a request that was there at a moment: that moment, which spares a look at the clock, unless
+// there is a clock that says otherwise.
+func (v *Verifier) at(began time.Time) time.Time {
+	if v.told || began.IsZero() {
+		return v.clock()
+	}
+	return began
 }
 
 // keep puts a credential in the place of any other one if there is none free.

@@ -59,6 +59,9 @@ type world struct {
 	guard    *Guard
 	key      ed25519.PrivateKey
 	apiKey   string
+
+	asks func() bool // of a connection, and who is told what is wrong
+	fail func(...any)
 }
 
 func newWorld(tb testing.TB) *world {

@@ -24,7 +24,8 @@ import (
 type Express interface {
 	// ServeExpress appends the answer to a request to a.Bytes and reports true; or it has done nothing and reports false, and
 	// the listener's handler gets the request. r has a method, a URL, an address, headers and a length, and no more; what its
-	// headers hold may be kept, r and body may not. ctx ends when the caller has gone, which is noticed after a while, and when
+	// headers hold may be kept, r and body may not. A connection's requests with the same headers have the same r, which nobody
+	// changes: by r's address one knows them again. ctx ends when the caller has gone, which is noticed after a while, and when
 	// the server is cut off.
 	ServeExpress(ctx context.Context, r *http.Request, body []byte, a *ExpressAnswer) bool
 }

@@ -17,6 +17,8 @@ type ExpressAnswer struct {
 	Request requestid.ID
 	// Extra is lines of the head that EndHead appends: what is outside of who answers adds them.
 	Extra []byte
+	// Caller is whatever the check before whoever answers wants to find there at the next request.
+	Caller any
 	// Memo is whatever whoever answers on a connection wants to find there at the next request. It may be another's.
 	Memo any
 

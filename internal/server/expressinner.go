@@ -33,7 +33,8 @@ func (refusing) Write([]byte) (int, error) { return 0, errInner }
 func (i *InnerAnswer) Call(ctx context.Context, e Express, r *http.Request, body []byte, outer *ExpressAnswer) bool {
 	i.Status, i.Head, i.Body = 0, nil, nil
 	i.answer.Bytes, i.answer.Extra, i.answer.conn, i.answer.closing = i.answer.Bytes[:0], nil, refusing{}, false
-	i.answer.Began, i.answer.Request = outer.Began, outer.Request
+	i.answer.Began, i.answer.Request, i.answer.Caller = outer.Began, outer.Request, outer.Caller
+	defer func() { outer.Caller, i.answer.Caller = i.answer.Caller, nil }()
 	if !e.ServeExpress(ctx, r, body, &i.answer) || i.answer.closing {
 		return false
 	}
