@@ -28,6 +28,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 
 var contentTypes = map[string]string{
 	"index.html": "text/html; charset=utf-8", "docs.js": "text/javascript; charset=utf-8", "docs.css": "text/css; charset=utf-8",
+	"icon.svg": "image/svg+xml",
 }
 
 // Serves reports whether a path is one of those that Mount mounts.

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// Path is where the page is.
+	// Path is where the page is. Browsers that ask for / are sent there.
 	Path = "/demo/"
 	// maxRegions bounds the policy's header.
 	maxRegions = 256
@@ -111,9 +111,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.compressed.ServeHTTP(w, r)
 	case r.URL.Path == strings.TrimSuffix(Path, "/"):
 		http.Redirect(w, r, Path, http.StatusMovedPermanently)
+	case r.URL.Path == "/" && wantsPage(r):
+		w.Header().Set("Cache-Control", "no-store")
+		http.Redirect(w, r, Path, http.StatusFound)
 	default:
 		h.next.ServeHTTP(w, r)
 	}
+}
+
+// wantsPage reports whether a request is a browser's that was given the gateway's address and no more.
+func wantsPage(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) {

@@ -127,3 +127,22 @@ func TestWhatIsNotThePage(t *testing.T) {
 		}
 	}
 }
+
+// TestTheGatewaysAddress in a browser leads to the page; programs are not sent there.
+func TestTheGatewaysAddress(t *testing.T) {
+	h := newPage(t)
+	const browsers = "text/html,application/xhtml+xml,*/*;q=0.8"
+	for _, verb := range []string{http.MethodGet, http.MethodHead} {
+		if res := get(h, verb, "/", "Accept", browsers); res.status != http.StatusFound || res.header.Get("Location") != Path {
+			t.Errorf("%s: %d %v", verb, res.status, res.header)
+		}
+	}
+	for _, res := range []answer{
+		get(h, http.MethodGet, "/"), get(h, http.MethodGet, "/", "Accept", "*/*"), get(h, http.MethodPost, "/", "Accept", browsers),
+		get(h, http.MethodGet, "/v1/users", "Accept", browsers),
+	} {
+		if res.status != http.StatusTeapot {
+			t.Errorf("sent away: %d %v", res.status, res.header)
+		}
+	}
+}

@@ -23,7 +23,7 @@ export class Activity {
     const fact = this.#fact(key);
     fact.sentAt = sentAt;
     fact.from = from;
-    this.#add(from, `${what} — answered after ${tookMs.toFixed(0)} ms`);
+    this.#add(from, [h("bdi", {}, what), ` — answered after ${tookMs.toFixed(0)} ms`]);
     for (const [region, at] of fact.seen) {
       this.#spread(region, fact, at);
     }
@@ -45,7 +45,7 @@ export class Activity {
     setTimeout(() => {
       this.#waiting--;
       if (fact.sentAt === undefined) {
-        this.#add(region, `was told of ${what}, which somebody else did`, "told");
+        this.#add(region, ["was told of ", h("bdi", {}, what), ", which somebody else did"], "told");
       }
     }, othersAfterMs);
   }
@@ -55,7 +55,7 @@ export class Activity {
       return;
     }
     const ms = at - fact.sentAt;
-    this.#add(region, `was told of it ${ms.toFixed(0)} ms after it was sent to ${fact.from}`, "told");
+    this.#add(region, [`was told of it ${ms.toFixed(0)} ms after it was sent to ${fact.from}`], "told");
   }
 
   #fact(key: string): Fact {
@@ -73,9 +73,10 @@ export class Activity {
     return fact;
   }
 
-  #add(region: string, text: string, kind = ""): void {
+  /** Parts that others have written stand in elements of their own: they may be written from the right, or say that they are. */
+  #add(region: string, text: (Node | string)[], kind = ""): void {
     this.list.prepend(
-      h("li", { class: kind }, h("time", {}, timeText(new Date())), h("b", {}, region), h("span", {}, text)),
+      h("li", { class: kind }, h("time", {}, timeText(new Date())), h("b", {}, region), h("span", {}, ...text)),
     );
     while (this.list.children.length > maxShown) {
       this.list.lastElementChild?.remove();

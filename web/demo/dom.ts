@@ -33,6 +33,16 @@ export function brand(): HTMLElement {
   return h("div", { class: "brand" }, sign, h("h1", {}, "Nearside demo"));
 }
 
+/** The gateway's other pages. */
+export function pages(): HTMLElement {
+  return h(
+    "nav",
+    { class: "pages", "aria-label": "Other pages" },
+    h("a", { href: "/docs/" }, "REST API"),
+    h("a", { href: "/graphiql" }, "GraphQL"),
+  );
+}
+
 let ids = 0;
 
 /** An id that no other element has. */

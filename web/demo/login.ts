@@ -1,5 +1,5 @@
 import type { Login } from "../src/web.js";
-import { brand, field, h } from "./dom.js";
+import { brand, field, h, pages } from "./dom.js";
 import { words } from "./words.js";
 
 /** The form with which one logs in. */
@@ -67,5 +67,6 @@ export function loginView(login: Login, done: () => void, reason = ""): HTMLElem
       h("p", {}, "Or show the admin's key, which may do everything:"),
       h("pre", {}, command("nearside token")),
     ),
+    pages(),
   );
 }

@@ -1,7 +1,7 @@
 import { AuthService, Code, errorOf, Login, Session, webMesh, webTransport } from "../src/web.js";
 import { pause } from "../src/pause.js";
 import { Activity } from "./activity.js";
-import { brand, h } from "./dom.js";
+import { brand, h, pages } from "./dom.js";
 import { loginView } from "./login.js";
 import { Pane } from "./pane.js";
 import { database, World } from "./world.js";
@@ -79,6 +79,7 @@ async function showMesh(): Promise<void> {
     ),
     h("main", { class: panes.length === 1 ? "panes single" : "panes" }, ...panes.map((p) => p.root)),
     h("section", { class: "log", "aria-label": "Activity" }, h("h2", {}, "What happened"), activity.list),
+    pages(),
   );
   void mayWrite(world).then((may) => {
     rights.textContent = may === undefined ? "" : may ? "may write" : "read only";

@@ -91,7 +91,7 @@ const operation = (doc, op) => {
   button.addEventListener('click', () => call(op, inputs, body, out));
   content.append(make('p', {}, button), out);
   const e = make('details', { class: 'operation', id: op.operationId }, make('summary', {},
-    make('span', { class: 'verb' }, op.verb.toUpperCase()), make('code', {}, op.path), ' ', op.operationId.split('_')[1]), content);
+    make('span', { class: 'verb' }, op.verb.toUpperCase()), make('code', {}, op.path), ' ', op.summary || ''), content);
   e.dataset.text = (op.path + ' ' + op.operationId + ' ' + (op.description || '')).toLowerCase();
   return e;
 };

@@ -69,12 +69,31 @@ function userIn(region: string, name: string): Locator {
   return page.getByRole("table", { name: `Users in ${region}` }).getByRole("row").filter({ hasText: name });
 }
 
-async function addUser(region: string, name: string): Promise<void> {
+async function addUser(region: string, name: string, email = `${name.toLowerCase().replaceAll(" ", ".")}@example.com`): Promise<void> {
   const form = page.getByRole("form", { name: `Add a user in ${region}` });
   await form.getByLabel("Name").fill(name);
-  await form.getByLabel("Email").fill(`${name.toLowerCase().replaceAll(" ", ".")}@example.com`);
+  await form.getByLabel("Email").fill(email);
   await form.getByRole("button", { name: "Add user" }).click();
 }
+
+test("the gateway's address leads to the page, and from there to the others", async () => {
+  await page.goto(`${mesh.urls[0]}/`);
+  expect(page.url()).toBe(`${mesh.urls[0]}/demo/`);
+  await page.getByText("With an API key").click();
+  await page.getByText("How to get an account").click();
+  await browser.picture(page, "log-in-help");
+  const card = page.getByRole("main");
+  const width = (await card.boundingBox())?.width ?? 0;
+  for (const part of await card.locator("input, button, pre, p").all()) {
+    expect((await part.boundingBox())?.width ?? 0).toBeLessThan(width); // nothing sticks out
+  }
+  await page.getByRole("link", { name: "GraphQL" }).click();
+  await page.getByRole("button", { name: "Run" }).waitFor();
+  await page.goBack();
+  await page.getByRole("link", { name: "REST API" }).click();
+  await page.getByText("/v1/users:batchGet").waitFor();
+  await page.getByText("Batch get users").waitFor();
+});
 
 test("a user that is created in one region appears in the other, and what others change too", async () => {
   await page.goto(`${mesh.urls[0]}/demo/`);
@@ -88,6 +107,10 @@ test("a user that is created in one region appears in the other, and what others
 
   // The other way, and an order on top.
   await addUser(eu, "Grace Hopper");
+  // What somebody calls themselves turns nothing but itself around.
+  await addUser(eu, "\u202eralliM nnA", "ann@example.com");
+  const created = page.getByRole("list", { name: "What happened" }).getByRole("listitem").filter({ hasText: "created user \u202e" });
+  expect(await created.locator("bdi").textContent()).toBe("created user \u202eralliM nnA");
   await userIn(us, "Grace Hopper").getByRole("button", { name: "Orders of Grace Hopper" }).click();
   const form = page.getByRole("form", { name: `Place an order of Grace Hopper in ${eu}` });
   await form.getByLabel("Article").fill("pen");
