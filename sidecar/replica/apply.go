@@ -270,14 +270,9 @@ func (g *group) commit() error {
 		return err
 	}
 	next := g.next
-	last := d.last
-	if next.catalogVersion != d.state.Load().catalogVersion {
-		last = nil // there may be other tables
-	}
 	if err := d.commit(g.batch, &next, g.touched()); err != nil {
 		return err
 	}
-	d.last = g.raise(last)
 	g.store.metrics.records.Add(float64(len(g.records)))
 	g.store.metrics.bytes.Add(float64(g.bytes))
 	return nil

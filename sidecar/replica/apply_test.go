@@ -228,6 +228,10 @@ func TestApplyRefuses(t *testing.T) {
 			v := r.Tables[0].Rows[0].Value
 			v[len(v)-1] ^= 1
 		}, ErrDiverged},
+		{"fresh row that is there", func(r *replicationv1.CommitRecord) {
+			rows := r.Tables[0].Rows
+			rows[len(rows)-1].Fresh = true
+		}, ErrDiverged},
 		{"row left out", func(r *replicationv1.CommitRecord) { r.Tables[0].Rows = r.Tables[0].Rows[1:] }, ErrDiverged},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -20,8 +19,6 @@ type changedTable struct {
 	// ordered says that the rows are in the order of their keys, each once: then a row behind the last is a new one.
 	ordered bool
 	places  map[string]int // of the first rows, as many as it has
-	// last is a key that no stored row is behind; nil where none is known.
-	last []byte
 }
 
 // changedRow is one row. All bytes but old are those of the records.
@@ -52,9 +49,6 @@ func (g *group) table(t *catalog.Table) *changedTable {
 	}
 	changed.table, changed.ordered = t, true
 	changed.prefix = appendDataPrefix(changed.prefix, g.database.id, g.next.generationOf(t.ID), t.ID, rowsIndex)
-	if last, ok := bytes.CutPrefix(g.database.last[t.ID], changed.prefix); ok {
-		changed.last = last
-	}
 	g.tables[t.ID] = changed
 	return changed
 }
@@ -62,7 +56,7 @@ func (g *group) table(t *catalog.Table) *changedTable {
 // changeRow notes the new state of a table's row in a record, the one at place, and what it was, and brings the table's sum to it.
 func (g *group) changeRow(t *changedTable, sum *tableSum, in *tableChange, place int, version uint64) error {
 	change := &in.rows[place]
-	row, err := g.find(t, change.key)
+	row, err := g.find(t, change)
 	if err != nil {
 		return err
 	}
@@ -80,8 +74,9 @@ func (g *group) changeRow(t *changedTable, sum *tableSum, in *tableChange, place
 	return nil
 }
 
-// find returns what the group has of a row, at first what the store has of it.
-func (g *group) find(t *changedTable, key []byte) (*changedRow, error) {
+// find returns what the group has of a row that a record changes, at first what the store has of it.
+func (g *group) find(t *changedTable, change *rowChange) (*changedRow, error) {
+	key := change.key
 	if n := len(t.rows); n > 0 && (!t.ordered || bytes.Compare(key, t.rows[n-1].key) <= 0) {
 		for i := len(t.places); i < n; i++ {
 			t.places[string(t.rows[i].key)] = i
@@ -93,9 +88,11 @@ func (g *group) find(t *changedTable, key []byte) (*changedRow, error) {
 		t.places[string(key)] = n
 	}
 	row := changedRow{key: key}
-	var err error
-	if row.old, err = g.stored(t, key); err != nil {
-		return nil, err
+	if !change.fresh { // a copy that has such a row all the same will not have the primary's sum
+		var err error
+		if row.old, err = g.stored(t, key); err != nil {
+			return nil, err
+		}
 	}
 	if row.old != nil {
 		row.value, row.sum = row.old, rowcodec.RowSum(t.table.ID, key, row.old)
@@ -104,17 +101,8 @@ func (g *group) find(t *changedTable, key []byte) (*changedRow, error) {
 	return &t.rows[len(t.rows)-1], nil
 }
 
-// stored returns the value of a row before the group, valid until the group ends, or nil if there is none. Most rows that are
-// written are new and behind all others: of those it is known without a look.
+// stored returns the value of a row before the group, valid until the group ends, or nil if there is none.
 func (g *group) stored(t *changedTable, key []byte) ([]byte, error) {
-	if t.last == nil {
-		if err := g.findLast(t); err != nil {
-			return nil, err
-		}
-	}
-	if bytes.Compare(key, t.last) > 0 {
-		return nil, nil
-	}
 	g.key = append(append(g.key[:0], t.prefix...), key...)
 	stored, closer, err := g.store.db.Get(g.key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -137,47 +125,4 @@ func (g *group) stored(t *changedTable, key []byte) ([]byte, error) {
 		value = g.old[len(g.old)-len(value) : len(g.old) : len(g.old)]
 	}
 	return value, errors.Join(err, closer.Close())
-}
-
-// findLast reads the last key of a table's rows. The keys of no rows are empty, so an empty one says that there are none.
-func (g *group) findLast(t *changedTable) error {
-	iter, err := g.store.db.NewIter(&pebble.IterOptions{LowerBound: t.prefix, UpperBound: prefixEnd(t.prefix)})
-	if err != nil {
-		return err
-	}
-	t.last = []byte{}
-	if iter.Last() {
-		t.last = append(t.last, iter.Key()[len(t.prefix):]...)
-	}
-	return errors.Join(iter.Error(), iter.Close())
-}
-
-// maxLast is the length of a key that is not worth remembering.
-const maxLast = 1 << 10
-
-// raise returns what is known of the tables' last rows once the group is committed, of what was known before it.
-func (g *group) raise(last map[uint32][]byte) map[uint32][]byte {
-	for id, t := range g.tables {
-		for _, row := range slices.Backward(t.rows) {
-			if row.value == nil {
-				continue
-			}
-			if bytes.Compare(row.key, t.last) > 0 {
-				t.last = row.key
-			}
-			if t.ordered {
-				break
-			}
-		}
-		switch {
-		case len(t.last) > maxLast:
-			delete(last, id)
-		case len(t.last) > 0:
-			if last == nil {
-				last = make(map[uint32][]byte)
-			}
-			last[id] = slices.Concat(t.prefix, t.last)
-		}
-	}
-	return last
 }

@@ -25,9 +25,6 @@ type Database struct {
 	building atomic.Pointer[build] // the copy in the making; nil if there is none
 
 	writer sync.Mutex // held by whoever changes the copy
-	// last has, by table, a key that no row of the table is behind: rows behind it need not be looked for. A table that is not
-	// in it may have any rows. The writer's.
-	last map[uint32][]byte
 	// commits is odd from before a batch is committed until its state is published: then a Pebble snapshot may be newer than
 	// state.
 	commits atomic.Uint64
@@ -120,7 +117,6 @@ func (d *Database) commitErasing(b *pebble.Batch, a *applied) error {
 
 // commitAfter is commit; first is called between the stamps and the batch, unless it is nil.
 func (d *Database) commitAfter(first func(database uint32), b *pebble.Batch, a *applied, touched stamp.Touched) error {
-	d.last = nil // who knows what the batch does to the rows sets it anew
 	d.commits.Add(1)
 	err := d.store.stamps.Change(d.id, touched, func() error {
 		if first != nil {

@@ -35,6 +35,7 @@ type tableChange struct {
 type rowChange struct {
 	key   []byte
 	value []byte // nil for a delete
+	fresh bool   // it was not there before the record
 }
 
 // reset empties r and keeps its memory.
@@ -163,6 +164,10 @@ func decodeRowChange(b []byte) (row rowChange, err error) {
 			field.content(&row.key)
 		case 2:
 			field.content(&row.value)
+		case 3:
+			if field.kind == protowire.VarintType {
+				row.fresh = field.n != 0
+			}
 		}
 	}
 	return row, nil

@@ -32,7 +32,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Add(p.Commit(replicatest.Schema()))
 	add(&replicationv1.CommitRecord{
 		Version: 1 << 60, Epoch: 1 << 31, PreviousChecksum: []byte{}, DroppedTableIds: []uint32{1, 2, 1 << 31}, Actor: "ä", CallerAddress: []byte{0xff, 0, 2, 1},
-		Tables:  []*replicationv1.TableChange{{TableId: 9, Replaced: true}, {TableId: 3, Rows: []*replicationv1.RowChange{{Value: []byte{}}, {Key: []byte("k")}}}, {}},
+		Tables:  []*replicationv1.TableChange{{TableId: 9, Replaced: true}, {TableId: 3, Rows: []*replicationv1.RowChange{{Value: []byte{}, Fresh: true}, {Key: []byte("k")}}}, {}},
 		Catalog: &replicationv1.Catalog{Version: 3}, Migration: &replicationv1.AppliedMigration{Name: "m"},
 		Sequences: []*replicationv1.Sequence{{TableId: 1}},
 	})
@@ -74,7 +74,7 @@ func FuzzDecodeRecord(f *testing.F) {
 			}
 			for j, row := range table.Rows {
 				if !bytes.Equal(got.rows[j].key, row.Key) || !bytes.Equal(got.rows[j].value, row.Value) ||
-					(got.rows[j].value == nil) != (row.Value == nil) {
+					(got.rows[j].value == nil) != (row.Value == nil) || got.rows[j].fresh != row.Fresh {
 					t.Fatalf("row %d is %+v, want %v", j, got.rows[j], row)
 				}
 			}

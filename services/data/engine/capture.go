@@ -271,6 +271,7 @@ type rowChange struct {
 	key     []byte
 	value   []byte
 	deleted bool
+	fresh   bool // it was not there before
 }
 
 // readBack reads the touched rows of one table and returns those that are not what they were, and the table's new sum.
@@ -293,7 +294,7 @@ func (t *touchedTable) readBack(s *session, sum rowSum, schema bool) (changes []
 			sum.Sum = sum.Sum.Add(rowcodec.RowSum(id, r.key, now))
 			sum.Rows++
 		}
-		changes = append(changes, rowChange{key: r.key, value: now, deleted: !ok})
+		changes = append(changes, rowChange{key: r.key, value: now, deleted: !ok, fresh: ok && !r.existed})
 	}
 	return changes, sum, nil
 }

@@ -166,7 +166,7 @@ func (c *change) addTable(id uint32, rows []rowChange, sum rowSum) {
 		one.rows[0] = &one.row
 		one.table.Rows, one.row.Key = one.rows[:], rows[0].key
 		if !rows[0].deleted {
-			one.row.Value = rows[0].value
+			one.row.Value, one.row.Fresh = rows[0].value, rows[0].fresh
 		}
 		c.tables = append(c.tables, &one.table)
 		return
@@ -178,7 +178,7 @@ func (c *change) addTable(id uint32, rows []rowChange, sum rowSum) {
 	for i, r := range rows {
 		t.Rows[i] = &replicationv1.RowChange{Key: r.key}
 		if !r.deleted {
-			t.Rows[i].Value = r.value
+			t.Rows[i].Value, t.Rows[i].Fresh = r.value, r.fresh
 		}
 	}
 	c.tables = append(c.tables, t)

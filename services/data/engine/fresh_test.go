@@ -195,3 +195,49 @@ func TestPutTellsNothingOfOthers(t *testing.T) {
 	}
 	f.want("SELECT b, count(*) FROM t WHERE id >= 100 GROUP BY b", "0/0|3")
 }
+
+// TestRecordsSayWhichRowsAreFresh asks the records of statements which of their rows they call fresh: those that were not there before
+// the transaction, and no others, because a region does not look for what such a row was.
+func TestRecordsSayWhichRowsAreFresh(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, u UNIQUE, n)")
+	f.exec("CREATE TABLE w (k TEXT PRIMARY KEY, n) WITHOUT ROWID")
+	f.exec("CREATE TABLE log (id INTEGER PRIMARY KEY, n)")
+	f.exec("CREATE TRIGGER tells AFTER INSERT ON t WHEN new.n = 'told' BEGIN INSERT INTO log (n) VALUES (new.id); END")
+	for _, tt := range []struct {
+		sql  string
+		want string // of the rows in the order of their tables and keys: fresh, changed or deleted
+	}{
+		{"INSERT INTO t VALUES (1, 'a', 1)", "fresh"},
+		{"INSERT INTO t VALUES (2, 'b', 1), (3, 'c', 1)", "fresh fresh"},
+		{"UPDATE t SET n = 2 WHERE id = 1", "changed"},
+		{"INSERT INTO t VALUES (1, 'a', 3) ON CONFLICT (id) DO UPDATE SET n = excluded.n", "changed"},
+		{"INSERT OR REPLACE INTO t VALUES (1, 'a', 4)", "changed"},
+		{"INSERT OR REPLACE INTO t VALUES (4, 'b', 1)", "deleted fresh"}, // in the place of 2
+		{"UPDATE t SET id = 5 WHERE id = 3", "deleted fresh"},
+		{"DELETE FROM t WHERE id = 5", "deleted"},
+		{"INSERT INTO t VALUES (5, 'e', 1)", "fresh"},
+		{"INSERT INTO t VALUES (6, 'f', 'told')", "fresh fresh"},
+		{"INSERT INTO w VALUES ('x', 1), ('y', 1)", "fresh fresh"},
+		{"REPLACE INTO w VALUES ('x', 2), ('z', 1)", "changed fresh"},
+		{"UPDATE w SET k = k || '!' WHERE k = 'y'", "deleted fresh"},
+	} {
+		commit := f.exec(tt.sql)
+		var got []string
+		for _, table := range f.record(commit.Version).GetTables() {
+			for _, row := range table.GetRows() {
+				switch {
+				case row.GetFresh():
+					got = append(got, "fresh")
+				case row.Value == nil:
+					got = append(got, "deleted")
+				default:
+					got = append(got, "changed")
+				}
+			}
+		}
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.sql, got, tt.want)
+		}
+	}
+}

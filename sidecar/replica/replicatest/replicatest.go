@@ -20,6 +20,8 @@ type Primary struct {
 	// Epoch and MeshVersion are what the next records carry. NewPrimary sets epoch 1 and version 0.
 	Epoch       uint32
 	MeshVersion uint64
+	// Silent makes records that do not say which rows are fresh, as an earlier build's.
+	Silent bool
 
 	version  uint64
 	checksum [16]byte
@@ -53,6 +55,7 @@ type commit struct {
 	record  *replicationv1.CommitRecord
 	changes map[uint32]*replicationv1.TableChange
 	places  map[place]int // of rows in their TableChange
+	fresh   map[place]bool
 }
 
 type place struct {
@@ -63,7 +66,7 @@ type place struct {
 // Commit returns the encoded record of the next commit.
 func (p *Primary) Commit(changes ...Change) []byte {
 	c := &commit{
-		primary: p, changes: make(map[uint32]*replicationv1.TableChange), places: make(map[place]int),
+		primary: p, changes: make(map[uint32]*replicationv1.TableChange), places: make(map[place]int), fresh: make(map[place]bool),
 		record: &replicationv1.CommitRecord{
 			Version: p.version + 1, Epoch: p.Epoch, MeshVersion: p.MeshVersion, PreviousChecksum: p.checksum[:],
 			TimeUnixNanos: int64(p.version), Actor: "test",
@@ -156,7 +159,12 @@ func (c *commit) set(t *catalog.Table, key, val []byte) {
 		rows = make(map[string][]byte)
 		p.rows[t.ID] = rows
 	}
-	if old, ok := rows[string(key)]; ok {
+	at := place{t.ID, string(key)}
+	old, ok := rows[string(key)]
+	if _, again := c.places[at]; !again {
+		c.fresh[at] = !ok
+	}
+	if ok {
 		p.sums[t.ID] = p.sums[t.ID].Sub(rowcodec.RowSum(t.ID, key, old))
 		delete(rows, string(key))
 	}
@@ -165,12 +173,12 @@ func (c *commit) set(t *catalog.Table, key, val []byte) {
 		rows[string(key)] = val
 	}
 	change := c.change(t)
-	row := &replicationv1.RowChange{Key: key, Value: val}
-	if i, ok := c.places[place{t.ID, string(key)}]; ok {
+	row := &replicationv1.RowChange{Key: key, Value: val, Fresh: val != nil && c.fresh[at] && !p.Silent}
+	if i, ok := c.places[at]; ok {
 		change.Rows[i] = row
 		return
 	}
-	c.places[place{t.ID, string(key)}] = len(change.Rows)
+	c.places[at] = len(change.Rows)
 	change.Rows = append(change.Rows, row)
 }
 

@@ -348,7 +348,9 @@ type RowChange struct {
 	// Its key bytes (internal/rowcodec).
 	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Its canonical value bytes; absent for a delete.
-	Value         []byte `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	// The row was not there before this record, so nobody has to look for what it was. Records of an earlier build never say so.
+	Fresh         bool `protobuf:"varint,3,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +397,13 @@ func (x *RowChange) GetValue() []byte {
 		return x.Value
 	}
 	return nil
+}
+
+func (x *RowChange) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
 }
 
 // Sequence is an AUTOINCREMENT table's entry in sqlite_sequence.
@@ -1186,10 +1195,11 @@ const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\x03sum\x18\x02 \x01(\fR\x03sum\x12\x1b\n" +
 	"\trow_count\x18\x03 \x01(\x04R\browCount\x126\n" +
 	"\x04rows\x18\x04 \x03(\v2\".nearside.replication.v1.RowChangeR\x04rows\x12\x1a\n" +
-	"\breplaced\x18\x05 \x01(\bR\breplaced\"B\n" +
+	"\breplaced\x18\x05 \x01(\bR\breplaced\"X\n" +
 	"\tRowChange\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x19\n" +
-	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x88\x01\x01B\b\n" +
+	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x88\x01\x01\x12\x14\n" +
+	"\x05fresh\x18\x03 \x01(\bR\x05freshB\b\n" +
 	"\x06_value\"J\n" +
 	"\bSequence\x12\x19\n" +
 	"\btable_id\x18\x01 \x01(\rR\atableId\x12\x19\n" +
