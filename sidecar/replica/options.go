@@ -79,6 +79,9 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 	// Each compaction out of the top level writes much of the next one anew, because keys of indexes come from everywhere: twice as
 	// many files before it is half of that work. Look-ups ask a filter more in the meantime.
 	po.L0CompactionThreshold, po.L0StopWritesThreshold = 8, 16
+	// The level that they are merged into may have a quarter of a gigabyte, and not 64 MiB: up to that there is no level between
+	// it and the last one, which would write everything once more.
+	po.LBaseMaxBytes = 256 << 20
 	po.Experimental.CompactionScheduler = compactions.New()
 	// Rows are mostly looked up by their whole key, at many an insert in vain: a bloom filter answers that from memory.
 	for i := range po.Levels {
