@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -143,7 +144,7 @@ func checkEndpoints(endpoints []*controlv1.ServiceEndpoint) ([]*controlv1.Servic
 	for i, e := range endpoints {
 		u, err := url.Parse(strings.TrimSuffix(e.GetUrl(), "/"))
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Path != "" ||
-			u.RawQuery != "" || u.Fragment != "" {
+			u.RawQuery != "" || u.Fragment != "" || !isPort(u.Port()) {
 			// The URL is not in the error: it may have a password.
 			return nil, rpcerr.InvalidField(fmt.Sprintf("endpoints[%d].url", i), "is not of the form http://HOST:PORT or https://HOST:PORT")
 		}
@@ -155,6 +156,12 @@ func checkEndpoints(endpoints []*controlv1.ServiceEndpoint) ([]*controlv1.Servic
 	return slices.CompactFunc(out, func(a, b *controlv1.ServiceEndpoint) bool {
 		return a.GetRegion() == b.GetRegion() && a.GetUrl() == b.GetUrl()
 	}), nil
+}
+
+// isPort reports whether a port is one, or left out.
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && n > 0
 }
 
 // room reports whether a service is there already; where it is not, there has to be room for it.

@@ -387,6 +387,9 @@ func TestWhatIsNotRegistered(t *testing.T) {
 		{"a bad URL", &controlv1.RegisterServiceRequest{
 			Descriptors: echo.Descriptors(), Endpoints: at("ftp://127.0.0.1:1"),
 		}, "endpoints[0].url"},
+		{"a port that is none", &controlv1.RegisterServiceRequest{
+			Descriptors: echo.Descriptors(), Endpoints: at("http://127.0.0.1:99999"),
+		}, "endpoints[0].url"},
 		{"a role that is none", &controlv1.RegisterServiceRequest{
 			Descriptors: echo.Descriptors(), Endpoints: at("http://127.0.0.1:1"), Role: "king", Access: controlv1.ServiceAccess_SERVICE_ACCESS_ROLE,
 		}, "role"},
