@@ -12,9 +12,13 @@ export interface TokenSource {
   refused(token: string): Promise<boolean>;
 }
 
-/** Shows an access token or an API key that does not change. */
+/** Shows an access token or an API key that does not change. Spaces around it, as files have them at their ends, are left out. */
 export function fixedToken(token: string): TokenSource {
-  return { token: () => Promise.resolve(token), refused: () => Promise.resolve(false) };
+  const shown = token.trim();
+  if (/[^\x21-\x7e]/.test(shown)) {
+    throw new TypeError("a token has no spaces, and no characters beyond ASCII"); // or each call would fail like a connection
+  }
+  return { token: () => Promise.resolve(shown), refused: () => Promise.resolve(false) };
 }
 
 /** Returns an interceptor whose calls show a source's token. A call whose token was refused is made once more with another one. */

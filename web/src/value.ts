@@ -25,10 +25,19 @@ export function toValue(plain: Plain | boolean): Value {
     case "boolean":
       return create(ValueSchema, { kind: { case: "integer", value: plain ? 1n : 0n } });
     default:
-      return plain === null
-        ? create(ValueSchema, { kind: { case: "null", value: NullValue.NULL_VALUE } })
-        : create(ValueSchema, { kind: { case: "blob", value: plain } });
+      if (plain === null) {
+        return create(ValueSchema, { kind: { case: "null", value: NullValue.NULL_VALUE } });
+      }
+      if (tagOf(plain) !== "[object Uint8Array]") {
+        throw new TypeError(`SQL has no value for ${tagOf(plain)}`);
+      }
+      return create(ValueSchema, { kind: { case: "blob", value: plain } });
   }
+}
+
+/** What a value is, also if it comes from another frame, whose classes are others. */
+function tagOf(value: unknown): string {
+  return Object.prototype.toString.call(value);
 }
 
 /** The plain value. TEXT that is not valid UTF-8 is bytes. */

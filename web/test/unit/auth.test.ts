@@ -154,3 +154,10 @@ test("a fixed token is what it is", async () => {
   expect(await fixedToken("nsk_1").token()).toBe("nsk_1");
   expect(await fixedToken("nsk_1").refused("nsk_1")).toBe(false);
 });
+
+test("a token is taken as files have it, and what is none is told at once", async () => {
+  expect(await fixedToken("nsk_abc\n").token()).toBe("nsk_abc");
+  for (const none of ["nsk abc", "nsk\nabc", "klíč"]) {
+    expect(() => fixedToken(none)).toThrow(TypeError);
+  }
+});

@@ -11,6 +11,9 @@ test("values come back as they went", () => {
   expect(fromValue(toValue(true))).toBe(1n);
   expect(fromValue(undefined)).toBeNull();
   expect(() => toValue(2n ** 63n)).toThrow(RangeError);
+  for (const none of [undefined, {}, [1], new Date(0), Symbol("s"), () => 1]) {
+    expect(() => toValue(none as never)).toThrow(TypeError); // and is no empty blob
+  }
 });
 
 test("rows become objects", () => {
