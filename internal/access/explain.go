@@ -82,9 +82,15 @@ func CheckPolicy(p *authv1.Policy, field string) error {
 	return nil
 }
 
+// Nobody is, where there is no account of that name, who calls a public service without a credential.
+const Nobody = "Anonymous"
+
 // explain answers a question about an account by a set; nil is none.
 func (s *state) explain(set *policy.Set, m *authv1.PolicyQuestion, field string) (*authv1.PolicyDecision, error) {
 	a := s.accountOf(m.GetAccount())
+	if a == nil && m.GetAccount() == Nobody {
+		a = &account{principal: *nobody}
+	}
 	if a == nil {
 		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND, "no such account: %s", m.GetAccount()).
 			With("resource", "account").With("id", m.GetAccount()).With("field", field)
@@ -94,7 +100,7 @@ func (s *state) explain(set *policy.Set, m *authv1.PolicyQuestion, field string)
 		action = long
 	}
 	p := &a.principal
-	out := &authv1.PolicyDecision{Principal: p.Actor()}
+	out := &authv1.PolicyDecision{Principal: p.String()}
 	q := Question{Action: action, Right: ruleOf(action).right, Database: m.GetDatabase(), Table: policy.Lower(m.GetTable())}
 	switch {
 	case a.disabled:
@@ -104,7 +110,11 @@ func (s *state) explain(set *policy.Set, m *authv1.PolicyQuestion, field string)
 		out.Allowed, out.Policy = Describe(action) == "public", Describe(action)
 		return out, nil
 	}
-	out.Role = Roles{}.Authorize(p, q).Policy
+	out.Role = combine(nil, p.Subject, q).Policy
+	if p.Kind == identity.Anonymous && Known(action) {
+		out.Policy = out.Role // the chain has refused them
+		return out, nil
+	}
 	d := combine(set, p.Subject, q)
 	out.Allowed, out.Policy, out.Restricted = d.Allowed, d.Policy, d.Restricted
 	if by := (&Guard{listener: Gateway}).refusal(&d, q); d.Allowed && by != "" {

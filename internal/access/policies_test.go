@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -294,9 +295,11 @@ func TestExplainAndTest(t *testing.T) {
 	w.put(t, "no-secrets", `forbid (principal, action, resource == Table::"shop/secrets");`)
 	ctx := context.Background()
 	explain := func(account, action, table string) *authv1.PolicyDecision {
-		res, err := w.guard.ExplainPolicy(ctx, &authv1.ExplainPolicyRequest{Question: &authv1.PolicyQuestion{
-			Account: account, Action: action, Database: "shop", Table: table,
-		}})
+		q := &authv1.PolicyQuestion{Account: account, Action: action, Database: "shop", Table: table}
+		if strings.HasPrefix(action, "/acme.") {
+			q.Database = ""
+		}
+		res, err := w.guard.ExplainPolicy(ctx, &authv1.ExplainPolicyRequest{Question: q})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,6 +325,27 @@ func TestExplainAndTest(t *testing.T) {
 	_, err := w.guard.ExplainPolicy(ctx, &authv1.ExplainPolicyRequest{Question: &authv1.PolicyQuestion{Account: "x", Action: "read"}})
 	if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND {
 		t.Error(err)
+	}
+	const stream = "/acme.echo.v1.EchoService/Stream"
+	if d := explain(Nobody, stream, ""); !d.GetAllowed() || d.GetPolicy() != "public" || d.GetRole() != "public" || d.GetPrincipal() != "anonymous" {
+		t.Errorf("nobody: %v", d)
+	}
+	w.put(t, "known", `forbid (principal is Anonymous, action == Action::"call", resource == Api::"acme.echo.v1.EchoService/Stream");`)
+	w.put(t, "everything", `permit (principal, action, resource);`)
+	if d := explain(Nobody, stream, ""); d.GetAllowed() || d.GetPolicy() != "policy:known" || !slices.Contains(d.GetMatching(), "known") {
+		t.Errorf("nobody, forbidden: %v", d)
+	}
+	if d := explain("ann", stream, ""); !d.GetAllowed() {
+		t.Errorf("ann, of what nobody may: %v", d)
+	}
+	if d := explain(Nobody, "read", "t"); d.GetAllowed() || d.GetPolicy() != PolicyDefaultDeny {
+		t.Errorf("what the chain lets nobody do: %v", d)
+	}
+	w.clear(meshdb.TablePolicies)
+	w.put(t, "no-secrets", `forbid (principal, action, resource == Table::"shop/secrets");`)
+	w.add(meshdb.TableAccounts, value.Text("u_1"), value.Text("user"), value.Text(Nobody), value.Integer(0), value.Integer(0))
+	if d := explain(Nobody, stream, ""); d.GetPrincipal() != "user:u_1" {
+		t.Errorf("an account of that name: %v", d)
 	}
 	question := []*authv1.PolicyQuestion{{Account: "ann", Action: "read", Database: "shop", Table: "secrets"}}
 	test := func(req *authv1.TestPoliciesRequest) bool {

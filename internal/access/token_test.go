@@ -16,7 +16,9 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/value"
 )
 
 func TestTokenOfAnAccount(t *testing.T) {
@@ -109,6 +111,41 @@ func TestForgedTokens(t *testing.T) {
 	}
 	if got := w.reason(good); got != "" {
 		t.Errorf("the good one: %s", got)
+	}
+}
+
+// TestSwappedKeys: that there is a key which has signed a token is not enough, where it names another one, whose tokens are good too.
+func TestSwappedKeys(t *testing.T) {
+	w := newWorld(t)
+	public, second, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.add(meshdb.TableSigningKeys, value.Text("kid2"), value.Text(issuer), value.Blob(public), value.Integer(0))
+	sign := func(kid string, key ed25519.PrivateKey) string {
+		text, err := Sign(w.claims(), kid, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	first, other := sign("kid1", w.key), sign("kid2", second)
+	head, _, _ := strings.Cut(other, ".")
+	_, rest, _ := strings.Cut(first, ".")
+	for name, text := range map[string]string{
+		"the first key's, named the second's": sign("kid2", w.key), "the second key's, named the first's": sign("kid1", second),
+		"the first's under the second's head": head + "." + rest,
+	} {
+		for range 2 {
+			if got := w.reason(text); got != "TOKEN_INVALID" {
+				t.Errorf("%s: %q", name, got)
+			}
+		}
+	}
+	for _, text := range []string{first, other} {
+		if got := w.reason(text); got != "" {
+			t.Errorf("a good one: %s", got)
+		}
 	}
 }
 

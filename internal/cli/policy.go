@@ -214,8 +214,10 @@ func (app *App) policyExplainCommand(to *target) *cobra.Command {
 		Use:   "explain ACCOUNT ACTION [DATABASE[/TABLE]]",
 		Short: "Say whether an account may do something, and why",
 		Long: `Say whether an account may do something, and why. The action is a procedure, such as
-/nearside.data.v1.DataService/Query, or read, write or own.`,
+/nearside.data.v1.DataService/Query, or read, write or own. The account Anonymous, if none has that name, is
+whoever calls a public service without a credential.`,
 		Example: `  nearside policy explain ann read shop/secrets
+  nearside policy explain Anonymous /acme.echo.v1.EchoService/Stream
   nearside policy explain billing /nearside.data.v1.DataService/Query shop`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: app.Run(func(cmd *cobra.Command, args []string) error {

@@ -99,7 +99,8 @@ func (x *Policy) GetUpdatedBy() string {
 // PolicyQuestion is what somebody might want to do.
 type PolicyQuestion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account, by id or name.
+	// The account, by id or name. "Anonymous", where no account has that name, is whoever calls a public service without a credential:
+	// the answer is about a service that is public, and does not say whether it is.
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// A procedure, such as "/nearside.data.v1.DataService/Get". "read", "write" and "own" are short for Get, Transact and Migrate.
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`

@@ -63,7 +63,8 @@ export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
  */
 export type PolicyQuestion = Message<"nearside.auth.v1.PolicyQuestion"> & {
   /**
-   * The account, by id or name.
+   * The account, by id or name. "Anonymous", where no account has that name, is whoever calls a public service without a credential:
+   * the answer is about a service that is public, and does not say whether it is.
    *
    * @generated from field: string account = 1;
    */
