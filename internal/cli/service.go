@@ -29,7 +29,7 @@ func (app *App) serviceCommand() *cobra.Command {
 func (app *App) serviceRegisterCommand(to *target) *cobra.Command {
 	var file, name, region, role, protocol string
 	var endpoints, caches []string
-	var public, pass bool
+	var public, pass, noValidate bool
 	cmd := &cobra.Command{
 		Use:   "register --descriptors FILE --endpoint URL",
 		Short: "Have all gateways reach a Connect or gRPC service",
@@ -39,6 +39,9 @@ protoc --include_imports -o FILE.
 
 An endpoint that is near to a region is written REGION=URL; one without is of --region, or of
 each. Who has shown a credential may call the service, unless --public or --role says otherwise.
+
+Requests are checked against the rules of buf.validate in the descriptors before they go on, unless
+--no-validate leaves that to the service.
 
 With --cache each region keeps a method's answers to unary calls and gives them again: for the ttl,
 then up to stale while it asks anew in the background, by the fields of the request that key names
@@ -64,6 +67,7 @@ then up to stale while it asks anew in the background, by the fields of the requ
 			default:
 				return usagef("--protocol %s: want connect or grpc", protocol)
 			}
+			req.SkipValidation = noValidate
 			for _, text := range caches {
 				rule, err := cacheRuleOf(text)
 				if err != nil {
@@ -107,6 +111,7 @@ then up to stale while it asks anew in the background, by the fields of the requ
 	flags.StringVar(&role, "role", "", "let only those call it who have a role: admin, or reader, writer or owner with :DATABASE")
 	flags.StringVar(&protocol, "protocol", "connect", "what it speaks: connect, which is gRPC too, or grpc alone")
 	flags.BoolVar(&pass, "pass-credentials", false, "let it see its callers' credentials: it can do what they may")
+	flags.BoolVar(&noValidate, "no-validate", false, "pass requests on without a check against the descriptors' buf.validate rules")
 	flags.StringArrayVar(&caches, "cache", nil,
 		"keep a method's answers in the regions: METHOD,ttl=10s[,stale=1m][,key=FIELD][,table=DATABASE/TABLE]; may be given several times")
 	_ = cmd.MarkFlagRequired("descriptors") // they are there
@@ -130,6 +135,7 @@ type serviceJSON struct {
 	Role            string          `json:"role,omitempty"`
 	PassCredentials bool            `json:"passCredentials"`
 	Protocol        string          `json:"protocol"` // connect or grpc
+	SkipValidation  bool            `json:"skipValidation"`
 	Methods         []methodJSON    `json:"methods"`
 	CacheRules      []cacheRuleJSON `json:"cacheRules"`
 	RegisteredAt    string          `json:"registeredAt"` // RFC 3339
@@ -145,11 +151,12 @@ type methodJSON struct {
 	ClientStreaming bool   `json:"clientStreaming"`
 	ServerStreaming bool   `json:"serverStreaming"`
 	NoSideEffects   bool   `json:"noSideEffects"`
+	Validated       bool   `json:"validated"` // its requests have rules, which are checked
 }
 
 func serviceJSONOf(s *controlv1.RegisteredService) serviceJSON {
 	out := serviceJSON{
-		Name: s.GetName(), Access: accessName(s), Role: s.GetRole(), PassCredentials: s.GetPassCredentials(),
+		Name: s.GetName(), Access: accessName(s), Role: s.GetRole(), PassCredentials: s.GetPassCredentials(), SkipValidation: s.GetSkipValidation(),
 		Protocol:  strings.ToLower(strings.TrimPrefix(s.GetProtocol().String(), "SERVICE_PROTOCOL_")),
 		Endpoints: []endpointJSON{}, Methods: []methodJSON{}, CacheRules: cacheRulesJSON(s.GetCacheRules()), RegisteredAt: s.GetRegisterTime().AsTime().Format(time.RFC3339),
 	}
@@ -157,7 +164,7 @@ func serviceJSONOf(s *controlv1.RegisteredService) serviceJSON {
 		out.Endpoints = append(out.Endpoints, endpointJSON{Region: e.GetRegion(), URL: e.GetUrl()})
 	}
 	for _, m := range s.GetMethods() {
-		out.Methods = append(out.Methods, methodJSON{m.GetName(), m.GetClientStreaming(), m.GetServerStreaming(), m.GetNoSideEffects()})
+		out.Methods = append(out.Methods, methodJSON{m.GetName(), m.GetClientStreaming(), m.GetServerStreaming(), m.GetNoSideEffects(), m.GetValidated()})
 	}
 	return out
 }

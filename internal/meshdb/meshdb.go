@@ -58,7 +58,8 @@ CREATE TABLE table_placements (
   PRIMARY KEY (database_id, table_name, region)
 ) STRICT, WITHOUT ROWID;
 `,
-}, authMigration, nodesMigration, servicesMigration, corsMigration, policiesMigration, cacheRulesMigration, protocolsMigration}
+}, authMigration, nodesMigration, servicesMigration, corsMigration, policiesMigration, cacheRulesMigration, protocolsMigration,
+	uncheckedMigration}
 
 // The tables.
 const (

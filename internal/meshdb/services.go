@@ -49,6 +49,16 @@ CREATE TABLE service_protocols (
 `,
 }
 
+// uncheckedMigration makes the table of the services whose requests are not checked.
+var uncheckedMigration = Migration{
+	Name: "0010_service_unchecked",
+	SQL: `
+CREATE TABLE service_unchecked (
+  service TEXT NOT NULL PRIMARY KEY REFERENCES services (name) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+`,
+}
+
 // ProtocolGRPC is the protocol of a service that speaks gRPC alone, as its row says it.
 const ProtocolGRPC = "grpc"
 
@@ -58,6 +68,7 @@ const (
 	TableServices         = "services"
 	TableServiceEndpoints = "service_endpoints"
 	TableServiceCaches    = "service_cache_rules"
+	TableServiceUnchecked = "service_unchecked"
 )
 
 // Who may call a service, as its row says it.
@@ -72,6 +83,7 @@ var ServiceTables = []TableColumns{
 	{TableServices, []string{"name", "descriptors", "access", "role", "pass_credentials", "registered_at"}},
 	{TableServiceEndpoints, []string{"service", "region", "url"}},
 	{TableServiceProtocols, []string{"service", "protocol"}},
+	{TableServiceUnchecked, []string{"service"}},
 	{TableServiceCaches, []string{"service", "method", "ttl_ns", "stale_ns", "key_fields", "database", "tables"}},
 }
 

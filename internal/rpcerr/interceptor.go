@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
@@ -109,21 +110,39 @@ func (i *Interceptor) validate(msg any) error {
 	if !ok || plain(msg) {
 		return nil
 	}
-	err := i.validator.Validate(m)
-	if err == nil {
-		return nil
-	}
+	return Broken(i.validator.Validate(m))
+}
+
+const (
+	// maxBroken is how many broken rules a caller is told of: they come in headers.
+	maxBroken = 50
+	// maxBrokenText is how many bytes of a path, which may have keys of maps, or of what is wrong.
+	maxBrokenText = 512
+)
+
+// Broken returns FIELD_INVALID for what a validator says of a request that breaks its rules. Other errors stay as they are.
+func Broken(err error) error {
 	violations, ok := errors.AsType[*protovalidate.ValidationError](err)
 	if !ok {
 		return err
 	}
 	e := New(datav1.ErrorReason_ERROR_REASON_FIELD_INVALID, "request breaks %d rules", len(violations.Violations))
-	for n, v := range violations.Violations {
-		path := protovalidate.FieldPathString(v.Proto.GetField())
+	for n, v := range violations.Violations[:min(maxBroken, len(violations.Violations))] {
+		f := Field{Path: cut(protovalidate.FieldPathString(v.Proto.GetField())), Description: cut(v.Proto.GetMessage())}
 		if n == 0 {
-			e.message = path + ": " + v.Proto.GetMessage()
+			e.message = f.Description
+			if f.Path != "" { // or it is a rule of the whole message
+				e.message = f.Path + ": " + f.Description
+			}
 		}
-		e.fields = append(e.fields, Field{Path: path, Description: v.Proto.GetMessage()})
+		e.fields = append(e.fields, f)
 	}
 	return e
+}
+
+func cut(text string) string {
+	if len(text) > maxBrokenText {
+		return strings.ToValidUTF8(text[:maxBrokenText], "") + "…"
+	}
+	return text
 }

@@ -110,6 +110,12 @@ func (b *body) end() {
 	b.ended = true
 }
 
+// Relaxer is a request's body that can be let take any time. Who wraps one passes that on.
+type Relaxer interface{ Relax() }
+
+// Relax implements Relaxer.
+func (b *body) Relax() { b.relaxed = true }
+
 // AnyTime lets next's requests and answers take any time: they are streams that live long and look after their time
 // themselves.
 func AnyTime(next http.Handler) http.Handler {

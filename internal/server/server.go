@@ -199,8 +199,8 @@ type drainKey struct{}
 // its caller's next message. Their bodies may take any time.
 func EndOnDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if b, ok := r.Body.(*body); ok {
-			b.relaxed = true
+		if b, ok := r.Body.(Relaxer); ok {
+			b.Relax()
 		}
 		draining, ok := r.Context().Value(drainKey{}).(context.Context)
 		if !ok {

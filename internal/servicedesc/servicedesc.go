@@ -38,9 +38,10 @@ type Service struct {
 	Methods []Method // in the order of the file
 	Set     []byte   // the service's file and what that imports, before it
 
-	// Descriptor is the service's own, and Files what Set has.
+	// Descriptor is the service's own, Files what Set has, and Registry the same, to look things up.
 	Descriptor protoreflect.ServiceDescriptor
 	Files      *descriptorpb.FileDescriptorSet
+	Registry   *protoregistry.Files
 }
 
 // Method is a method of a service.
@@ -88,7 +89,7 @@ func Read(set []byte, name string) (*Service, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s is no service", name)
 	}
-	s := &Service{Name: name, Methods: methodsOf(d), Descriptor: d, Files: needed}
+	s := &Service{Name: name, Methods: methodsOf(d), Descriptor: d, Files: needed, Registry: registry}
 	if len(s.Methods) == 0 || len(s.Methods) > MaxMethods {
 		return nil, fmt.Errorf("%s has %d methods: want 1 to %d", name, len(s.Methods), MaxMethods)
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 // ShippingQuote is a method of a service of somebody else's, which may be registered with the mesh: it is sent an order's total, and
-// answers what shipping costs, both google.protobuf.Int64Value in cents. examples/shipping is one.
+// answers what shipping costs, each an int64 in cents with the number 1, which google.protobuf.Int64Value has too. examples/shipping is
+// one.
 const ShippingQuote = "/acme.shipping.v1.ShippingService/Quote"
 
 // shippingTimeout is how long it may take: the order waits.

@@ -19,6 +19,7 @@ import (
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/fieldrules"
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -101,6 +102,12 @@ func (s *Service) RegisterService(
 	if err := checkRules(d, req.Msg.GetCacheRules()); err != nil {
 		return nil, err
 	}
+	skip := req.Msg.GetSkipValidation()
+	if !skip {
+		if err := fieldrules.Of(d).Compile(); err != nil {
+			return nil, rpcerr.InvalidField("descriptors", "%v", err)
+		}
+	}
 	now := s.options.Clock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,6 +128,9 @@ func (s *Service) RegisterService(
 		ops = append(ops, engine.SQL("INSERT INTO service_protocols (service, protocol) VALUES (?1, ?2)",
 			value.Text(d.Name), value.Text(meshdb.ProtocolGRPC)))
 	}
+	if skip {
+		ops = append(ops, engine.SQL("INSERT INTO service_unchecked (service) VALUES (?1)", value.Text(d.Name)))
+	}
 	for _, e := range endpoints {
 		ops = append(ops, engine.SQL("INSERT INTO service_endpoints (service, region, url) VALUES (?1, ?2, ?3)",
 			value.Text(d.Name), value.Text(e.GetRegion()), value.Text(e.GetUrl())))
@@ -133,7 +143,8 @@ func (s *Service) RegisterService(
 	}
 	res := connect.NewResponse(&controlv1.RegisterServiceResponse{Service: &controlv1.RegisteredService{
 		Name: d.Name, Endpoints: endpoints, Access: accessOf(access), Role: role, PassCredentials: req.Msg.GetPassCredentials(),
-		Methods: methods(d), RegisterTime: timestamppb.New(now), CacheRules: req.Msg.GetCacheRules(), Protocol: protocol,
+		Methods: methods(d, !skip), RegisterTime: timestamppb.New(now), CacheRules: req.Msg.GetCacheRules(), Protocol: protocol,
+		SkipValidation: skip,
 	}, Replaced: replaced})
 	s.mark(res.Header())
 	return res, nil
@@ -183,7 +194,8 @@ func (s *Service) ListServices(
 	msg := &controlv1.ListServicesResponse{}
 	byName := make(map[string]*controlv1.RegisteredService)
 	var bad error
-	err := s.query(ctx, "SELECT name, descriptors, access, role, pass_credentials, registered_at FROM services ORDER BY name",
+	err := s.query(ctx, "SELECT name, descriptors, access, role, pass_credentials, registered_at, "+
+		"name IN (SELECT service FROM service_unchecked) FROM services ORDER BY name",
 		func(v []value.Value) {
 			d, err := servicedesc.Read(v[1].Bytes(), v[0].Text())
 			if err != nil {
@@ -191,8 +203,9 @@ func (s *Service) ListServices(
 				return
 			}
 			r := &controlv1.RegisteredService{
-				Name: d.Name, Access: accessOf(v[2].Text()), Role: v[3].Text(), PassCredentials: v[4].Integer() != 0, Methods: methods(d),
-				RegisterTime: timestamppb.New(time.Unix(0, v[5].Integer())), Protocol: controlv1.ServiceProtocol_SERVICE_PROTOCOL_CONNECT,
+				Name: d.Name, Access: accessOf(v[2].Text()), Role: v[3].Text(), PassCredentials: v[4].Integer() != 0,
+				Methods: methods(d, v[6].Integer() == 0), RegisterTime: timestamppb.New(time.Unix(0, v[5].Integer())),
+				Protocol: controlv1.ServiceProtocol_SERVICE_PROTOCOL_CONNECT, SkipValidation: v[6].Integer() != 0,
 			}
 			byName[r.GetName()], msg.Services = r, append(msg.Services, r)
 		})
@@ -288,11 +301,13 @@ func accessOf(name string) controlv1.ServiceAccess {
 	}
 }
 
-func methods(d *servicedesc.Service) []*controlv1.ServiceMethod {
+func methods(d *servicedesc.Service, validated bool) []*controlv1.ServiceMethod {
+	rules := fieldrules.Of(d)
 	out := make([]*controlv1.ServiceMethod, len(d.Methods))
 	for i, m := range d.Methods {
 		out[i] = &controlv1.ServiceMethod{
 			Name: m.Name, ClientStreaming: m.ClientStreaming, ServerStreaming: m.ServerStreaming, NoSideEffects: m.NoSideEffects,
+			Validated: validated && rules.Method(m.Name) != nil,
 		}
 	}
 	slices.SortFunc(out, func(a, b *controlv1.ServiceMethod) int { return strings.Compare(a.GetName(), b.GetName()) })

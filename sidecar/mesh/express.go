@@ -46,6 +46,9 @@ func (r *Router) ExpressPrincipal(
 	if !r.mayNow(p, m) || r.inFlight.Load() >= r.maxInFlight || hopsOf(req.Header) >= maxHops {
 		return false // who answers at length says why
 	}
+	if m.rules != nil && !m.checkShort(ctx, req.Header, kind, body) {
+		return false
+	}
 	if m.rule != nil {
 		return r.expressKeptAnswer(ctx, req, p, m, body, a)
 	}

@@ -65,8 +65,9 @@ type passage struct {
 	body   *passedBody
 	began  time.Time
 
-	ends time.Time // zero is never
-	sent atomic.Bool
+	ending *ending   // of a stream whose messages are checked; nil is none
+	ends   time.Time // zero is never
+	sent   atomic.Bool
 }
 
 // forward passes a call on and its answer back.
@@ -79,6 +80,14 @@ func (r *Router) forward(w http.ResponseWriter, req *http.Request, p *identity.P
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	defer cancel(nil)
+	if m.rules != nil && m.clientStreaming {
+		if err := c.checkMessages(ctx, func() { cancel(errRefused) }); err != nil {
+			outcome = outcomeInvalid
+			r.refuse(w, req, r.told(req, m, err))
+			return
+		}
+		defer c.ending.stop()
+	}
 	if timeout := timeoutOf(req.Header); timeout > 0 {
 		c.ends = c.began.Add(timeout)
 		defer time.AfterFunc(timeout+timeoutGrace, func() { cancel(errTimeout) }).Stop()
@@ -103,6 +112,9 @@ func (r *Router) forward(w http.ResponseWriter, req *http.Request, p *identity.P
 		if res.StatusCode == http.StatusBadGateway || res.StatusCode == http.StatusServiceUnavailable {
 			verdict = errors.New(res.Status)
 		}
+	case c.ending.refused() != nil && c.ending.between() && !errors.Is(err, errCaller):
+		outcome = outcomeInvalid
+		c.endAnswer(w)
 	case req.Context().Err() != nil:
 		outcome = outcomeCanceled
 		panic(http.ErrAbortHandler)
@@ -250,6 +262,9 @@ func (c *passage) answer(w http.ResponseWriter, res *http.Response) error {
 		}
 	}
 	w.WriteHeader(res.StatusCode)
+	if res.StatusCode != http.StatusOK {
+		c.ending.never() // it has no envelopes
+	}
 	control := http.NewResponseController(w)
 	stream := !c.route.unary
 	flush := func() error {
@@ -269,13 +284,17 @@ func (c *passage) answer(w http.ResponseWriter, res *http.Response) error {
 	defer copyBuffers.Put(buffer)
 	for {
 		n, err := res.Body.Read(buffer[:])
-		if n > 0 {
-			if _, err := w.Write(buffer[:n]); err != nil {
+		piece, last := c.ending.pass(buffer[:n])
+		if len(piece) > 0 {
+			if _, err := w.Write(piece); err != nil {
 				return errCaller
 			}
 			if err := flush(); err != nil {
 				return errCaller
 			}
+		}
+		if last {
+			return errRefused
 		}
 		if err == io.EOF {
 			break
@@ -293,6 +312,10 @@ func (c *passage) answer(w http.ResponseWriter, res *http.Response) error {
 // failed answers a call that got no answer, and says what became of it.
 func (c *passage) failed(ctx context.Context, w http.ResponseWriter, err error) outcome {
 	r, s := c.router, c.route.service
+	if wire := c.ending.refused(); wire != nil {
+		r.refuse(w, c.req, wire)
+		return outcomeInvalid
+	}
 	if c.body != nil && c.body.failed.Load() != nil {
 		// First: with HTTP/1.1 a body that came too slowly ends the request's context too.
 		if wire, ok := errors.AsType[*connect.Error](*c.body.failed.Load()); ok {
@@ -317,6 +340,43 @@ func (c *passage) failed(ctx context.Context, w http.ResponseWriter, err error) 
 		r.refuse(w, c.req, unavailable(s, c.sent.Load()))
 		return outcomeUnavailable
 	}
+}
+
+// checkMessages has the messages of a stream checked as they come. cancel ends the call at its endpoint.
+func (c *passage) checkMessages(ctx context.Context, cancel func()) error {
+	if c.body == nil {
+		return nil
+	}
+	f, err := formOf(c.req.Header)
+	if err != nil || !f.envelopes {
+		return errUnsupported
+	}
+	c.ending = &ending{cancel: cancel}
+	c.body.ReadCloser = &stoppedBody{checkedBody: c.router.newCheckedBody(c.req, c.route, f), passage: c, ended: ctx.Done()}
+	return nil
+}
+
+// stoppedBody is a body that stops at the first message that is not well: no error of its own cuts the answer short.
+type stoppedBody struct {
+	*checkedBody
+
+	passage *passage
+	ended   <-chan struct{} // when the call has
+	stopped bool
+}
+
+// Read implements io.Reader.
+func (b *stoppedBody) Read(p []byte) (int, error) {
+	n, err := b.checkedBody.Read(p)
+	if err == nil || !b.refused || b.passage.body.closed.Load() {
+		return n, err
+	}
+	if !b.stopped {
+		b.stopped = true
+		b.passage.ending.refuse(wireError(err))
+	}
+	<-b.ended
+	return n, err
 }
 
 // cutShort ends an answer that began and will have no end.

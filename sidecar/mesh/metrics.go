@@ -18,10 +18,11 @@ const (
 	outcomeAborted                    // the answer ended early, or its caller took it in no more
 	outcomeDenied
 	outcomeOverloaded
+	outcomeInvalid // its message breaks the service's rules
 	outcomes
 )
 
-var outcomeNames = [outcomes]string{"answered", "unavailable", "timeout", "canceled", "aborted", "denied", "overloaded"}
+var outcomeNames = [outcomes]string{"answered", "unavailable", "timeout", "canceled", "aborted", "denied", "overloaded", "invalid"}
 
 type metrics struct {
 	calls   *prometheus.CounterVec

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -138,8 +137,8 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	p := identity.From(req.Context())
-	if err := r.allow(req.Context(), p, m); err != nil {
-		r.refuse(w, req, err)
+	checked := m.rules != nil && !m.clientStreaming
+	if !checked && !r.allowed(w, req, p, m) {
 		return
 	}
 	if req.Method != http.MethodPost && (req.Method != http.MethodGet || !m.unary) {
@@ -167,12 +166,19 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	defer r.inFlight.Add(-1)
 	w = server.PassOn(w, req)
+	if checked {
+		if err := r.validate(req, m); err != nil {
+			m.service.metrics.count(outcomeInvalid)
+			r.refuse(w, req, r.told(req, m, err))
+			return
+		}
+		if !r.allowed(w, req, p, m) {
+			return
+		}
+	}
 	if m.service.grpc != nil && !speaksPlainGRPC(req) {
 		if name := compressionOf(req); !turnable[name] {
-			for _, header := range []string{"Accept-Encoding", "Connect-Accept-Encoding", "Grpc-Accept-Encoding"} {
-				w.Header().Set(header, server.AcceptEncoding)
-			}
-			r.refuse(w, req, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("unknown compression %q", name)))
+			r.refuse(w, req, r.told(req, m, compressionError(name)))
 			return
 		}
 		m.service.grpc.ServeHTTP(w, req)
@@ -206,6 +212,15 @@ func (r *Router) mayNow(p *identity.Principal, m *route) bool {
 	s := m.service
 	return !r.secured || s.access == meshdb.AccessPublic ||
 		p.Kind != identity.Anonymous && (s.access == meshdb.AccessAuthenticated || p.HasRole(s.role) || p.HasRole(roleAdmin))
+}
+
+// allowed reports whether a caller may call a method, and says so to those who may not.
+func (r *Router) allowed(w http.ResponseWriter, req *http.Request, p *identity.Principal, m *route) bool {
+	err := r.allow(req.Context(), p, m)
+	if err != nil {
+		r.refuse(w, req, err)
+	}
+	return err == nil
 }
 
 // allow returns PERMISSION_DENIED where a caller may not call a method.
@@ -244,7 +259,16 @@ func (w notFoundWriter) WriteHeader(status int) {
 
 // refuse answers with an error in the words of the caller's protocol.
 func (r *Router) refuse(w http.ResponseWriter, req *http.Request, err error) {
+	if errors.Is(err, errUnsupported) {
+		http.Error(w, err.Error(), http.StatusUnsupportedMediaType)
+		return
+	}
 	wire := wireError(err)
+	if _, ok := errors.AsType[compressionError](wire); ok {
+		for _, header := range []string{"Accept-Encoding", "Connect-Accept-Encoding", "Grpc-Accept-Encoding"} {
+			w.Header().Set(header, server.AcceptEncoding)
+		}
+	}
 	if e, ok := errors.AsType[*rpcerr.Error](err); ok && e.RetryAfter() > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter() + time.Second - 1).Seconds())))
 	}
@@ -254,6 +278,8 @@ func (r *Router) refuse(w http.ResponseWriter, req *http.Request, err error) {
 	}
 	status := http.StatusServiceUnavailable
 	switch wire.Code() {
+	case connect.CodeInvalidArgument:
+		status = http.StatusBadRequest
 	case connect.CodePermissionDenied:
 		status = http.StatusForbidden
 	case connect.CodeResourceExhausted:

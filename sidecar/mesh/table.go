@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"time"
 
+	"github.com/nearside-dev/nearside/internal/fieldrules"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 	"github.com/nearside-dev/nearside/internal/value"
@@ -42,6 +44,8 @@ type service struct {
 	pass               bool // it gets to see its callers' credentials
 	registered         int64
 	set                []byte
+	rules              *fieldrules.Service // of its requests; nil where there are none
+	unchecked          bool                // they are its own to look at
 	routes             []*route
 	grpc               http.Handler // turns calls of other protocols into gRPC; nil where that is not needed
 	endpoints          []*endpoint  // near ones first
@@ -54,7 +58,10 @@ type route struct {
 	service   *service
 	procedure string
 	unary     bool
-	rule      *rule // of which answers are kept; nil is none
+	rule      *rule              // of which answers are kept; nil is none
+	rules     *fieldrules.Method // of its requests; nil is none
+
+	clientStreaming bool
 }
 
 // place is where an endpoint is, as its row says it.
@@ -111,6 +118,7 @@ func (r *Router) latest() *table {
 	}
 	r.current.Store(next)
 	r.forget(t, next)
+	r.compile(t, next)
 	return next
 }
 
@@ -134,6 +142,10 @@ func (r *Router) read(old *table) (*table, error) {
 		case meshdb.TableServiceProtocols:
 			if s := t.services[v[0].Text()]; s != nil && v[1].Text() == meshdb.ProtocolGRPC {
 				grpc = append(grpc, s)
+			}
+		case meshdb.TableServiceUnchecked:
+			if s := t.services[v[0].Text()]; s != nil {
+				s.unchecked = true
 			}
 		case meshdb.TableServiceCaches:
 			s := t.services[v[0].Text()]
@@ -164,6 +176,9 @@ func (r *Router) read(old *table) (*table, error) {
 			continue
 		}
 		for _, route := range s.routes {
+			if !s.unchecked {
+				route.rules = s.rules.Method(path.Base(route.procedure))
+			}
 			t.routes[route.procedure] = route
 		}
 	}
@@ -176,9 +191,11 @@ func (r *Router) readService(old *table, v []value.Value) (*service, error) {
 	}
 	var methods []servicedesc.Method
 	if was := old.service(s.name); was != nil && was.registered == s.registered && bytes.Equal(was.set, v[1].Bytes()) {
-		s.set, s.metrics = was.set, was.metrics
+		s.set, s.metrics, s.rules = was.set, was.metrics, was.rules
 		for _, m := range was.routes {
-			s.routes = append(s.routes, &route{service: s, procedure: m.procedure, unary: m.unary})
+			s.routes = append(s.routes, &route{
+				service: s, procedure: m.procedure, unary: m.unary, clientStreaming: m.clientStreaming,
+			})
 		}
 		return s, nil
 	}
@@ -186,11 +203,12 @@ func (r *Router) readService(old *table, v []value.Value) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.set, methods = bytes.Clone(v[1].Bytes()), d.Methods
+	s.set, methods, s.rules = bytes.Clone(v[1].Bytes()), d.Methods, fieldrules.Of(d)
 	s.metrics = r.metrics.of(s.name)
 	for _, m := range methods {
 		s.routes = append(s.routes, &route{
 			service: s, procedure: servicedesc.Procedure(s.name, m.Name), unary: !m.ClientStreaming && !m.ServerStreaming,
+			clientStreaming: m.ClientStreaming,
 		})
 	}
 	return s, nil
@@ -240,6 +258,26 @@ func (s *service) endpoint(p place) *endpoint {
 		}
 	}
 	return nil
+}
+
+// compile has the rules of services that were not there before made ready, in the background: a call that comes before waits for its own
+// service's alone. The registrar has compiled them too, so those that cannot be are of before it did; their methods fail.
+func (r *Router) compile(old, next *table) {
+	r.ending.RLock()
+	defer r.ending.RUnlock()
+	if r.alive.Err() != nil {
+		return
+	}
+	r.renewing.Go(func() {
+		for name, s := range next.services {
+			if was := old.service(name); was != nil && was.rules == s.rules || s.unchecked || r.alive.Err() != nil {
+				continue
+			}
+			if err := s.rules.Compile(); err != nil {
+				r.logger.Error("requests to a service cannot be checked", "service", name, "error", err)
+			}
+		}
+	})
 }
 
 // forget lets go of what an old table has and the next one has not.

@@ -1,5 +1,5 @@
 // Package shipping is a service that the mesh knows nothing of: acme.shipping.v1.ShippingService, made with Connect's library alone. It
-// says what shipping costs. Its messages are those of google/protobuf/wrappers.proto, its descriptors are made here.
+// says what shipping costs. Its descriptors are made here, with rules of buf.validate that it does not look at: its gateways do.
 package shipping
 
 import (
@@ -7,11 +7,15 @@ import (
 	"net/http"
 	"time"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+	"google.golang.org/protobuf/types/dynamicpb"
 )
 
 // The service's names.
@@ -26,38 +30,89 @@ const (
 	FreeAbove = 5000
 )
 
-// Descriptors returns the service's FileDescriptorSet, as buf build or protoc would write it.
-func Descriptors() []byte {
-	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
-		protodesc.ToFileDescriptorProto(wrapperspb.File_google_protobuf_wrappers_proto),
-		{
-			Name: new("acme/shipping/v1/shipping.proto"), Package: new("acme.shipping.v1"), Syntax: new("proto3"),
-			Dependency: []string{"google/protobuf/wrappers.proto"},
-			Service: []*descriptorpb.ServiceDescriptorProto{{
-				Name: new("ShippingService"),
-				Method: []*descriptorpb.MethodDescriptorProto{{
-					Name: new("Quote"), InputType: new(".google.protobuf.Int64Value"), OutputType: new(".google.protobuf.Int64Value"),
-					Options: &descriptorpb.MethodOptions{IdempotencyLevel: descriptorpb.MethodOptions_NO_SIDE_EFFECTS.Enum()},
-				}},
-			}},
-		},
-	}})
+// file is what protoc makes of this:
+//
+//	message QuoteRequest {
+//	  // The order's total.
+//	  int64 total_cents = 1 [(buf.validate.field).int64 = {gte: 0, lte: 100000000}];
+//	  // Where it goes to, as ISO 3166 has it; empty is the country of the shop.
+//	  string country = 2 [
+//	    (buf.validate.field).ignore = IGNORE_IF_ZERO_VALUE,
+//	    (buf.validate.field).string.pattern = "^[A-Z]{2}$"
+//	  ];
+//	}
+//	message QuoteResponse {
+//	  int64 shipping_cents = 1;
+//	}
+//	service ShippingService {
+//	  rpc Quote(QuoteRequest) returns (QuoteResponse) {
+//	    option idempotency_level = NO_SIDE_EFFECTS;
+//	  }
+//	}
+const file = `
+name: "acme/shipping/v1/shipping.proto" package: "acme.shipping.v1" syntax: "proto3" dependency: "buf/validate/validate.proto"
+message_type { name: "QuoteRequest"
+  field { name: "total_cents" json_name: "totalCents" number: 1 type: TYPE_INT64 label: LABEL_OPTIONAL
+    options { [buf.validate.field] { int64 { gte: 0 lte: 100000000 } } } }
+  field { name: "country" json_name: "country" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL
+    options { [buf.validate.field] { ignore: IGNORE_IF_ZERO_VALUE string { pattern: "^[A-Z]{2}$" } } } } }
+message_type { name: "QuoteResponse"
+  field { name: "shipping_cents" json_name: "shippingCents" number: 1 type: TYPE_INT64 label: LABEL_OPTIONAL } }
+service { name: "ShippingService"
+  method { name: "Quote" input_type: ".acme.shipping.v1.QuoteRequest" output_type: ".acme.shipping.v1.QuoteResponse"
+    options { idempotency_level: NO_SIDE_EFFECTS } } }`
+
+// described has what file says.
+var described = func() *descriptorpb.FileDescriptorProto {
+	f := new(descriptorpb.FileDescriptorProto)
+	if err := prototext.Unmarshal([]byte(file), f); err != nil {
+		panic(err) // it is always the same
+	}
+	return f
+}()
+
+// quote is the method.
+var quote = func() protoreflect.MethodDescriptor {
+	f, err := protodesc.NewFile(described, protoregistry.GlobalFiles)
 	if err != nil {
 		panic(err) // it is always the same
 	}
-	return set
+	return f.Services().Get(0).Methods().Get(0)
+}()
+
+// Descriptors returns the service's FileDescriptorSet, as buf build or protoc would write it.
+func Descriptors() []byte {
+	rules := validate.File_buf_validate_validate_proto
+	set := new(descriptorpb.FileDescriptorSet)
+	for i := range rules.Imports().Len() {
+		set.File = append(set.File, protodesc.ToFileDescriptorProto(rules.Imports().Get(i).FileDescriptor))
+	}
+	set.File = append(set.File, protodesc.ToFileDescriptorProto(rules), described)
+	b, err := proto.Marshal(set)
+	if err != nil {
+		panic(err) // it is always the same
+	}
+	return b
 }
 
 // Handler answers the service.
 func Handler() http.Handler {
+	total, shipping := quote.Input().Fields().ByName("total_cents"), quote.Output().Fields().ByName("shipping_cents")
 	mux := http.NewServeMux()
 	mux.Handle(Quote, connect.NewUnaryHandler(Quote,
-		func(_ context.Context, req *connect.Request[wrapperspb.Int64Value]) (*connect.Response[wrapperspb.Int64Value], error) {
-			if req.Msg.GetValue() >= FreeAbove {
-				return connect.NewResponse(wrapperspb.Int64(0)), nil
+		func(_ context.Context, req *connect.Request[dynamicpb.Message]) (*connect.Response[dynamicpb.Message], error) {
+			answer := dynamicpb.NewMessage(quote.Output())
+			if req.Msg.Get(total).Int() < FreeAbove {
+				answer.Set(shipping, protoreflect.ValueOfInt64(Cents))
 			}
-			return connect.NewResponse(wrapperspb.Int64(Cents)), nil
-		}, connect.WithIdempotency(connect.IdempotencyNoSideEffects)))
+			return connect.NewResponse(answer), nil
+		}, connect.WithIdempotency(connect.IdempotencyNoSideEffects), connect.WithSchema(quote),
+		connect.WithRequestInitializer(func(_ connect.Spec, message any) error {
+			if m, ok := message.(*dynamicpb.Message); ok {
+				*m = *dynamicpb.NewMessage(quote.Input())
+			}
+			return nil
+		})))
 	return mux
 }
 

@@ -209,9 +209,11 @@ type RegisteredService struct {
 	// Which of its answers regions keep, by method.
 	CacheRules []*CacheRule `protobuf:"bytes,8,rep,name=cache_rules,json=cacheRules,proto3" json:"cache_rules,omitempty"`
 	// What it speaks.
-	Protocol      ServiceProtocol `protobuf:"varint,9,opt,name=protocol,proto3,enum=nearside.control.v1.ServiceProtocol" json:"protocol,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Protocol ServiceProtocol `protobuf:"varint,9,opt,name=protocol,proto3,enum=nearside.control.v1.ServiceProtocol" json:"protocol,omitempty"`
+	// Whether its requests go on unchecked, whatever rules there are.
+	SkipValidation bool `protobuf:"varint,10,opt,name=skip_validation,json=skipValidation,proto3" json:"skip_validation,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RegisteredService) Reset() {
@@ -305,6 +307,13 @@ func (x *RegisteredService) GetProtocol() ServiceProtocol {
 		return x.Protocol
 	}
 	return ServiceProtocol_SERVICE_PROTOCOL_UNSPECIFIED
+}
+
+func (x *RegisteredService) GetSkipValidation() bool {
+	if x != nil {
+		return x.SkipValidation
+	}
+	return false
 }
 
 // CacheRule has regions keep a method's answers in memory and give them again, to Connect calls, GET and POST, whose answers need no more
@@ -411,6 +420,8 @@ type ServiceMethod struct {
 	ServerStreaming bool `protobuf:"varint,3,opt,name=server_streaming,json=serverStreaming,proto3" json:"server_streaming,omitempty"`
 	// Whether its descriptor says that it has no side effects.
 	NoSideEffects bool `protobuf:"varint,4,opt,name=no_side_effects,json=noSideEffects,proto3" json:"no_side_effects,omitempty"`
+	// Whether its requests have rules of buf.validate, which are checked before they go on.
+	Validated     bool `protobuf:"varint,5,opt,name=validated,proto3" json:"validated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -473,6 +484,13 @@ func (x *ServiceMethod) GetNoSideEffects() bool {
 	return false
 }
 
+func (x *ServiceMethod) GetValidated() bool {
+	if x != nil {
+		return x.Validated
+	}
+	return false
+}
+
 // RegisterServiceRequest is a service.
 type RegisterServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -492,9 +510,12 @@ type RegisterServiceRequest struct {
 	// Which of its answers regions keep; at most one rule for a method. Rules that do not fit the methods are FIELD_INVALID.
 	CacheRules []*CacheRule `protobuf:"bytes,7,rep,name=cache_rules,json=cacheRules,proto3" json:"cache_rules,omitempty"`
 	// What it speaks.
-	Protocol      ServiceProtocol `protobuf:"varint,8,opt,name=protocol,proto3,enum=nearside.control.v1.ServiceProtocol" json:"protocol,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Protocol ServiceProtocol `protobuf:"varint,8,opt,name=protocol,proto3,enum=nearside.control.v1.ServiceProtocol" json:"protocol,omitempty"`
+	// Requests are checked against the rules of buf.validate in the descriptors before they go on; rules that are none are FIELD_INVALID.
+	// With this the rules are the service's alone to look at.
+	SkipValidation bool `protobuf:"varint,9,opt,name=skip_validation,json=skipValidation,proto3" json:"skip_validation,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RegisterServiceRequest) Reset() {
@@ -581,6 +602,13 @@ func (x *RegisterServiceRequest) GetProtocol() ServiceProtocol {
 		return x.Protocol
 	}
 	return ServiceProtocol_SERVICE_PROTOCOL_UNSPECIFIED
+}
+
+func (x *RegisterServiceRequest) GetSkipValidation() bool {
+	if x != nil {
+		return x.SkipValidation
+	}
+	return false
 }
 
 // RegisterServiceResponse has it as it is kept.
@@ -812,7 +840,7 @@ const file_nearside_control_v1_service_registry_service_proto_rawDesc = "" +
 	"\x0fServiceEndpoint\x12B\n" +
 	"\x06region\x18\x01 \x01(\tB*\xbaH'r%2#^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$R\x06region\x12\x1c\n" +
 	"\x03url\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\b\x18\x80\x04R\x03url\"\xe8\x03\n" +
+	"\xbaH\ar\x05\x10\b\x18\x80\x04R\x03url\"\x91\x04\n" +
 	"\x11RegisteredService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\tendpoints\x18\x02 \x03(\v2$.nearside.control.v1.ServiceEndpointR\tendpoints\x12:\n" +
@@ -823,7 +851,9 @@ const file_nearside_control_v1_service_registry_service_proto_rawDesc = "" +
 	"\rregister_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12?\n" +
 	"\vcache_rules\x18\b \x03(\v2\x1e.nearside.control.v1.CacheRuleR\n" +
 	"cacheRules\x12@\n" +
-	"\bprotocol\x18\t \x01(\x0e2$.nearside.control.v1.ServiceProtocolR\bprotocol\"\x97\x02\n" +
+	"\bprotocol\x18\t \x01(\x0e2$.nearside.control.v1.ServiceProtocolR\bprotocol\x12'\n" +
+	"\x0fskip_validation\x18\n" +
+	" \x01(\bR\x0eskipValidation\"\x97\x02\n" +
 	"\tCacheRule\x12\"\n" +
 	"\x06method\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\x06method\x123\n" +
@@ -832,12 +862,13 @@ const file_nearside_control_v1_service_registry_service_proto_rawDesc = "" +
 	"\n" +
 	"key_fields\x18\x04 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\xff\x01R\tkeyFields\x12#\n" +
 	"\bdatabase\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\bdatabase\x12)\n" +
-	"\x06tables\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80\x02R\x06tables\"\xa1\x01\n" +
+	"\x06tables\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80\x02R\x06tables\"\xbf\x01\n" +
 	"\rServiceMethod\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x10client_streaming\x18\x02 \x01(\bR\x0fclientStreaming\x12)\n" +
 	"\x10server_streaming\x18\x03 \x01(\bR\x0fserverStreaming\x12&\n" +
-	"\x0fno_side_effects\x18\x04 \x01(\bR\rnoSideEffects\"\xdc\x03\n" +
+	"\x0fno_side_effects\x18\x04 \x01(\bR\rnoSideEffects\x12\x1c\n" +
+	"\tvalidated\x18\x05 \x01(\bR\tvalidated\"\x85\x04\n" +
 	"\x16RegisterServiceRequest\x12.\n" +
 	"\vdescriptors\x18\x01 \x01(\fB\f\xbaH\tz\a\x10\x01\x18\x80\x80\x80\x04R\vdescriptors\x12\x1c\n" +
 	"\x04name\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x04name\x12N\n" +
@@ -848,7 +879,8 @@ const file_nearside_control_v1_service_registry_service_proto_rawDesc = "" +
 	"\x10pass_credentials\x18\x06 \x01(\bR\x0fpassCredentials\x12I\n" +
 	"\vcache_rules\x18\a \x03(\v2\x1e.nearside.control.v1.CacheRuleB\b\xbaH\x05\x92\x01\x02\x10dR\n" +
 	"cacheRules\x12J\n" +
-	"\bprotocol\x18\b \x01(\x0e2$.nearside.control.v1.ServiceProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\"w\n" +
+	"\bprotocol\x18\b \x01(\x0e2$.nearside.control.v1.ServiceProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12'\n" +
+	"\x0fskip_validation\x18\t \x01(\bR\x0eskipValidation\"w\n" +
 	"\x17RegisterServiceResponse\x12@\n" +
 	"\aservice\x18\x01 \x01(\v2&.nearside.control.v1.RegisteredServiceR\aservice\x12\x1a\n" +
 	"\breplaced\x18\x02 \x01(\bR\breplaced\"\x15\n" +
