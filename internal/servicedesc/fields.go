@@ -43,3 +43,34 @@ func (p Path) Copy(to, from protoreflect.Message) {
 		to, from = to.Mutable(f).Message(), from.Get(f).Message()
 	}
 }
+
+// JSONPath is a path such as items[0].price_cents, in a message's own names, with the names that JSON has for the fields:
+// items[0].priceCents. What is no field, such as a key of a map and what is behind it, stays as it is.
+func JSONPath(message protoreflect.MessageDescriptor, path string) string {
+	var b strings.Builder
+	for path != "" && message != nil {
+		end := strings.IndexAny(path, ".[")
+		if end < 0 {
+			end = len(path)
+		}
+		f := message.Fields().ByName(protoreflect.Name(path[:end]))
+		if f == nil {
+			break
+		}
+		b.WriteString(f.JSONName())
+		path, message = path[end:], f.Message()
+		if f.IsMap() {
+			break
+		}
+		if index := strings.IndexByte(path, ']'); strings.HasPrefix(path, "[") && index > 0 {
+			b.WriteString(path[:index+1])
+			path = path[index+1:]
+		}
+		if !strings.HasPrefix(path, ".") {
+			break
+		}
+		b.WriteByte('.')
+		path = path[1:]
+	}
+	return b.String() + path
+}

@@ -5,8 +5,11 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	businessv1 "github.com/nearside-dev/nearside/gen/nearside/business/v1"
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshtest/echo"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 )
@@ -93,6 +96,44 @@ func FuzzRead(f *testing.F) {
 		}
 		if _, err := servicedesc.Read(s.Set, s.Name); err != nil {
 			t.Errorf("what was kept cannot be read: %v", err)
+		}
+	})
+}
+
+func TestJSONPath(t *testing.T) {
+	order := (&businessv1.PlaceOrderRequest{}).ProtoReflect().Descriptor()
+	query := (&datav1.QueryRequest{}).ProtoReflect().Descriptor()
+	put := (&datav1.Put{}).ProtoReflect().Descriptor()
+	for _, tc := range []struct {
+		message    protoreflect.MessageDescriptor
+		path, want string
+	}{
+		{order, "user_id", "userId"},
+		{order, "items[0].price_cents", "items[0].priceCents"},
+		{order, "items[0", "items[0"},
+		{order, "no_field", "no_field"},
+		{order, "user_id.more_of_it", "userId.more_of_it"},
+		{order, "items[0].no_field", "items[0].no_field"},
+		{query, "consistency.max_wait", "consistency.maxWait"},
+		{query, "statement.named_parameters[\"a_b.c_d\"].text_bytes", "statement.namedParameters[\"a_b.c_d\"].text_bytes"},
+		{put, "values.some_column", "values.some_column"},
+		{order, "", ""},
+		{order, "idempotency-key", "idempotency-key"},
+		{order, "user_id: is of no user", "user_id: is of no user"},
+	} {
+		if got := servicedesc.JSONPath(tc.message, tc.path); got != tc.want {
+			t.Errorf("%s is %s, want %s", tc.path, got, tc.want)
+		}
+	}
+}
+
+func FuzzJSONPath(f *testing.F) {
+	f.Add("items[0].price_cents")
+	f.Add("items[.].x")
+	order := (&businessv1.PlaceOrderRequest{}).ProtoReflect().Descriptor()
+	f.Fuzz(func(t *testing.T, path string) {
+		if got := servicedesc.JSONPath(order, path); len(got) > len(path) {
+			t.Errorf("%q became %q", path, got)
 		}
 	})
 }

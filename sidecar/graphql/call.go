@@ -20,9 +20,11 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/internal/servicedesc"
 )
 
 // callError is what became of a call that failed, as its caller gets to see it.
@@ -115,7 +117,7 @@ func (o *operation) call(ctx context.Context, m *method, req proto.Message, key 
 			reason: "RESULT_TOO_LARGE",
 		}
 	case w.status != 0 && w.status != http.StatusOK:
-		return nil, errorOf(w.status, w.body.Bytes())
+		return nil, errorOf(w.status, w.body.Bytes()).named(m.input)
 	}
 	res := newMessage(m.output)
 	if err := proto.Unmarshal(w.body.Bytes(), res); err != nil {
@@ -203,6 +205,17 @@ func (e *callError) detail(kind string, value []byte) {
 			e.retryAfter = d.GetRetryDelay().AsDuration()
 		}
 	}
+}
+
+// named has the fields' names as callers have them: those of JSON.
+func (e *callError) named(input protoreflect.MessageDescriptor) *callError {
+	for i, f := range e.fields {
+		e.fields[i].Field = servicedesc.JSONPath(input, f.Field)
+		if rule, ok := strings.CutPrefix(e.message, f.Field+":"); ok {
+			e.message = e.fields[i].Field + ":" + rule
+		}
+	}
+	return e
 }
 
 // codeOf is the code of an HTTP status, as Connect has it.

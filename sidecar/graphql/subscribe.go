@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // heartbeat is how often a subscription shows that it is there where nothing happens.
@@ -210,7 +211,7 @@ func (w *streamWriter) message(flags byte, body []byte) error {
 		if json.Unmarshal(body, &end) != nil {
 			w.failed = errStream
 		} else if len(end.Error) > 0 && string(end.Error) != "null" {
-			w.failed = errorOf(http.StatusOK, end.Error)
+			w.failed = errorOf(http.StatusOK, end.Error).named(w.input())
 		}
 		return nil
 	case flags&flagCompressed != 0:
@@ -240,6 +241,9 @@ func (w *streamWriter) event(msg proto.Message) *answer {
 	return &answer{data: &answerObject{keys: []string{w.selection.key}, values: []any{place}}, errors: o.errors}
 }
 
+// input is what the stream's method takes.
+func (w *streamWriter) input() protoreflect.MessageDescriptor { return w.selection.field.call.input }
+
 // end returns what a stream ended with. done says that its handler ended it.
 func (w *streamWriter) end(done bool) error {
 	w.operation.errors = nil
@@ -249,7 +253,7 @@ func (w *streamWriter) end(done bool) error {
 	case w.failed != nil:
 		return w.failed
 	case w.status != 0 && w.status != http.StatusOK:
-		return errorOf(w.status, w.buffer)
+		return errorOf(w.status, w.buffer).named(w.input())
 	case !done || !w.ended:
 		return &callError{code: connect.CodeUnavailable, message: "the stream was ended before its end"}
 	default:

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/nearside-dev/nearside/internal/servicedesc"
 )
 
 // problemType begins the type of the problems that have a reason; docs/errors.md lists those.
@@ -145,16 +147,26 @@ func (p *Problem) malformed(a *answer) {
 
 // badParameter says what is wrong with a parameter that the transcoder did not take, by the name that its caller has for it.
 func (a *answer) badParameter(path, detail string) ProblemField {
-	for name, field := range a.parameters {
-		if canonical, _, err := a.binding.parameter(name); err != nil || canonical != path {
-			continue
-		}
+	name := a.nameOf(path)
+	if field := a.parameters[name]; field != nil {
 		if words := wanted(field); words != "" {
 			detail = words
 		}
-		return ProblemField{name, detail}
 	}
-	return ProblemField{path, detail}
+	return ProblemField{name, detail}
+}
+
+// nameOf is a field's path with the names that the request has for it: a parameter's, or those of JSON.
+func (a *answer) nameOf(path string) string {
+	if a.binding == nil {
+		return path
+	}
+	for name := range a.parameters {
+		if canonical, _, err := a.binding.parameter(name); err == nil && canonical == path {
+			return name
+		}
+	}
+	return servicedesc.JSONPath(a.binding.Method.Input(), path)
 }
 
 func (a *answer) details(p *Problem, s *status.Status) {
@@ -169,7 +181,11 @@ func (a *answer) details(p *Problem, s *status.Status) {
 			p.Type = problemType + d.GetReason()
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
-				p.Errors = append(p.Errors, ProblemField{v.GetField(), v.GetDescription()})
+				field := a.nameOf(v.GetField())
+				p.Errors = append(p.Errors, ProblemField{field, v.GetDescription()})
+				if rule, ok := strings.CutPrefix(p.Detail, v.GetField()+":"); ok {
+					p.Detail = field + ":" + rule
+				}
 			}
 		case *errdetails.RetryInfo:
 			seconds := math.Ceil(d.GetRetryDelay().AsDuration().Seconds())

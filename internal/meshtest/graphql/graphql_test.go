@@ -178,6 +178,10 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s: %d %s", body, r.status, r.body)
 		}
 	}
+	paged := ask(t, c, base, `{ users(pageToken: "x") { id } }`, nil).fails(t, 200, "invalid_argument", "PAGE_TOKEN_INVALID")
+	if !strings.Contains(paged.body, `"fields":[{"field":"pageToken",`) || paged.Errors[0].Message != "pageToken: is malformed" {
+		t.Errorf("a field has another name than the caller's: %s", paged.body)
+	}
 	if r := ask(t, c, base, query, nil, "Content-Encoding: gzip"); r.status != http.StatusUnsupportedMediaType {
 		t.Errorf("compressed: %d %s", r.status, r.body)
 	}

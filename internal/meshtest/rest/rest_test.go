@@ -245,6 +245,15 @@ func TestHTTP(t *testing.T) {
 	if r := call(t, m.HTTP(), "GET", base+"/v1/databases", ""); strings.Contains(r.body, `", "`) || strings.Contains(r.body, "}, {") {
 		t.Errorf("spaces between tokens: %s", r.body)
 	}
+	call(t, m.HTTP(), "POST", base+"/v1/orders", `{"userId":"u","items":[{"sku":"a","quantity":1,"priceCents":-1}]}`).
+		problem(t, "a field by its name in JSON", http.StatusBadRequest, "FIELD_INVALID", "items[0].priceCents")
+	for _, name := range []string{"pageToken", "page_token"} {
+		r := call(t, m.HTTP(), "GET", base+"/v1/users?"+name+"=x", "")
+		r.problem(t, "a bad page", http.StatusBadRequest, "PAGE_TOKEN_INVALID", name)
+		if got := r.field(t, "detail"); got != name+": is malformed" {
+			t.Errorf("detail %q", got)
+		}
+	}
 	call(t, m.HTTP(), "GET", base+"/v1/users?fields=users.nothing", "").
 		problem(t, "unknown part", http.StatusBadRequest, "FIELD_INVALID", "fields")
 	call(t, m.HTTP(), "PATCH", base+"/v1/users/nobody", `{"name":"N"}`, "If-Match: 12").
