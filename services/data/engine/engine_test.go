@@ -92,6 +92,21 @@ func TestDeniedStatements(t *testing.T) {
 			t.Errorf("%s was allowed", sql)
 		}
 	}
+	// With one of these the engine's own writes would fail, and with them the primary.
+	f.exec("CREATE TABLE empty (a)")
+	for _, parent := range []string{
+		"_nearside_meta", "_nearside_meta (version)", "_nearside_META (nowhere) ON UPDATE CASCADE", "_nearside_early", `"_nearside_catalog" (version)`,
+		"_nearside_none",
+	} {
+		for _, sql := range []string{
+			"CREATE TABLE c (a REFERENCES " + parent + ")", "CREATE TABLE c (a, FOREIGN KEY (a) REFERENCES " + parent + ")",
+			"ALTER TABLE empty ADD COLUMN b REFERENCES " + parent,
+		} {
+			_, err := f.try(sql)
+			wantReason(t, err, datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED)
+			f.exec("INSERT INTO t DEFAULT VALUES")
+		}
+	}
 	_, err := f.try("SELECT 1; SELECT 2")
 	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID)
 	f.exec("SELECT 1; -- nothing more")

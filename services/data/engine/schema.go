@@ -70,6 +70,28 @@ func refuseInternalName(o catalog.Object) error {
 		With("action", o.Type+" "+o.Name)
 }
 
+// internalParentsSQL finds foreign keys to the engine's own tables.
+const internalParentsSQL = `SELECT f."table" FROM main.sqlite_schema t, pragma_foreign_key_list(t.name) f
+	WHERE t.type = 'table' AND f."table" LIKE '\_nearside\_%' ESCAPE '\' LIMIT 1`
+
+// refuseInternalParents catches what the guard does not see either: with a foreign key to one of the engine's own tables SQLite
+// would refuse what the engine writes there with each commit.
+func refuseInternalParents(s *session) error {
+	parent := ""
+	err := s.rows(internalParentsSQL, nil, func(st *sqlite.Stmt) error {
+		parent = st.Column(0).Text()
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read foreign keys: %w", err)
+	}
+	if parent == "" {
+		return nil
+	}
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_DENIED, "not allowed: a foreign key to table %s", parent).
+		With("action", "table "+parent)
+}
+
 func (t *schemaTable) read(s *session) error {
 	err := s.rows("SELECT type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'",
 		[]value.Value{value.Text(t.Name)}, func(st *sqlite.Stmt) error {

@@ -26,6 +26,9 @@ func (x *execution) settle(did footprint) error {
 	if err != nil {
 		return err
 	}
+	if err := refuseInternalParents(w.session); err != nil {
+		return err
+	}
 	d, err := s.derive(w.catalog, w.roots, did, w.session)
 	if err != nil {
 		return err
