@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -183,3 +184,67 @@ func (endedConn) Write([]byte) (int, error)       { return 0, syscall.EPIPE }
 func (endedConn) SetDeadline(time.Time) error     { return nil }
 func (endedConn) SetReadDeadline(time.Time) error { return nil }
 func (endedConn) Close() error                    { return nil }
+
+// silent returns an address at which nobody answers, not even with a refusal: its queue is full.
+func silent(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in4, ok := name.(*syscall.SockaddrInet4)
+	if !ok {
+		t.Fatalf("its name is a %T", name)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(in4.Port))
+	for range 8 { // one fits in, or two
+		conn, err := net.DialTimeout("tcp", addr, 50*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	t.Skip("the system takes connections that nobody accepts")
+	return ""
+}
+
+// TestACallerWhoDoesNotWait for a connection that takes long has learned something about the endpoint; one who gives up at once has not.
+func TestACallerWhoDoesNotWait(t *testing.T) {
+	addr := silent(t)
+	for _, tc := range []struct {
+		timeout time.Duration
+		suspect bool
+	}{{slowConnect / 10, false}, {slowConnect + 100*time.Millisecond, true}} {
+		r, s := newService(t, "eu")
+		e := s.endpoints[0]
+		e.pool.address = addr
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/acme.Echo/Echo", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := expressCall{
+			router: r, route: &route{service: s}, req: req, principal: &identity.Principal{}, answer: &server.ExpressAnswer{},
+			began: time.Now(), timeout: tc.timeout, ends: time.Now().Add(tc.timeout),
+		}
+		if outcome := c.run(t.Context()); outcome != outcomeTimeout {
+			t.Errorf("%v: %v: %s", tc.timeout, outcome, c.answer.Bytes)
+		}
+		if isSuspected(e) != tc.suspect {
+			t.Errorf("%v: suspected: %v", tc.timeout, isSuspected(e))
+		}
+		if e.breaker.Counts().TotalFailures != 0 {
+			t.Errorf("%v: it counts against the endpoint: %+v", tc.timeout, e.breaker.Counts())
+		}
+	}
+}
