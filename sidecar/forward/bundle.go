@@ -28,6 +28,7 @@ const (
 	maxBundledBytes     = 16 << 10 // of one call
 	maxBundledOperation = 16       // operations of one call
 	maxBundlesInFlight  = 2        // of one database
+	bundleShare         = 4        // a bundle beside others has at least one call for so many of theirs
 
 	maxAuthorizationBytes = 8192
 )
@@ -71,7 +72,8 @@ func newBundles(p *Primary, o Options) (*bundles, error) {
 
 // queue is a database's calls that wait for the next bundle. Its length is bounded by that of the calls in flight.
 type queue struct {
-	sending int
+	sending int  // bundles on their way, and one that is about to be if fresh
+	sent    int  // their calls
 	fresh   bool // one of those who send has not taken any calls yet: it takes what comes until then
 	waiting []*bundled
 }
@@ -205,12 +207,17 @@ func (b *bundles) add(database string, item *bundled) {
 		b.databases[database] = q
 	}
 	q.waiting = append(q.waiting, item)
-	if q.sending < maxBundlesInFlight && !q.fresh {
+	if q.sending < maxBundlesInFlight && !q.fresh && q.worthwhile() {
 		q.sending++
 		q.fresh = true
 		go b.run(database, q)
 	}
 }
+
+// worthwhile reports whether enough calls wait for a bundle of their own. A few beside a large bundle are better off behind it: where
+// hundreds of callers come at the same time, nearly all of them would go with one bundle, and the rest one by one beside it, each with
+// a call to the primary and a commit of its own.
+func (q *queue) worthwhile() bool { return len(q.waiting)*bundleShare >= q.sent }
 
 // run sends what waits as a bundle, and then what has come meanwhile, until nothing has.
 func (b *bundles) run(database string, q *queue) {
@@ -220,25 +227,30 @@ func (b *bundles) run(database string, q *queue) {
 			defer b.mu.Unlock()
 			return len(q.waiting)
 		})
-		items := b.next(database, q)
+		items := b.next(database, q, last)
 		if len(items) == 0 {
 			return
 		}
 		if err := b.send(items); errors.Is(err, errSilent) {
 			b.fail(q, err)
 		}
-		last = len(items)
+		last = len(items) // before send leaves out who has gone
 	}
 }
 
-// next returns the calls of the next bundle; none ends the bundles of one sender.
-func (b *bundles) next(database string, q *queue) []*bundled {
+// next returns the calls of a sender's next bundle, after one of some calls is done; none ends the bundles of that sender.
+func (b *bundles) next(database string, q *queue, done int) []*bundled {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	q.fresh = false
+	q.sent -= done
 	n := min(len(q.waiting), maxBundleCalls)
+	if q.sending > 1 && !q.worthwhile() {
+		n = 0 // another sender takes them
+	}
 	items := slices.Clone(q.waiting[:n])
 	q.waiting = slices.Delete(q.waiting, 0, n)
+	q.sent += n
 	if n == 0 {
 		if q.sending--; q.sending == 0 {
 			delete(b.databases, database)

@@ -152,6 +152,65 @@ func TestBundle(t *testing.T) {
 	})
 }
 
+// Few calls wait for a large bundle rather than to go beside it, and go when it is back.
+func TestFewBesideALargeBundle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := make(chan chan struct{}, 16) // of each bundle, to be closed for its answer
+		p := &bundler{}
+		p.bundle = func(
+			ctx context.Context, calls []*replicationv1.TransactBundleRequest_Call,
+		) ([]*replicationv1.TransactBundleResponse_Outcome, error) {
+			release := make(chan struct{})
+			begun <- release
+			<-release
+			return answerAll(ctx, calls)
+		}
+		r := newRegion(t, p.handler(), Options{})
+		var all sync.WaitGroup
+		call := func(n int) {
+			for range n {
+				all.Go(func() {
+					if _, err := r.Transact(t.Context(), connect.NewRequest(put(1))); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		want := func(sizes ...int) {
+			t.Helper()
+			if diff := cmp.Diff(sizes, p.sizes); diff != "" {
+				t.Errorf("sizes of bundles (-want +got):\n%s", diff)
+			}
+		}
+		answer := func() {
+			close(<-begun)
+			synctest.Wait()
+		}
+		call(1)
+		call(1)
+		call(3 * bundleShare)
+		answer()
+		answer()
+		want(1, 1, 3*bundleShare)
+		call(2)
+		want(1, 1, 3*bundleShare) // too few
+		call(1)
+		want(1, 1, 3*bundleShare, 3)
+		call(1) // no third one
+		answer()
+		want(1, 1, 3*bundleShare, 3, 1)
+		answer()
+		answer()
+		all.Wait()
+		synctest.Wait()
+		if r.bundles.mu.Lock(); len(r.bundles.databases) != 0 {
+			t.Error("queues are left")
+		}
+		r.bundles.mu.Unlock()
+	})
+}
+
 // What is wrong with a bundle, or takes too long for one, is done alone under the same key.
 func TestOutOfBundle(t *testing.T) {
 	tests := []struct {
