@@ -327,7 +327,7 @@ const authorization = "Authorization"
 // passes reports whether a header of a request goes on to a service.
 func passes(name string, m *route, p *identity.Principal) bool {
 	switch {
-	case hopByHop[name], ours[name]:
+	case hopByHop[name], ours[name], likeOurs(name):
 		return false
 	case name == authorization:
 		// A credential of the mesh is not for others; of a caller whom the mesh does not know it is none of the mesh's.
@@ -335,6 +335,12 @@ func passes(name string, m *route, p *identity.Principal) bool {
 	default:
 		return true
 	}
+}
+
+// likeOurs reports whether a header is one of ours but for underscores, which are dashes to many who hand headers on as variables
+// (CGI, WSGI): they would give a service what a caller says in the place of what the gateway does.
+func likeOurs(name string) bool {
+	return strings.IndexByte(name, '_') >= 0 && ours[http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))]
 }
 
 // host is an address without its port.
