@@ -53,8 +53,8 @@ type ChainOptions struct {
 	// Open reports whether a path needs no credential, besides those that never do: of services that were registered so. Who shows
 	// one that is good is known all the same. Default: no path.
 	Open func(path string) bool
-	// Foreign reports whether a path is a method of a registered service: nobody but the chain asks policies about its calls.
-	// Default: no path.
+	// Foreign reports whether a path is a method of a registered service. Who passes its calls on asks Decide, once their messages were
+	// looked at: nobody else asks policies about them. Default: no path.
 	Foreign func(path string) bool
 	// Others answers methods that are neither the mesh's nor in Short without net/http, where it can. Default: nobody does.
 	Others ShortExpress
@@ -95,8 +95,13 @@ func (c *Chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = c.limit(r, p)
 	}
+	ctx := identity.With(r.Context(), p)
 	if err == nil && !c.guard.mayCall(p, path, c.foreign) {
-		err = c.guard.decide(identity.With(r.Context(), p), Question{Action: path})
+		if c.foreign != nil && c.foreign(path) {
+			ctx = context.WithValue(ctx, undecidedKey{}, c)
+		} else {
+			err = c.guard.decide(ctx, Question{Action: path})
+		}
 	}
 	if err != nil {
 		c.refuse(w, r, err)
@@ -106,7 +111,24 @@ func (c *Chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		short.ServePrincipal(w, r, p)
 		return
 	}
-	c.next.ServeHTTP(w, r.WithContext(identity.With(r.Context(), p)))
+	c.next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// undecidedKey is of the chain that has left a decision to whoever passes a call on.
+type undecidedKey struct{}
+
+// Decide returns PERMISSION_DENIED where policies forbid a call of a registered service's method. Who passes one on asks it before, with the
+// context that the call came with.
+func Decide(ctx context.Context, procedure string) error {
+	c, ok := ctx.Value(undecidedKey{}).(*Chain)
+	if !ok {
+		return nil // it was decided, or nobody has to
+	}
+	err := c.guard.decide(ctx, Question{Action: procedure})
+	if e, ok := errors.AsType[*rpcerr.Error](err); ok {
+		c.guard.verifier.refused.WithLabelValues(e.Reason().String()[len("ERROR_REASON_"):]).Inc()
+	}
+	return err
 }
 
 // nobody is who shows no credential where none is needed. Policies may forbid them what it is about.

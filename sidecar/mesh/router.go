@@ -216,7 +216,10 @@ func (r *Router) mayNow(p *identity.Principal, m *route) bool {
 
 // allowed reports whether a caller may call a method, and says so to those who may not.
 func (r *Router) allowed(w http.ResponseWriter, req *http.Request, p *identity.Principal, m *route) bool {
-	err := r.allow(req.Context(), p, m)
+	err := access.Decide(req.Context(), m.procedure)
+	if err == nil {
+		err = r.allow(req.Context(), p, m)
+	}
 	if err != nil {
 		r.refuse(w, req, err)
 	}

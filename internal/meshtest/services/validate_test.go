@@ -21,6 +21,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/auth/v1/authv1connect"
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/fieldrules"
@@ -459,6 +461,23 @@ func TestCheckedBeforeAllowed(t *testing.T) {
 		t.Errorf("the answer is not kept: %d calls", n)
 	}
 	refused(t, "an answer that is kept", call(nobody, bad()), badField)
+	// Policies are asked then, too.
+	policies := authv1connect.NewPolicyServiceClient(m.HTTP(), m.URL("eu-west-1"))
+	if _, err := policies.PutPolicy(t.Context(), connect.NewRequest(&authv1.PutPolicyRequest{Policy: &authv1.Policy{
+		Name: "no-orders", Text: `forbid (principal, action, resource == Api::"` + ruled.Find[1:] + `");`,
+	}})); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "whom a policy forbids it", call(nobody, bad()), badField)
+	if err := call(nobody, ruled.Order(ruled.Good)); connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(detail(err), "policy:no-orders") {
+		t.Errorf("whom a policy forbids it, with a good one: %v", err)
+	}
+}
+
+// detail is the policy that an error names.
+func detail(err error) string {
+	e, _ := rpcerr.FromError(err)
+	return e.Metadata("policy")
 }
 
 // TestRulesChange has new rules apply as soon as they are registered, none where nobody wants them, and what are no rules refused.
