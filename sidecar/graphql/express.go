@@ -1,7 +1,9 @@
 package graphql
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -33,6 +35,38 @@ func (e *expresser) Express(path string) server.Express {
 		return (*express)(e)
 	}
 	return e.paths.Express(path)
+}
+
+// maxQuickBytes bounds the requests that are read before it is known whether they have the short way.
+const maxQuickBytes = 64 << 10
+
+// ServeHTTP implements http.Handler: what came by net/http has the short way too.
+func (e *expresser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	kinds := r.Header["Content-Type"]
+	if r.URL.Path != Path || r.Method != http.MethodPost || r.ContentLength <= 0 || r.ContentLength > maxQuickBytes || len(kinds) != 1 ||
+		kinds[0] != typeJSON || negotiate(r.Header.Values("Accept")) == typeEvents || !server.IsPlain(r) {
+		e.Handler.ServeHTTP(w, r)
+		return
+	}
+	body := make([]byte, r.ContentLength)
+	n, err := io.ReadFull(r.Body, body)
+	if err == nil && server.AnswerAtOnce((*express)(e), w, r, body) {
+		return
+	}
+	again := *r
+	again.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:n]), failing{err}))
+	e.Handler.ServeHTTP(w, &again)
+}
+
+// failing is what follows of a body that could not be read; nil is its end.
+type failing struct{ err error }
+
+// Read implements io.Reader.
+func (f failing) Read([]byte) (int, error) {
+	if f.err == nil {
+		return 0, io.EOF
+	}
+	return 0, f.err
 }
 
 type express expresser

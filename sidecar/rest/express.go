@@ -141,6 +141,16 @@ func (e expresser) Express(path string) server.Express {
 	return &reading{found, request}
 }
 
+// ServeHTTP implements http.Handler: what came by net/http has the short way too.
+func (e expresser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && r.ContentLength == 0 && strings.HasPrefix(r.URL.Path, Prefix) && server.IsPlain(r) {
+		if short := e.Express(r.URL.Path); short != nil && server.AnswerAtOnce(short, w, r, nil) {
+			return
+		}
+	}
+	e.Handler.ServeHTTP(w, r)
+}
+
 // match returns the variables of a path.
 func (r *read) match(path string) (vars []string, ok bool) {
 	rest := path[1:]

@@ -196,6 +196,12 @@ func TestShortWays(t *testing.T) {
 			if diff := cmp.Diff(general.said(t), got.said(t)); diff != "" {
 				t.Errorf("the short way (-general +short):\n%s", diff)
 			}
+			if tc.short {
+				over := http2(t, base, tc.verb, tc.path, tc.body, tc.headers)
+				if diff := cmp.Diff(general.said(t), over.said(t)); diff != "" {
+					t.Errorf("over HTTP/2 (-general +HTTP/2):\n%s", diff)
+				}
+			}
 			// The connection goes on, whichever way it was.
 			if again := w.ask("GET", path, "", token); again.status != http.StatusOK {
 				t.Errorf("afterwards: %d %s", again.status, again.body)
@@ -262,4 +268,20 @@ func account(t *testing.T, m *meshtest.Mesh, name string, grants ...*authv1.Gran
 		t.Fatal(err)
 	}
 	return res.Msg.GetTokens().GetAccessToken()
+}
+
+// http2 sends a request over HTTP/2.
+func http2(t *testing.T, base, verb, path, body string, headers []string) *reply {
+	t.Helper()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols, DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	res := do(t, &http.Client{Transport: transport}, verb, base+path, body, headers...)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.ProtoMajor != 2 {
+		t.Fatalf("HTTP/%d: %v", res.ProtoMajor, err)
+	}
+	return &reply{status: res.StatusCode, header: res.Header, body: string(text)}
 }
