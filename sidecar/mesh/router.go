@@ -321,7 +321,7 @@ var hopByHop = map[string]bool{
 
 // ours are the headers by which the gateway tells a service who calls, and of which request: a caller's own are dropped.
 var ours = map[string]bool{
-	SubjectHeader: true, HopsHeader: true, "Forwarded": true, "X-Forwarded-For": true, requestid.Header: true, requestid.ParentHeader: true,
+	SubjectHeader: true, HopsHeader: true, "Forwarded": true, "X-Forwarded-For": true, "X-Real-Ip": true, requestid.Header: true, requestid.ParentHeader: true,
 	requestid.StateHeader: true,
 }
 

@@ -35,7 +35,7 @@ func statementError(err error) error {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code == sqlite.CodeFull &&
 		rpcerr.ReasonOf(err) == datav1.ErrorReason_ERROR_REASON_UNSPECIFIED {
 		// Sooner than the reserve was looked at; nothing of it is done.
-		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is full: %w", err).
+		return rpcerr.New(datav1.ErrorReason_ERROR_REASON_DISK_RESERVE, "the primary's disk is full, or a table with AUTOINCREMENT has given its last number: %w", err).
 			With("sqlite_code", e.Name()).WithRetryAfter(diskRetryAfter)
 	}
 	return sqlrun.Error(err)
