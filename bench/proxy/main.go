@@ -24,6 +24,15 @@ import (
 	"sync"
 	"time"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/nearside-dev/nearside/bench/internal/load"
 	"github.com/nearside-dev/nearside/internal/meshtest/echo"
 )
@@ -36,11 +45,12 @@ func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each, in turns")
 	calls := flag.Int("calls", 10000, "calls of a round")
 	workers := flag.Int("workers", 8, "connections")
+	rules := flag.Bool("rules", false, "give the service's requests rules, which the gateway checks")
 	flag.Parse()
 	var err error
 	switch *role {
 	case "":
-		err = bench(*nearside, *port, *rounds, *calls, *workers)
+		err = bench(*nearside, *port, *rounds, *calls, *workers, *rules)
 	case "echo":
 		err = serve(echo.Handler())
 	case "reverse":
@@ -126,7 +136,36 @@ func (p *part) spent() (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
-func bench(nearside string, port, rounds, calls, workers int) error {
+// descriptors are the service's. Its text has a rule where there are to be some: on the wire the message is that of
+// google.protobuf.StringValue still.
+func descriptors(rules bool) ([]byte, error) {
+	if !rules {
+		return echo.Descriptors(), nil
+	}
+	set, text := new(descriptorpb.FileDescriptorSet), new(descriptorpb.DescriptorProto)
+	if err := proto.Unmarshal(echo.Descriptors(), set); err != nil {
+		return nil, err
+	}
+	err := prototext.Unmarshal([]byte(`name: "Text" field { name: "value" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL
+		options { [buf.validate.field] { string { max_len: 1000 pattern: "^[a-z]*$" } } } }`), text)
+	if err != nil {
+		return nil, err
+	}
+	file := set.File[len(set.GetFile())-1]
+	file.MessageType = append(file.MessageType, text)
+	file.Dependency = append(file.Dependency, "buf/validate/validate.proto")
+	file.Service[0].Method[0].InputType = new("." + echo.Package + ".Text")
+	set.File = append([]*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(descriptorpb.File_google_protobuf_descriptor_proto),
+		protodesc.ToFileDescriptorProto(durationpb.File_google_protobuf_duration_proto),
+		protodesc.ToFileDescriptorProto(fieldmaskpb.File_google_protobuf_field_mask_proto),
+		protodesc.ToFileDescriptorProto(timestamppb.File_google_protobuf_timestamp_proto),
+		protodesc.ToFileDescriptorProto(validate.File_buf_validate_validate_proto),
+	}, set.GetFile()...)
+	return proto.Marshal(set)
+}
+
+func bench(nearside string, port, rounds, calls, workers int, rules bool) error {
 	dir, err := os.MkdirTemp("", "nearside-proxy")
 	if err != nil {
 		return err
@@ -156,7 +195,11 @@ func bench(nearside string, port, rounds, calls, workers int) error {
 		return err
 	}
 	file := filepath.Join(dir, "echo.binpb")
-	if err := os.WriteFile(file, echo.Descriptors(), 0o600); err != nil {
+	set, err := descriptors(rules)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, set, 0o600); err != nil {
 		return err
 	}
 	out, err := exec.Command(nearside, "service", "register", "--url", gateway.url, "--dir", dir, "--descriptors", file, //nolint:gosec,noctx // our own

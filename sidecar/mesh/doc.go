@@ -7,5 +7,8 @@
 // call can go over net/http's transports (forward.go); a small unary call over HTTP/1.1 goes without net/http on both sides
 // (express.go, wire.go, pool.go), for less than half the work.
 //
+// Where the descriptors have rules for a method's requests, these are checked before any of them goes on (validate.go): unary ones
+// before their caller's roles are asked, streams message by message, whose answers end between two of their own (ending.go).
+//
 // A call is repeated only where that is safe and nothing of it was sent, within a budget. DESIGN.md says why.
 package mesh

@@ -12,12 +12,16 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nearside-dev/nearside/internal/fieldrules"
+	"github.com/nearside-dev/nearside/internal/identity"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/meshtest/ruled"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
+	"github.com/nearside-dev/nearside/internal/value"
 )
 
 // ruledRoute is a method whose requests have rules.
@@ -197,5 +201,65 @@ func BenchmarkCheckedBody(b *testing.B) {
 		if body.next(); body.err != nil {
 			b.Fatal(body.err)
 		}
+	}
+}
+
+// rows is a service as a registrar wrote it that did not look at rules, whether it is checked or not.
+type rows struct {
+	version   uint64
+	set       []byte
+	unchecked bool
+}
+
+func (r *rows) Version() (Version, bool) { return Version{Version: r.version}, true }
+
+func (r *rows) Read(f func(table string, values []value.Value) error) (Version, error) {
+	err := f(meshdb.TableServices, []value.Value{
+		value.Text(ruled.Name), value.Blob(r.set), value.Text(meshdb.AccessPublic), value.Text(""), value.Integer(0), value.Integer(1),
+	})
+	if err == nil && r.unchecked {
+		err = f(meshdb.TableServiceUnchecked, []value.Value{value.Text(ruled.Name)})
+	}
+	return Version{Version: r.version}, err
+}
+
+// TestRulesThatNobodyLookedAt has methods fail whose rules are none, and no others; and what a registration says of checks hold for it
+// alone.
+func TestRulesThatNobodyLookedAt(t *testing.T) {
+	file := ruled.File()
+	file.GetMessageType()[0].GetOptions().ProtoReflect().Clear(validate.E_Message.TypeDescriptor())
+	rules := validate.MessageRules_builder{CelExpression: []string{"this.none"}}.Build()
+	proto.SetExtension(file.GetMessageType()[0].GetOptions(), validate.E_Message, rules)
+	var log bytes.Buffer
+	source := &rows{version: 1, set: ruled.Descriptors(file)}
+	r, err := New(Options{Region: "eu", Source: source, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(procedure string) int {
+		req := httptest.NewRequest(http.MethodPost, procedure, strings.NewReader(`{}`))
+		req.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, req.WithContext(identity.With(t.Context(), &identity.Principal{})))
+		return w.Code
+	}
+	if status := ask(ruled.Place); status != http.StatusInternalServerError {
+		t.Errorf("rules that are none: %d", status)
+	}
+	const none = http.StatusServiceUnavailable // it got as far as where there is no endpoint
+	if status := ask(ruled.Free); status != none {
+		t.Errorf("a method without rules: %d", status)
+	}
+	source.version, source.unchecked = 2, true
+	if status := ask(ruled.Place); status != none {
+		t.Errorf("nothing is checked: %d", status)
+	}
+	source.version, source.set, source.unchecked = 3, ruled.Descriptors(ruled.File()), false
+	if status := ask(ruled.Place); status != http.StatusBadRequest {
+		t.Errorf("other rules: %d", status)
+	}
+	r.close()
+	if !strings.Contains(log.String(), "acme.orders.v1.Order") {
+		t.Errorf("the log says %s", log.String())
 	}
 }
