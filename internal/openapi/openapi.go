@@ -8,6 +8,7 @@ package openapi
 import (
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,10 +100,11 @@ type document struct {
 
 // add adds an operation to its path.
 func (d *document) add(op Operation) {
-	item, ok := d.paths[op.Template].(object)
+	path, vars := op.path()
+	item, ok := d.paths[path].(object)
 	if !ok {
 		item = make(object)
-		d.paths[op.Template] = item
+		d.paths[path] = item
 	}
 	id := strings.ReplaceAll(op.tag(), ".", "_") + "_" + string(op.Method.Name())
 	if d.ids[id]++; d.ids[id] > 1 { // the method has several paths
@@ -115,13 +117,44 @@ func (d *document) add(op Operation) {
 		"responses":   d.responses(op),
 	}
 	described(o, d.comments[op.Method.FullName()])
-	if p := d.parameters(op); len(p) > 0 {
+	if p := d.parameters(op, vars); len(p) > 0 {
 		o["parameters"] = p
 	}
 	if op.Body != "" {
 		o["requestBody"] = object{"required": true, "content": object{"application/json": object{"schema": d.body(op)}}}
 	}
 	item[strings.ToLower(op.Verb)] = o
+}
+
+// pathVar is a variable of a path.
+type pathVar struct {
+	name, field string
+	of          string // of what it is a part; "" is of nothing
+}
+
+var (
+	templateVar = regexp.MustCompile(`\{([^{}=]+)(?:=([^{}]*))?\}`)
+	wildcard    = regexp.MustCompile(`\*\*?`)
+)
+
+// path is the operation's as OpenAPI has it. It knows no variables of several segments: of {name=shelves/*/books/*} each wildcard is one.
+func (op *Operation) path() (path string, vars []pathVar) {
+	path = templateVar.ReplaceAllStringFunc(op.Template, func(text string) string {
+		m := templateVar.FindStringSubmatch(text)
+		name, pattern := m[1], m[2]
+		if pattern == "" || wildcard.FindString(pattern) == pattern {
+			vars = append(vars, pathVar{name: name, field: name})
+			return "{" + name + "}"
+		}
+		n := 0
+		return wildcard.ReplaceAllStringFunc(pattern, func(string) string {
+			n++
+			part := name + "_" + strconv.Itoa(n)
+			vars = append(vars, pathVar{name: part, field: name, of: pattern})
+			return "{" + part + "}"
+		})
+	})
+	return path, vars
 }
 
 // words is a method's name as a sentence begins: "Batch get users".
@@ -189,12 +222,16 @@ func (d *document) body(op Operation) object {
 }
 
 // parameters are those of the path, of the query, and the headers that matter.
-func (d *document) parameters(op Operation) []object {
+func (d *document) parameters(op Operation, vars []pathVar) []object {
 	var out []object
 	input := op.Method.Input()
-	for _, v := range op.Vars {
-		field := input.Fields().ByName(protoreflect.Name(v))
-		out = append(out, d.parameter(v, "path", field))
+	for _, v := range vars {
+		field := input.Fields().ByName(protoreflect.Name(v.field))
+		p := d.parameter(v.name, "path", field)
+		if v.of != "" {
+			p["schema"], p["description"] = object{"type": "string"}, "A part of "+v.field+", which is "+v.of+"."
+		}
+		out = append(out, p)
 	}
 	if op.Body != "*" {
 		fields := input.Fields()

@@ -111,12 +111,17 @@ func TestOperations(t *testing.T) {
 	list, _ := find(all, "GET", "/v1/users")
 	second := *list
 	second.Template = "/v1/people"
-	text, err := document(append(all, &second), nil)
+	third := *list
+	third.Template, third.Vars = "/v1/{page_token=shelves/*/books/**}:list", []string{"page_token"}
+	text, err := document(append(all, &second, &third), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var doc struct {
-		Paths map[string]map[string]struct{ OperationID, Summary string }
+		Paths map[string]map[string]struct {
+			OperationID, Summary string
+			Parameters           []struct{ Name, In string }
+		}
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
 		t.Fatal(err)
@@ -132,6 +137,10 @@ func TestOperations(t *testing.T) {
 	}
 	if o := doc.Paths["/v1/users:batchGet"]["get"]; o.Summary != "Batch get users" {
 		t.Errorf("summary %q", o.Summary)
+	}
+	parts := doc.Paths["/v1/shelves/{page_token_1}/books/{page_token_2}:list"]["get"].Parameters
+	if len(parts) < 3 || parts[0].Name != "page_token_1" || parts[1].Name != "page_token_2" || parts[1].In != "path" || parts[2].In != "query" {
+		t.Errorf("a variable of several segments: %v", parts)
 	}
 	if ids["UserService_ListUsers_2"] == "" {
 		t.Errorf("the second path of a method has no operation: %v", ids)
