@@ -20,6 +20,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/meshtest/ruled"
+	"github.com/nearside-dev/nearside/internal/server"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 	"github.com/nearside-dev/nearside/internal/value"
 )
@@ -72,6 +73,42 @@ func TestFormOf(t *testing.T) {
 		if got != want || (err != nil) != (want == form{}) {
 			t.Errorf("%q: %+v %v", kind, got, err)
 		}
+	}
+}
+
+// TestUnpack has each compression that is known, one that is a bomb, and what has failed leave nothing behind.
+func TestUnpack(t *testing.T) {
+	text := bytes.Repeat([]byte("some text "), 1000)
+	for _, c := range server.Compressions() {
+		pack := func(b []byte) []byte {
+			var out bytes.Buffer
+			w := c.Compressor()
+			w.Reset(&out)
+			if _, err := w.Write(b); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return out.Bytes()
+		}
+		for range 3 {
+			if got, err := unpack(c.Name, pack(text)); err != nil || !bytes.Equal(got, text) {
+				t.Errorf("%s: %d bytes, %v", c.Name, len(got), err)
+			}
+			if _, err := unpack(c.Name, text); connect.CodeOf(err) != connect.CodeInvalidArgument {
+				t.Errorf("%s of what is none: %v", c.Name, err)
+			}
+			if got, err := unpack(c.Name, pack(make([]byte, 64<<20))); connect.CodeOf(err) != connect.CodeResourceExhausted {
+				t.Errorf("%s of a bomb: %d bytes, %v", c.Name, len(got), err)
+			}
+		}
+		if got, err := unpack(c.Name, nil); err != nil || len(got) != 0 {
+			t.Errorf("%s of nothing: %v", c.Name, err)
+		}
+	}
+	if _, err := unpack("br", text); !errors.Is(err, compressionError("br")) {
+		t.Errorf("another: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
@@ -158,7 +159,13 @@ type Handler struct {
 	counts map[string]*counts
 }
 
-type counts struct{ messages, requests atomic.Int64 }
+type counts struct{ messages, requests, marked atomic.Int64 }
+
+// Mark is a SKU that breaks its rule, and by which messages of streams are told apart that should never reach the service.
+const Mark = "INK"
+
+// Marked returns how many messages of a method with Mark in them have reached the service.
+func (h *Handler) Marked(procedure string) int64 { return h.counts[procedure].marked.Load() }
 
 // Messages returns how many messages of a method have reached the service.
 func (h *Handler) Messages(procedure string) int64 { return h.counts[procedure].messages.Load() }
@@ -166,7 +173,13 @@ func (h *Handler) Messages(procedure string) int64 { return h.counts[procedure].
 // Requests returns how many requests, whatever became of them.
 func (h *Handler) Requests(procedure string) int64 { return h.counts[procedure].requests.Load() }
 
-func (h *Handler) saw(procedure string) { h.counts[procedure].messages.Add(1) }
+func (h *Handler) saw(procedure string, m *dynamicpb.Message) {
+	c := h.counts[procedure]
+	c.messages.Add(1)
+	if strings.Contains(m.String(), Mark) {
+		c.marked.Add(1)
+	}
+}
 
 // NewHandler returns a Handler.
 func NewHandler() *Handler {
@@ -179,7 +192,7 @@ func NewHandler() *Handler {
 		return []connect.HandlerOption{connect.WithSchema(Method(procedure)), connect.WithRequestInitializer(initialize)}
 	}
 	say := func(_ context.Context, req *connect.Request[dynamicpb.Message]) (*connect.Response[dynamicpb.Message], error) {
-		h.saw(req.Spec().Procedure)
+		h.saw(req.Spec().Procedure, req.Msg)
 		return connect.NewResponse(req.Msg), nil
 	}
 	mux.Handle(Place, connect.NewUnaryHandler(Place, say, options(Place)...))
@@ -188,7 +201,7 @@ func NewHandler() *Handler {
 	mux.Handle(Watch, connect.NewServerStreamHandler(Watch, func(
 		_ context.Context, req *connect.Request[dynamicpb.Message], stream *connect.ServerStream[dynamicpb.Message],
 	) error {
-		h.saw(Watch)
+		h.saw(Watch, req.Msg)
 		return stream.Send(req.Msg)
 	}, options(Watch)...))
 	mux.Handle(Collect, connect.NewClientStreamHandler(Collect, func(
@@ -196,7 +209,7 @@ func NewHandler() *Handler {
 	) (*connect.Response[dynamicpb.Message], error) {
 		last := dynamicpb.NewMessage(Method(Collect).Output())
 		for stream.Receive() {
-			h.saw(Collect)
+			h.saw(Collect, stream.Msg())
 			last = proto.CloneOf(stream.Msg())
 		}
 		return connect.NewResponse(last), stream.Err()
@@ -212,7 +225,7 @@ func NewHandler() *Handler {
 			if err != nil {
 				return err
 			}
-			h.saw(Talk)
+			h.saw(Talk, msg)
 			if err := stream.Send(msg); err != nil {
 				return err
 			}
