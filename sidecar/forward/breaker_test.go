@@ -2,6 +2,8 @@ package forward
 
 import (
 	"context"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -196,5 +198,18 @@ func TestWhatDoesNotTrip(t *testing.T) {
 				wantState(t, r, tt.want)
 			})
 		})
+	}
+}
+
+// What callers are told of a primary that takes no connections does not say where it is.
+func TestUnavailableWithoutAddress(t *testing.T) {
+	p, err := New(Options{Region: "eu-west-1", URL: "http://127.0.0.1:1", HTTPClient: &http.Client{Transport: http.DefaultTransport}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Query(t.Context(), connect.NewRequest(&datav1.QueryRequest{}))
+	wantReason(t, err, unavailable)
+	if text := err.Error(); strings.Contains(text, "127.0.0.1") || !strings.Contains(text, "refused") {
+		t.Error(text)
 	}
 }

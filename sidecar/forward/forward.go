@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -195,12 +196,20 @@ func (s slots) release() { <-s }
 
 func (p *Primary) unavailable(cause error) error {
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_PRIMARY_UNAVAILABLE, "the primary cannot be reached from region %s: %w",
-		p.region, cause).WithRetryAfter(breakerTimeout)
+		p.region, unplaced(cause)).WithRetryAfter(breakerTimeout)
+}
+
+// unplaced is the cause of a failed connection without the addresses of its ends, which are nothing for callers.
+func unplaced(cause error) error {
+	if e, ok := errors.AsType[*net.OpError](cause); ok {
+		return fmt.Errorf("%s: %w", e.Op, e.Err)
+	}
+	return cause
 }
 
 func (p *Primary) outcomeUnknown(key string, cause error) error {
 	e := rpcerr.New(datav1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN,
-		"the primary did not say whether it did this: %w", cause).WithRetryAfter(breakerTimeout)
+		"the primary did not say whether it did this: %w", unplaced(cause)).WithRetryAfter(breakerTimeout)
 	if key != "" {
 		e = e.With("idempotency_key", key)
 	}
