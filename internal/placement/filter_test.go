@@ -106,7 +106,7 @@ func TestRecord(t *testing.T) {
 		Tables:          []*replicationv1.TableChange{change(1, text), change(2, marker)},
 		DroppedTableIds: []uint32{3},
 		Sequences:       []*replicationv1.Sequence{{TableId: 1, Value: &value}, {TableId: 2, Value: &value}},
-		Actor:           marker, IdempotencyKey: marker, RequestHash: []byte(marker), TraceParent: marker, CallerAddress: []byte(marker),
+		Actor:           marker, IdempotencyKey: marker, RequestHash: []byte(marker), TraceParent: marker, CallerAddress: []byte(marker), Trace: []byte(marker),
 		Migration: &replicationv1.AppliedMigration{Name: marker, Checksum: []byte(marker)},
 	}
 	for _, told := range []bool{true, false} {

@@ -175,6 +175,26 @@ func (id *ID) Trace() string {
 	return hex.EncodeToString(id.trace[:])
 }
 
+// placeBytes is the length of a place in a trace: the trace's id and the span's.
+const placeBytes = traceBytes + 8
+
+// Place returns the request's place in its trace as commit records have it, the bytes of the trace's id and of the span's; nil of the
+// name of no request.
+func (id *ID) Place() []byte {
+	if id == nil || !id.drawn {
+		return nil
+	}
+	return append(append(make([]byte, 0, placeBytes), id.trace[:]...), id.span[:]...)
+}
+
+// TraceAt returns the id of the trace of a place, 32 hexadecimal digits; "" of what is none.
+func TraceAt(place []byte) string {
+	if len(place) != placeBytes {
+		return ""
+	}
+	return hex.EncodeToString(place[:traceBytes])
+}
+
 // AppendParent appends the traceparent of calls that are made for the request.
 func (id *ID) AppendParent(b []byte) []byte {
 	if id == nil || !id.drawn {

@@ -2,6 +2,7 @@ package requestid
 
 import (
 	"context"
+	"encoding/hex"
 	"net/http"
 	"regexp"
 	"strings"
@@ -125,6 +126,26 @@ func TestContext(t *testing.T) {
 	}
 	if ctx.Value(other{}) != 1 {
 		t.Error("the context has lost what it had")
+	}
+}
+
+// A place is the trace and the span of the parent, in bytes.
+func TestPlace(t *testing.T) {
+	id := Of("mine", parent).New()
+	place := id.Place()
+	if text := hex.EncodeToString(place); len(place) != placeBytes || text[:32] != id.Trace() || !strings.Contains(id.Parent(), "-"+text[32:]+"-") {
+		t.Errorf("%x of %s", place, id.Parent())
+	}
+	if got := TraceAt(place); got != id.Trace() {
+		t.Errorf("the trace is %q", got)
+	}
+	for _, none := range [][]byte{nil, place[:traceBytes], append(place, 0)} {
+		if got := TraceAt(none); got != "" {
+			t.Errorf("%x has the trace %q", none, got)
+		}
+	}
+	if got := (*ID)(nil).Place(); got != nil {
+		t.Errorf("no request is at %x", got)
 	}
 }
 

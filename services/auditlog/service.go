@@ -18,6 +18,7 @@ import (
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
 	"github.com/nearside-dev/nearside/internal/audit"
 	"github.com/nearside-dev/nearside/internal/catalog"
+	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/services/data/changelog"
@@ -138,6 +139,14 @@ func (s *Service) ListWrites(
 	return connect.NewResponse(res), nil
 }
 
+// traceOf returns the id of the trace of a record's request, or "".
+func traceOf(r *replicationv1.CommitRecord) string {
+	if id := requestid.TraceAt(r.GetTrace()); id != "" {
+		return id
+	}
+	return audit.TraceIDOf(r.GetTraceParent())
+}
+
 // writeOf returns what a commit record says of who did what.
 func writeOf(record []byte, c *catalog.Catalog) (*authv1.ListWritesResponse_Write, error) {
 	var r replicationv1.CommitRecord
@@ -146,7 +155,7 @@ func writeOf(record []byte, c *catalog.Catalog) (*authv1.ListWritesResponse_Writ
 	}
 	w := &authv1.ListWritesResponse_Write{
 		Version: r.GetVersion(), Time: timestamppb.New(time.Unix(0, r.GetTimeUnixNanos())), Actor: r.GetActor(),
-		TraceId: audit.TraceIDOf(r.GetTraceParent()), Schema: r.GetCatalog() != nil,
+		TraceId: traceOf(&r), Schema: r.GetCatalog() != nil,
 	}
 	if at, ok := netip.AddrFromSlice(r.GetCallerAddress()); ok {
 		w.Address = at.String()

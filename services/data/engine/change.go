@@ -235,7 +235,7 @@ func (c *change) encode(w *writer, tx *Transaction) error {
 	r := &replicationv1.CommitRecord{
 		Version: c.version, Epoch: w.pending.head.Epoch, PreviousChecksum: w.pending.head.Checksum[:],
 		TimeUnixNanos: c.time, MeshVersion: w.meshVersion(), Tables: c.tables, DroppedTableIds: c.dropped,
-		Sequences: c.sequences, Actor: tx.Actor, IdempotencyKey: tx.Key.Key, TraceParent: tx.TraceParent,
+		Sequences: c.sequences, Actor: tx.Actor, IdempotencyKey: tx.Key.Key, Trace: tx.Trace,
 		CallerAddress: tx.Address.AsSlice(),
 	}
 	if tx.Key.Key != "" {

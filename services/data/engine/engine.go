@@ -31,7 +31,7 @@ type Transaction struct {
 	Key                  changelog.IdempotencyKey // Key.Key is empty for none
 	RequestHash          [32]byte                 // with a key: what the request was
 	Actor                string
-	TraceParent          string
+	Trace                []byte     // as records have it; default that of the context's request
 	Address              netip.Addr // of the caller; default the context's, which may know none
 	Migration            *Migration // noted in the log with the commit
 	View                 RowView    // which rows it may see and change; nil is all
@@ -175,8 +175,8 @@ func (db *DB) Transact(ctx context.Context, tx *Transaction) (*Commit, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, interruptedError(ctx)
 	}
-	if tx.TraceParent == "" {
-		tx.TraceParent = requestid.From(ctx).Parent()
+	if tx.Trace == nil {
+		tx.Trace = requestid.From(ctx).Place()
 	}
 	if !tx.Address.IsValid() {
 		tx.Address = identity.AddressOf(ctx)

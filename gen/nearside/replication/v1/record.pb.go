@@ -49,12 +49,15 @@ type CommitRecord struct {
 	IdempotencyKey string `protobuf:"bytes,11,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// SHA-256 of the request.
 	RequestHash []byte `protobuf:"bytes,12,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
-	// The W3C trace context of the request.
+	// The W3C trace context of the request as text, in records of older builds; newer ones have trace.
 	TraceParent string `protobuf:"bytes,13,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	// The migration that it applied, if it did.
 	Migration *AppliedMigration `protobuf:"bytes,14,opt,name=migration,proto3" json:"migration,omitempty"`
 	// Where the caller was: the 4 or 16 bytes of an IP address; empty where it is not known, and in records of older builds.
 	CallerAddress []byte `protobuf:"bytes,15,opt,name=caller_address,json=callerAddress,proto3" json:"caller_address,omitempty"`
+	// The request's place in a trace, as W3C Trace Context has it: the 16 bytes of the trace's id and the 8 of the span's. Empty where
+	// the request has none, and in records of older builds.
+	Trace []byte `protobuf:"bytes,16,opt,name=trace,proto3" json:"trace,omitempty"`
 	// Present where the primary left out what the region may not hold. It ends the encoded record; the log has none.
 	Withheld      *Withheld `protobuf:"bytes,20,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -192,6 +195,13 @@ func (x *CommitRecord) GetMigration() *AppliedMigration {
 func (x *CommitRecord) GetCallerAddress() []byte {
 	if x != nil {
 		return x.CallerAddress
+	}
+	return nil
+}
+
+func (x *CommitRecord) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
 	}
 	return nil
 }
@@ -1168,7 +1178,7 @@ var File_nearside_replication_v1_record_proto protoreflect.FileDescriptor
 
 const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"$nearside/replication/v1/record.proto\x12\x17nearside.replication.v1\x1a\x1cnearside/data/v1/value.proto\"\xd1\x05\n" +
+	"$nearside/replication/v1/record.proto\x12\x17nearside.replication.v1\x1a\x1cnearside/data/v1/value.proto\"\xe7\x05\n" +
 	"\fCommitRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12+\n" +
@@ -1185,7 +1195,8 @@ const file_nearside_replication_v1_record_proto_rawDesc = "" +
 	"\frequest_hash\x18\f \x01(\fR\vrequestHash\x12!\n" +
 	"\ftrace_parent\x18\r \x01(\tR\vtraceParent\x12G\n" +
 	"\tmigration\x18\x0e \x01(\v2).nearside.replication.v1.AppliedMigrationR\tmigration\x12%\n" +
-	"\x0ecaller_address\x18\x0f \x01(\fR\rcallerAddress\x12=\n" +
+	"\x0ecaller_address\x18\x0f \x01(\fR\rcallerAddress\x12\x14\n" +
+	"\x05trace\x18\x10 \x01(\fR\x05trace\x12=\n" +
 	"\bwithheld\x18\x14 \x01(\v2!.nearside.replication.v1.WithheldR\bwithheld\"K\n" +
 	"\bWithheld\x12\x1a\n" +
 	"\bchecksum\x18\x01 \x01(\fR\bchecksum\x12#\n" +
