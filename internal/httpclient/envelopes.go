@@ -20,7 +20,11 @@ func (e envelopes) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context()) // which is not ours to change
 		req.Body = &envelopeReader{ReadCloser: req.Body}
 	}
-	return e.Transport.RoundTrip(req)
+	res, err := e.Transport.RoundTrip(req)
+	if err == nil {
+		watched(req.Context(), res)
+	}
+	return res, err
 }
 
 const envelopePrefix = 5 // flags, and the length of what follows

@@ -161,6 +161,7 @@ func TestKillInTheMiddleOfASnapshot(t *testing.T) {
 	k.ps.WaitReady(k.ps.PrimaryURL())
 	k.exec("INSERT INTO t VALUES (50000, 'last', NULL)")
 	k.trimmed(created.Msg.GetDatabase().GetId(), 4)
+	k.exec("INSERT INTO t VALUES (50001, 'after the trim', NULL)") // what is on the disk then, the trim before it is too
 	k.ps.KillPrimary()
 	k.ps.SetPrimaryArgs()
 	k.ps.StartPrimary()
@@ -192,7 +193,30 @@ func TestKillInTheMiddleOfASnapshot(t *testing.T) {
 	k.old()
 	k.link.Set(faultproxy.Down, faultproxy.Link{})
 	meshtest.WaitSync(t, k.http, k.ps.PrimaryURL(), k.ps.URLs(), "d")
-	if n := meshtest.CompareAll(t, k.http, k.ps.PrimaryURL(), k.ps.URLs(), "d"); n != 36001 {
+	if n := meshtest.CompareAll(t, k.http, k.ps.PrimaryURL(), k.ps.URLs(), "d"); n != 36002 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// TestLargeRecordOverASlowLink has a region follow a commit that takes longer on its way than a primary may be silent.
+func TestLargeRecordOverASlowLink(t *testing.T) {
+	k := &killed{t: t, http: httpclient.NewUnary()}
+	defer k.http.CloseIdleConnections()
+	k.ps = meshtest.StartProcesses(t, k.http, west)
+	k.primary = datav1connect.NewDataServiceClient(k.http, k.ps.PrimaryURL())
+	k.link = faultproxy.Start(t, strings.TrimPrefix(k.ps.PrimaryURL(), "http://"))
+	if _, err := k.primary.CreateDatabase(t.Context(), connect.NewRequest(&datav1.CreateDatabaseRequest{Name: "d"})); err != nil {
+		t.Fatal(err)
+	}
+	k.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v BLOB)")
+	k.ps.KillSidecar(west)
+	k.link.Set(faultproxy.Down, slow)
+	k.ps.SetThrough(west, k.link.Addr())
+	k.ps.StartSidecar(west)
+	k.ps.WaitReady(k.ps.URL(west))
+	k.exec("INSERT INTO t VALUES (1, randomblob(2500000))") // six seconds
+	meshtest.WaitSync(t, k.http, k.ps.PrimaryURL(), k.ps.URLs(), "d")
+	if n := meshtest.CompareAll(t, k.http, k.ps.PrimaryURL(), k.ps.URLs(), "d"); n != 1 {
 		t.Errorf("%d rows", n)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/httpclient"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 )
 
@@ -55,11 +56,12 @@ func (f *Follower) connect(ctx context.Context) (welcomed bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &session{
-		f: f, stream: f.client.Subscribe(ctx),
+		f:       f,
 		waiting: make(map[uint32]*followed), behind: make(map[uint32]*followed), diverged: make(map[uint32]*followed),
 		ctx: ctx, fetched: make(chan fetched),
 	}
 	s.watchdog = time.AfterFunc(f.config.StuckAfter, func() { cancel(errStuck) })
+	s.stream = f.client.Subscribe(httpclient.WithProgress(ctx, s.heard)) // a large message may take longer than that
 	defer s.watchdog.Stop()
 
 	// HTTP/2 does not look at the context while it waits for more of the request, and it waits for that at any time.
