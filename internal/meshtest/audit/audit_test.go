@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -277,7 +278,7 @@ func TestWritesSayFromWhere(t *testing.T) {
 				req := connect.NewRequest(&datav1.TransactRequest{Database: "shop", Operations: []*datav1.Operation{operation()}})
 				req.Header().Set("nearside-origin", "192.0.2.1")
 				_, err := datav1connect.NewDataServiceClient(&http.Client{Transport: transport}, url, options...).Transact(t.Context(), req)
-				if errors.Is(err, syscall.EADDRNOTAVAIL) {
+				if runtime.GOOS != "linux" && errors.Is(err, syscall.EADDRNOTAVAIL) { // there all of 127.0.0.0/8 is this machine
 					t.Skip("this machine has one loopback address")
 				}
 				if err != nil {

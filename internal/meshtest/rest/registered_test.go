@@ -25,6 +25,7 @@ import (
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	"github.com/nearside-dev/nearside/internal/meshtest/echo"
+	"github.com/nearside-dev/nearside/internal/meshtest/fileset"
 )
 
 // books is the file of a service that the mesh knows nothing of. Its last method wants a path that is the mesh's own.
@@ -60,20 +61,7 @@ func newLibrary(t *testing.T) (*library, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := &descriptorpb.FileDescriptorSet{}
-	for _, path := range []string{"google/protobuf/descriptor.proto", "google/api/http.proto", "google/api/annotations.proto"} {
-		f, err := protoregistry.GlobalFiles.FindFileByPath(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		set.File = append(set.File, protodesc.ToFileDescriptorProto(f))
-	}
-	set.File = append(set.File, &file)
-	text, err := proto.Marshal(set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &library{service: d.Services().Get(0)}, text
+	return &library{service: d.Services().Get(0)}, fileset.Of(d)
 }
 
 func field(m *dynamicpb.Message, name string) protoreflect.FieldDescriptor {

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate" // the file imports it
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/api/annotations"
+	_ "google.golang.org/genproto/googleapis/api/annotations" // and this
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -22,6 +22,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 	_ "google.golang.org/protobuf/types/known/anypb"      // orders import it
 	_ "google.golang.org/protobuf/types/known/wrapperspb" // and this
+
+	"github.com/nearside-dev/nearside/internal/meshtest/fileset"
 )
 
 // The service's names.
@@ -78,29 +80,13 @@ func File() *descriptorpb.FileDescriptorProto {
 	return file
 }
 
-// Descriptors returns a FileDescriptorSet of a file and of all that it may import, as buf build or protoc would write it.
+// Descriptors returns a FileDescriptorSet of a file and of all that it imports, as buf build or protoc would write it.
 func Descriptors(file *descriptorpb.FileDescriptorProto) []byte {
-	set := &descriptorpb.FileDescriptorSet{}
-	seen := make(map[string]bool)
-	var add func(protoreflect.FileDescriptor)
-	add = func(f protoreflect.FileDescriptor) {
-		if seen[f.Path()] {
-			return
-		}
-		seen[f.Path()] = true
-		for i := range f.Imports().Len() {
-			add(f.Imports().Get(i).FileDescriptor)
-		}
-		set.File = append(set.File, protodesc.ToFileDescriptorProto(f))
-	}
-	add(validate.File_buf_validate_validate_proto)
-	add(annotations.File_google_api_annotations_proto)
-	set.File = append(set.File, file)
-	b, err := proto.Marshal(set)
+	f, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
 	if err != nil {
-		panic(err) // it was read before
+		panic(err) // it is a test's
 	}
-	return b
+	return fileset.Of(f)
 }
 
 // service is the service as its handlers and clients see it.

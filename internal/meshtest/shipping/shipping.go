@@ -7,15 +7,16 @@ import (
 	"net/http"
 	"time"
 
-	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate" // the file imports it
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/prototext"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/nearside-dev/nearside/internal/meshtest/fileset"
 )
 
 // The service's names.
@@ -81,19 +82,7 @@ var quote = func() protoreflect.MethodDescriptor {
 }()
 
 // Descriptors returns the service's FileDescriptorSet, as buf build or protoc would write it.
-func Descriptors() []byte {
-	rules := validate.File_buf_validate_validate_proto
-	set := new(descriptorpb.FileDescriptorSet)
-	for i := range rules.Imports().Len() {
-		set.File = append(set.File, protodesc.ToFileDescriptorProto(rules.Imports().Get(i).FileDescriptor))
-	}
-	set.File = append(set.File, protodesc.ToFileDescriptorProto(rules), described)
-	b, err := proto.Marshal(set)
-	if err != nil {
-		panic(err) // it is always the same
-	}
-	return b
-}
+func Descriptors() []byte { return fileset.Of(quote.ParentFile()) }
 
 // Handler answers the service.
 func Handler() http.Handler {

@@ -12,16 +12,14 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
 
 	controlv1 "github.com/nearside-dev/nearside/gen/nearside/control/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/control/v1/controlv1connect"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/meshtest/echo"
+	"github.com/nearside-dev/nearside/internal/meshtest/fileset"
 	"github.com/nearside-dev/nearside/internal/meshtest/tools"
 )
 
@@ -73,25 +71,8 @@ func start(t *testing.T) *meshtest.Mesh {
 // schema writes the descriptors of a file, and of all that it imports.
 func schema(t *testing.T, file protoreflect.FileDescriptor) string {
 	t.Helper()
-	set, seen := &descriptorpb.FileDescriptorSet{}, make(map[string]bool)
-	var add func(protoreflect.FileDescriptor)
-	add = func(f protoreflect.FileDescriptor) {
-		if seen[f.Path()] {
-			return
-		}
-		seen[f.Path()] = true
-		for i := range f.Imports().Len() {
-			add(f.Imports().Get(i).FileDescriptor)
-		}
-		set.File = append(set.File, protodesc.ToFileDescriptorProto(f))
-	}
-	add(file)
-	data, err := proto.Marshal(set)
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(t.TempDir(), "schema.binpb")
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	if err := os.WriteFile(path, fileset.Of(file), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
