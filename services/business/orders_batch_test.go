@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/nearside-dev/nearside/client"
 	businessv1 "github.com/nearside-dev/nearside/gen/nearside/business/v1"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
@@ -16,16 +17,17 @@ import (
 // testOrderLists compares the lists of several users with those of each, in each region; none asks the primary.
 func testOrderLists(t *testing.T, mesh []region) {
 	ctx := t.Context()
+	session := connect.WithInterceptors(client.NewSession())
 	var ids []string
 	for n := range 4 {
-		user, _ := createUser(t, mesh[0].users(), fmt.Sprintf("lists%d@example.com", n), "")
+		user, _ := createUser(t, mesh[0].users(session), fmt.Sprintf("lists%d@example.com", n), "")
 		for i := range n {
 			items := []*businessv1.OrderItem{item("b", 1, 1), item("a", uint32(i+1), 2)}
-			placeOrder(t, mesh[0].orders(), user.GetId(), "", items[:1+i%2]...)
+			placeOrder(t, mesh[0].orders(session), user.GetId(), "", items[:1+i%2]...)
 		}
 		ids = append(ids, user.GetId())
 	}
-	latest, err := mesh[0].orders().ListOrders(ctx, connect.NewRequest(&businessv1.ListOrdersRequest{UserId: ids[3]}))
+	latest, err := mesh[0].orders(session).ListOrders(ctx, connect.NewRequest(&businessv1.ListOrdersRequest{UserId: ids[3]}))
 	if err != nil {
 		t.Fatal(err)
 	}
