@@ -46,13 +46,16 @@ func TestExamples(t *testing.T) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			dir, port := t.TempDir(), freePort(t)
 			env := environment(bin)
+			settle := func() {}
 			if !strings.Contains(string(text), markOwnMesh) {
 				startMesh(t, bin, dir, port)
+				settle = func() { waitRegions(t, bin, dir, port) }
 				// The commands' default is the guides' first gateway.
 				env = append(env, fmt.Sprintf("NEARSIDE_URL=http://127.0.0.1:%d", port))
 			}
 			sh := startShell(t, env, dir)
 			for _, ex := range examples {
+				settle()
 				check(t, sh, filepath.Base(path), port, ex)
 				if t.Failed() {
 					return // the next ones build on this one

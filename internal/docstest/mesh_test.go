@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -127,6 +129,48 @@ func startMesh(t *testing.T, bin, dir string, port int) {
 	})
 	for offset := range 3 {
 		waitReady(t, fmt.Sprintf("http://127.0.0.1:%d/readyz", port+offset), ended)
+	}
+}
+
+// waitRegions waits until each region has what the primary had when it was asked, as it would while a reader goes from one
+// example to the next. Where an example left no mesh that answers, the next one tells.
+func waitRegions(t *testing.T, bin, dir string, port int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	ask := func(into any, args ...string) error {
+		cmd := exec.CommandContext(ctx, filepath.Join(bin, "nearside"), append(args, "--json", "--dir", filepath.Join(dir, ".nearside"))...)
+		cmd.Env = environment(bin)
+		out, err := cmd.Output()
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(out, into)
+	}
+	type database struct {
+		Name    string
+		Version uint64
+	}
+	type region struct{ Databases []database }
+	var primary region
+	if ask(&primary, "db", "list", "--url", fmt.Sprintf("http://127.0.0.1:%d", port-1010)) != nil {
+		return
+	}
+	want := make(map[string]uint64)
+	for _, d := range primary.Databases {
+		want[d.Name] = d.Version
+	}
+	for {
+		var status struct{ Regions []region }
+		if ask(&status, "status", "--url", fmt.Sprintf("http://127.0.0.1:%d", port)) != nil {
+			return
+		}
+		behind := slices.ContainsFunc(status.Regions, func(r region) bool {
+			return slices.ContainsFunc(r.Databases, func(d database) bool { return d.Version < want[d.Name] })
+		})
+		if !behind {
+			return
+		}
 	}
 }
 

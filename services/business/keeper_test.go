@@ -16,6 +16,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 // run runs k until the test ends.
@@ -70,10 +71,15 @@ func TestDatabaseDeleted(t *testing.T) {
 		for _, r := range mesh {
 			m.Eventually(r.name+" has what is new and no more", func(ctx context.Context) error {
 				res, err := r.users().ListUsers(ctx, connect.NewRequest(&businessv1.ListUsersRequest{}))
-				if err == nil && len(res.Msg.GetUsers()) != 1 {
+				switch {
+				case err != nil:
+					return err
+				case len(res.Msg.GetUsers()) != 1:
 					return errors.New("not one user")
+				case res.Header().Get(rpcheader.Source) == "PRIMARY":
+					return errors.New("the copy is not there yet")
 				}
-				return err
+				return nil
 			})
 		}
 	}

@@ -91,7 +91,7 @@ func TestMesh(t *testing.T) {
 		name string
 		run  func(*testing.T, []region)
 	}{
-		{"order lists", testOrderLists},
+		{"order lists", func(t *testing.T, mesh []region) { testOrderLists(t, m, mesh) }},
 		{"user life", testUserLife},
 		{"user mistakes", testUserMistakes},
 		{"idempotency key", testIdempotencyKey},
