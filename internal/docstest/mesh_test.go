@@ -150,25 +150,25 @@ func waitRegions(t *testing.T, bin, dir string, port int) {
 	type database struct {
 		Name    string
 		Version uint64
+		Regions []string // that may hold it; none are all
 	}
-	type region struct{ Databases []database }
-	var primary region
+	type region struct {
+		Name      string
+		Databases []database
+	}
+	var primary struct{ Databases []database }
 	if ask(&primary, "db", "list", "--url", fmt.Sprintf("http://127.0.0.1:%d", port-1010)) != nil {
 		return
 	}
-	want := make(map[string]uint64)
-	for _, d := range primary.Databases {
-		want[d.Name] = d.Version
+	behind := func(r region) bool {
+		return slices.ContainsFunc(primary.Databases, func(want database) bool {
+			has := func(d database) bool { return d.Name == want.Name && d.Version >= want.Version }
+			return (len(want.Regions) == 0 || slices.Contains(want.Regions, r.Name)) && !slices.ContainsFunc(r.Databases, has)
+		})
 	}
 	for {
 		var status struct{ Regions []region }
-		if ask(&status, "status", "--url", fmt.Sprintf("http://127.0.0.1:%d", port)) != nil {
-			return
-		}
-		behind := slices.ContainsFunc(status.Regions, func(r region) bool {
-			return slices.ContainsFunc(r.Databases, func(d database) bool { return d.Version < want[d.Name] })
-		})
-		if !behind {
+		if ask(&status, "status", "--url", fmt.Sprintf("http://127.0.0.1:%d", port)) != nil || !slices.ContainsFunc(status.Regions, behind) {
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package placement_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -91,9 +92,12 @@ func TestKillDuringARestriction(t *testing.T) {
 			}
 			return nil
 		})
-		if len(holders(t, ps.RegionDir(west), secret)) == 0 {
-			t.Fatal("the search finds nothing where it may be")
-		}
+		meshtest.Eventually(t, "the search finds it where it may be", func(context.Context) error {
+			if len(holders(t, ps.RegionDir(west), secret)) == 0 {
+				return errors.New("nothing found")
+			}
+			return nil
+		})
 		place()
 		if round%2 == 0 {
 			ps.KillSidecar(south)
