@@ -1,6 +1,8 @@
 package browser_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -110,7 +112,13 @@ var doors = []struct {
 
 func TestOrigins(t *testing.T) {
 	m := start(t)
-	set(t, m, east, &controlv1.CorsPolicy{Origins: []string{app}})
+	set(t, m, west, &controlv1.CorsPolicy{Origins: []string{app}})
+	m.Eventually("the other region has the policy", func(context.Context) error {
+		if _, h := ask(t, m.HTTP(), "GET", m.URL(east)+"/v1/users", "", "Origin: "+app); len(corsHeaders(h)) == 0 {
+			return errors.New("no headers")
+		}
+		return nil
+	})
 	bare := &http.Client{Transport: &http.Transport{}}
 	defer bare.CloseIdleConnections()
 	for _, door := range doors {

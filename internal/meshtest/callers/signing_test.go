@@ -67,6 +67,7 @@ func TestSigningKeys(t *testing.T) {
 			}
 		}
 	}
+	w.Eventually("the other region knows ann", func(context.Context) error { return w.get(east, tokens.GetAccessToken()) })
 	everywhere("the first token", tokens.GetAccessToken(), "")
 	_, err := rotate(tokens.GetAccessToken(), true)
 	expect(t, "ann rotates", err, "PERMISSION_DENIED")
