@@ -7,6 +7,7 @@ import (
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -101,7 +102,7 @@ func (s *state) explain(set *policy.Set, m *authv1.PolicyQuestion, field string)
 	}
 	p := &a.principal
 	out := &authv1.PolicyDecision{Principal: p.String()}
-	q := Question{Action: action, Right: ruleOf(action).right, Database: m.GetDatabase(), Table: policy.Lower(m.GetTable())}
+	q := Question{Action: action, Right: ruleOf(action).right, Database: m.GetDatabase(), Table: catalog.Fold(m.GetTable())}
 	switch {
 	case a.disabled:
 		out.Policy = "disabled"
@@ -158,7 +159,7 @@ func (g *Guard) Explain(p *identity.Principal, action, database, table string) D
 	case r.node:
 		return Decision{Allowed: p.Kind == identity.Node, Policy: "node"}
 	}
-	q := Question{Action: action, Right: r.right, Database: database, Table: policy.Lower(table)}
+	q := Question{Action: action, Right: r.right, Database: database, Table: catalog.Fold(table)}
 	d := g.authorizer.Authorize(p, q)
 	if by := g.refusal(&d, q); d.Allowed && by != "" {
 		d.Allowed, d.Policy = false, PolicyPrefix+by

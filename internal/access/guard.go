@@ -12,8 +12,8 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/identity"
-	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
@@ -95,7 +95,7 @@ func (g *Guard) transact(ctx context.Context, procedure string, m *datav1.Transa
 		return err
 	}
 	for _, o := range m.GetOperations() {
-		q.Table = policy.Lower(tableOf(o))
+		q.Table = catalog.Fold(tableOf(o))
 		if err := g.decide(ctx, q); err != nil {
 			return err
 		}
@@ -146,7 +146,7 @@ func (g *Guard) MayNow(p *identity.Principal, procedure, database, table string)
 	if s := g.verifier.current.Load(); s == nil || len(s.limits) > 0 && s.limitsDatabase(database) {
 		return false
 	}
-	q := Question{Action: procedure, Right: RightRead, Database: database, Table: policy.Lower(table)}
+	q := Question{Action: procedure, Right: RightRead, Database: database, Table: catalog.Fold(table)}
 	d := g.authorizer.Authorize(p, q)
 	return d.Allowed && !d.Audit && d.refuses(q) == "" // what is filtered takes longer
 }

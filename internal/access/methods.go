@@ -9,7 +9,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/gen/nearside/replication/v1/replicationv1connect"
-	"github.com/nearside-dev/nearside/internal/policy"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/sqlsplit"
 )
 
@@ -157,7 +157,7 @@ func question(procedure string, msg any) Question {
 		GetDatabase() string
 		GetTable() string
 	}:
-		q.Database, q.Table = m.GetDatabase(), policy.Lower(m.GetTable())
+		q.Database, q.Table = m.GetDatabase(), catalog.Fold(m.GetTable())
 	case interface{ GetDatabase() string }:
 		q.Database = m.GetDatabase()
 	}

@@ -8,6 +8,7 @@ import (
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/policy"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -115,7 +116,7 @@ func (v *View) Name() string {
 // Table returns which rows of a table are in the view; nil is all. The error is PERMISSION_DENIED.
 func (v *View) Table(name string) (*policy.Filter, error) {
 	q := v.question
-	q.Table = policy.Lower(name)
+	q.Table = catalog.Fold(name)
 	d := v.policies.decide(v.principal, q)
 	if !d.Allowed {
 		return nil, v.Denied(d.Policy, "%s may not do this with table %s", v.principal, name)

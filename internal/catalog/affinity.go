@@ -10,7 +10,7 @@ import (
 // AffinityOf returns the affinity that SQLite gives a column of the declared type; an empty type has BLOB affinity. A
 // column declared ANY in a STRICT table is the exception the caller has to know: it has BLOB affinity.
 func AffinityOf(declaredType string) Affinity {
-	t := asciiLower(declaredType)
+	t := Fold(declaredType)
 	has := func(words ...string) bool {
 		for _, w := range words {
 			if strings.Contains(t, w) {

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"slices"
-	"strings"
 )
 
 // TableByName finds a table by its name, ignoring ASCII case as SQLite does, or returns nil.
@@ -11,7 +10,7 @@ func (c *Catalog) TableByName(name string) *Table {
 		return nil
 	}
 	for _, t := range c.Tables {
-		if equalFold(t.Name, name) {
+		if SameName(t.Name, name) {
 			return t
 		}
 	}
@@ -34,7 +33,7 @@ func (c *Catalog) TableByID(id uint32) *Table {
 // ColumnByName returns the index of a column, ignoring ASCII case, or -1.
 func (t *Table) ColumnByName(name string) int {
 	for i := range t.Columns {
-		if equalFold(t.Columns[i].Name, name) {
+		if SameName(t.Columns[i].Name, name) {
 			return i
 		}
 	}
@@ -97,7 +96,7 @@ func (t *Table) WithoutColumn(column int) *Table {
 // IndexByName finds an index by name, ignoring ASCII case, or returns nil.
 func (t *Table) IndexByName(name string) *Index {
 	for i := range t.Indexes {
-		if equalFold(t.Indexes[i].Name, name) {
+		if SameName(t.Indexes[i].Name, name) {
 			return &t.Indexes[i]
 		}
 	}
@@ -141,18 +140,24 @@ func (t *Table) HasVirtualColumns() bool {
 	return false
 }
 
-// equalFold compares as SQLite compares identifiers: only ASCII letters fold.
-func equalFold(a, b string) bool {
-	return len(a) == len(b) && asciiLower(a) == asciiLower(b)
-}
+// SameName reports whether two names are one to SQLite.
+func SameName(a, b string) bool { return len(a) == len(b) && Fold(a) == Fold(b) }
 
-func asciiLower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'A' && r <= 'Z' {
-			return r + 'a' - 'A'
+// Fold returns a name in lower case, as SQLite compares names: only ASCII letters have a case, "É" and "é" are two names. It
+// allocates nothing for a name that is so already.
+func Fold(name string) string {
+	for i := range len(name) {
+		if c := name[i]; 'A' <= c && c <= 'Z' {
+			b := []byte(name)
+			for j := i; j < len(b); j++ {
+				if c := b[j]; 'A' <= c && c <= 'Z' {
+					b[j] = c + 'a' - 'A'
+				}
+			}
+			return string(b)
 		}
-		return r
-	}, s)
+	}
+	return name
 }
 
 // IsPartial reports whether something is left out of the schema that the region may not hold.

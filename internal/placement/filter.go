@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
 )
 
 // ErrUnknownTable means that a record has rows of a table of which the filter does not know the name: it was dropped since.
@@ -45,7 +46,7 @@ func NewFilter(withheld, told []string, schema *replicationv1.Catalog) *Filter {
 // learn notes which ids are of which names. What was withheld under any name stays withheld.
 func (f *Filter) learn(schema *replicationv1.Catalog) {
 	for _, t := range schema.GetTables() {
-		told, withheld := f.names[Fold(t.GetName())]
+		told, withheld := f.names[catalog.Fold(t.GetName())]
 		f.tables[t.GetId()] = f.tables[t.GetId()] || withheld
 		if withheld && !told {
 			f.untold[t.GetId()] = true
@@ -85,7 +86,7 @@ func (f *Filter) Catalog(c *replicationv1.Catalog) *replicationv1.Catalog {
 			out.Partial = true
 			continue
 		}
-		ordinary[Fold(t.GetName())] = true
+		ordinary[catalog.Fold(t.GetName())] = true
 		out.Tables = append(out.Tables, t)
 	}
 	hidden := make(map[string]bool, len(f.names))
@@ -94,7 +95,7 @@ func (f *Filter) Catalog(c *replicationv1.Catalog) *replicationv1.Catalog {
 	}
 	for _, t := range c.GetTables() {
 		if f.tables[t.GetId()] {
-			hidden[Fold(t.GetName())] = true
+			hidden[catalog.Fold(t.GetName())] = true
 		}
 	}
 	left := slices.Clone(c.GetObjects())
@@ -107,7 +108,7 @@ func (f *Filter) Catalog(c *replicationv1.Catalog) *replicationv1.Catalog {
 				continue
 			}
 			out.Partial = true
-			if name := Fold(o.GetName()); o.GetType() != "index" && o.GetType() != "trigger" && !hidden[name] {
+			if name := catalog.Fold(o.GetName()); o.GetType() != "index" && o.GetType() != "trigger" && !hidden[name] {
 				hidden[name], again = true, true // what reads it is left out too
 			}
 		}
@@ -122,10 +123,10 @@ func (f *Filter) Catalog(c *replicationv1.Catalog) *replicationv1.Catalog {
 
 // hides reports whether an object is left out.
 func hides(hidden, ordinary map[string]bool, o *replicationv1.Catalog_Object) (hide bool) {
-	if hidden[Fold(o.GetTable())] || hidden[Fold(o.GetName())] {
+	if hidden[catalog.Fold(o.GetTable())] || hidden[catalog.Fold(o.GetName())] {
 		return true
 	}
-	if o.GetType() == "index" || o.GetType() == "table" && ordinary[Fold(o.GetName())] {
+	if o.GetType() == "index" || o.GetType() == "table" && ordinary[catalog.Fold(o.GetName())] {
 		return false // they tell of their own table; that a foreign key names another is nothing of that one's
 	}
 	names(o.GetSql(), func(name string) { hide = hide || hidden[name] })

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	replicationv1 "github.com/nearside-dev/nearside/gen/nearside/replication/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/identity"
 )
 
@@ -194,7 +195,7 @@ func revealNothing(t *testing.T, rng *rand.Rand) {
 	withheld := []string{}
 	for _, name := range names {
 		if rng.IntN(2) == 0 {
-			withheld = append(withheld, Fold(name))
+			withheld = append(withheld, catalog.Fold(name))
 		}
 	}
 	slices.Sort(withheld)
@@ -221,7 +222,7 @@ func revealNothing(t *testing.T, rng *rand.Rand) {
 				continue
 			}
 			text := fmt.Sprintf("open row %d of version %d", id, version)
-			if slices.Contains(withheld, Fold(name)) {
+			if slices.Contains(withheld, catalog.Fold(name)) {
 				text, secret = marker+text, true
 			} else {
 				open = append(open, text)
@@ -254,7 +255,7 @@ func randomSchema(rng *rand.Rand, ids map[string]uint32, withheld []string) *rep
 	c := &replicationv1.Catalog{Version: 1, NextId: 1000}
 	for name, id := range ids {
 		text := "nothing"
-		if slices.Contains(withheld, Fold(name)) {
+		if slices.Contains(withheld, catalog.Fold(name)) {
 			text = marker
 		}
 		quoted := []string{`"` + doubled(name, '"') + `"`, "`" + doubled(name, '`') + "`", "[" + name + "]"}[rng.IntN(3)]

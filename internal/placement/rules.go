@@ -7,6 +7,8 @@ package placement
 import (
 	"maps"
 	"slices"
+
+	"github.com/nearside-dev/nearside/internal/catalog"
 )
 
 // Rules says which regions may hold which databases and tables. They are immutable; nil Rules limit nothing.
@@ -99,31 +101,15 @@ func (d Database) Allows(region string) bool { return allows(d.Regions, region) 
 
 // AllowsTable reports whether a region may hold a table.
 func (d Database) AllowsTable(table, region string) bool {
-	return allows(d.Regions, region) && allows(d.Tables[Fold(table)], region)
+	return allows(d.Regions, region) && allows(d.Tables[catalog.Fold(table)], region)
 }
 
 // SameTable reports whether two names have the same placement.
 func (d Database) SameTable(a, b string) bool {
-	x, y := slices.Sorted(slices.Values(d.Tables[Fold(a)])), slices.Sorted(slices.Values(d.Tables[Fold(b)]))
+	x, y := slices.Sorted(slices.Values(d.Tables[catalog.Fold(a)])), slices.Sorted(slices.Values(d.Tables[catalog.Fold(b)]))
 	return slices.Equal(x, y)
 }
 
 func allows(regions []string, region string) bool {
 	return len(regions) == 0 || slices.Contains(regions, region)
-}
-
-// Fold returns a name in lower case, as SQLite compares names: only ASCII letters have a case.
-func Fold(name string) string {
-	for i := range len(name) {
-		if name[i] >= 'A' && name[i] <= 'Z' {
-			b := []byte(name)
-			for ; i < len(b); i++ {
-				if b[i] >= 'A' && b[i] <= 'Z' {
-					b[i] += 'a' - 'A'
-				}
-			}
-			return string(b)
-		}
-	}
-	return name
 }

@@ -1,5 +1,7 @@
 package placement
 
+import "github.com/nearside-dev/nearside/internal/catalog"
+
 // maxName is how long, in bytes, the names are that names looks for in quotes.
 const maxName = 1024
 
@@ -14,10 +16,10 @@ func names(sql string, f func(string)) {
 			for end < len(sql) && isWord(sql[end]) {
 				end++
 			}
-			f(Fold(sql[i:end]))
+			f(catalog.Fold(sql[i:end]))
 			i = end
 		case c == '"' || c == '\'' || c == '`' || c == '[':
-			f(Fold(quoted(sql[i:])))
+			f(catalog.Fold(quoted(sql[i:])))
 			i++
 		default:
 			i++

@@ -252,17 +252,6 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestLower(t *testing.T) {
-	for in, want := range map[string]string{"": "", "abc": "abc", "aBc": "abc", "ÄB": "Äb", "Z": "z"} {
-		if got := Lower(in); got != want {
-			t.Errorf("%q: %q", in, got)
-		}
-	}
-	if n := testing.AllocsPerRun(100, func() { Lower("orders") }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
 // FuzzPolicy holds that no text makes reading, checking or deciding fail, and that what was accepted decides without errors other
 // than of numbers.
 func FuzzPolicy(f *testing.F) {

@@ -9,6 +9,8 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
+
+	"github.com/nearside-dev/nearside/internal/catalog"
 )
 
 // Types of entities.
@@ -190,7 +192,7 @@ func (p *Policy) checkNames() error {
 		switch {
 		case !ok || database == "" || table == "":
 			problem = problemf(`Table::%q: want Table::"DATABASE/TABLE"`, id.ID)
-		case table != Lower(table):
+		case table != catalog.Fold(table):
 			problem = problemf("Table::%q: names of tables are in lower case here, whatever their case elsewhere", id.ID)
 		}
 	})
@@ -198,21 +200,4 @@ func (p *Policy) checkNames() error {
 		return problem
 	}
 	return nil
-}
-
-// Lower returns a table's name as policies have it: SQLite does not tell A to Z from a to z. It allocates nothing for a name that
-// is so already.
-func Lower(name string) string {
-	for i := range len(name) {
-		if c := name[i]; 'A' <= c && c <= 'Z' {
-			b := []byte(name)
-			for j := i; j < len(b); j++ {
-				if c := b[j]; 'A' <= c && c <= 'Z' {
-					b[j] = c + 'a' - 'A'
-				}
-			}
-			return string(b)
-		}
-	}
-	return name
 }

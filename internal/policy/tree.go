@@ -6,6 +6,8 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	publicast "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"github.com/nearside-dev/nearside/internal/catalog"
 )
 
 // mentions reports whether a policy's conditions look at a variable.
@@ -56,7 +58,7 @@ func Names(text, database, table string) (found bool) {
 	if err != nil {
 		return true
 	}
-	want := cedar.NewEntityUID(typeTable, cedar.String(database+"/"+Lower(table)))
+	want := cedar.NewEntityUID(typeTable, cedar.String(database+"/"+catalog.Fold(table)))
 	p.eachEntity(func(id cedar.EntityUID) { found = found || id == want })
 	return found
 }

@@ -109,7 +109,7 @@ func (s *Service) export(
 // exportTables returns the tables that were asked for, in the order of their creation.
 func exportTables(c *catalog.Catalog, names []string) ([]*catalog.Table, error) {
 	for _, name := range names {
-		if !slices.ContainsFunc(c.Tables, func(t *catalog.Table) bool { return strings.EqualFold(t.Name, name) }) {
+		if !slices.ContainsFunc(c.Tables, func(t *catalog.Table) bool { return catalog.SameName(t.Name, name) }) {
 			return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_TABLE_NOT_FOUND, "there is no table %s", name).With("table", name)
 		}
 	}
@@ -119,7 +119,7 @@ func exportTables(c *catalog.Catalog, names []string) ([]*catalog.Table, error) 
 			continue
 		}
 		for _, t := range c.Tables {
-			wanted := func(name string) bool { return strings.EqualFold(t.Name, name) }
+			wanted := func(name string) bool { return catalog.SameName(t.Name, name) }
 			if t.Name == o.Name && (len(names) == 0 || slices.ContainsFunc(names, wanted)) {
 				tables = append(tables, t)
 			}

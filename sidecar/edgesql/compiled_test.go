@@ -24,14 +24,16 @@ func (o *observed) Compiled(c Compiled) { o.compiled = c }
 func TestCompiled(t *testing.T) {
 	r := newRegion(t, Options{})
 	a, b, c := replicatest.Table(10, "a", "id", "x"), replicatest.Table(11, "b", "id", "y"), replicatest.Table(12, "c", "id", "z")
+	large, small := replicatest.Table(13, "É", "id"), replicatest.Table(14, "é", "id") // two names to SQLite
 	view := catalog.Object{Type: "view", Name: "v", SQL: "CREATE VIEW v AS SELECT x FROM a WHERE EXISTS (SELECT 1 FROM b)"}
-	r.commit(replicatest.SchemaOf(&catalog.Catalog{Tables: []*catalog.Table{a, b, c}, Objects: []catalog.Object{view}}))
+	r.commit(replicatest.SchemaOf(&catalog.Catalog{Tables: []*catalog.Table{a, b, c, large, small}, Objects: []catalog.Object{view}}))
 	for sql, want := range map[string]string{
 		"SELECT 1":               "",
 		"VALUES (1), (2)":        "",
 		"SELECT x FROM a":        "a",
 		"SELECT 1 FROM a":        "a",
 		"SELECT count(*) FROM a": "a",
+		`SELECT id FROM "É"`:     "É",
 		"SELECT a.x FROM a LEFT JOIN b ON b.id = a.id": "a b",
 		"SELECT * FROM v":                                  "a b",
 		"SELECT count(*) FROM v":                           "a b",

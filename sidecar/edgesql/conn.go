@@ -161,7 +161,7 @@ func (c *conn) declare() {
 		if err == nil {
 			err = c.retype(t)
 		}
-		if name := strings.ToLower(t.Name); err != nil {
+		if name := catalog.Fold(t.Name); err != nil {
 			c.left[name] = err
 		} else {
 			c.guard.tables[name] = t
@@ -354,7 +354,7 @@ func (c *conn) release(s *statement) error {
 func (c *conn) unsupported(err error) *UnsupportedError {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		if name, ok := strings.CutPrefix(e.Message, "no such table: "); ok {
-			name = strings.ToLower(strings.TrimPrefix(name, "main."))
+			name = catalog.Fold(strings.TrimPrefix(name, "main."))
 			if err := c.left[name]; err != nil {
 				return &UnsupportedError{Reason: ReasonTable, Detail: name, Err: err}
 			}

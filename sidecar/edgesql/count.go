@@ -2,7 +2,6 @@ package edgesql
 
 import (
 	"regexp"
-	"strings"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
@@ -21,7 +20,7 @@ func (c *conn) countedTable(text string) *catalog.Table {
 	if m == nil {
 		return nil
 	}
-	return c.guard.tables[strings.ToLower(m[1]+m[2]+m[3])] // not a view
+	return c.guard.tables[catalog.Fold(m[1]+m[2]+m[3])] // not a view
 }
 
 // count answers a statement that counts a table's rows.

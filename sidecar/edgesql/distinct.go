@@ -1,8 +1,6 @@
 package edgesql
 
 import (
-	"strings"
-
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
 	"github.com/nearside-dev/nearside/internal/sqlite"
@@ -40,7 +38,7 @@ func distinctParts(t *catalog.Table, info *sqlite.IndexInfo, p *path) int {
 // skippable reports whether the values of a column are found faster where each is wanted once: a path begins with it, and many
 // rows may have the same.
 func (c *conn) skippable(tableName, column string) bool {
-	known := c.guard.tables[strings.ToLower(tableName)]
+	known := c.guard.tables[catalog.Fold(tableName)]
 	for _, t := range c.tables {
 		if t.Table != known {
 			continue
@@ -51,7 +49,7 @@ func (c *conn) skippable(tableName, column string) bool {
 			if first.Column < 0 || first.Column == t.IntegerKey || p.unique == 1 {
 				continue
 			}
-			if strings.EqualFold(t.Columns[first.Column].Name, column) && exactKey(t.Table, first) {
+			if catalog.SameName(t.Columns[first.Column].Name, column) && exactKey(t.Table, first) {
 				return true
 			}
 		}

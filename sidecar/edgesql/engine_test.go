@@ -156,6 +156,22 @@ func TestNewSchema(t *testing.T) {
 	want("SELECT count(*) FROM more", "0")
 }
 
+// SQLite takes only ASCII letters of two cases for one: "É" and "é" are two tables.
+func TestNamesThatDifferInOtherLetters(t *testing.T) {
+	r := newRegion(t, Options{})
+	large, small := replicatest.Table(10, "É", "id", "a"), replicatest.Table(11, "é", "id", "a")
+	r.commit(replicatest.Schema(large, small),
+		replicatest.Put(large, replicatest.Row(1, value.Text("large"))), replicatest.Put(large, replicatest.Row(2, value.Text("large"))),
+		replicatest.Put(small, replicatest.Row(1, value.Text("small"))))
+	for sql, want := range map[string]string{
+		`SELECT count(*) FROM "É"`: "2", `SELECT count(*) FROM "é"`: "1", `SELECT a FROM "É" WHERE id = 1`: "large", `SELECT a FROM "é"`: "small",
+	} {
+		if got, err := r.query(t.Context(), sql); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", sql, got, err, want)
+		}
+	}
+}
+
 func TestCancelled(t *testing.T) {
 	r := newRegion(t, Options{MaxRunning: 1})
 	r.commit(replicatest.Schema(accounts()), account(1, 5))

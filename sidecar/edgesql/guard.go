@@ -65,7 +65,7 @@ func (g *guard) authorize(action sqlite.Action, arg1, arg2, _, _ string) sqlite.
 }
 
 func (g *guard) reads(table, column string) sqlite.Auth {
-	name := strings.ToLower(table)
+	name := catalog.Fold(table)
 	if t := g.tables[name]; t != nil {
 		if i := t.ColumnByName(column); i >= 0 && t.Columns[i].Generated == catalog.GeneratedVirtual {
 			g.noted.generated = true

@@ -29,7 +29,7 @@ func readPlacements(snap *replica.Snapshot) (map[uint32]placement.Database, erro
 		if d.Tables == nil {
 			d.Tables = make(map[string][]string)
 		}
-		name = placement.Fold(name)
+		name = catalog.Fold(name)
 		d.Tables[name] = append(d.Tables[name], region)
 		all[id] = d
 		return err

@@ -109,7 +109,7 @@ func (c *capture) table(name string, tables map[string]*access) *touchedTable {
 	if c.spare = nil; t == nil {
 		t = &touchedTable{}
 	}
-	t.access = tables[strings.ToLower(name)]
+	t.access = tables[catalog.Fold(name)]
 	if t.access != nil && c.whole[t.access.table.ID] {
 		t.access = nil
 	}
@@ -140,7 +140,7 @@ func (c *capture) rename(next *catalog.Catalog, tables map[string]*access) (err 
 			continue
 		}
 		if now := next.TableByID(t.access.table.ID); now != nil {
-			t.access = tables[strings.ToLower(now.Name)]
+			t.access = tables[catalog.Fold(now.Name)]
 			c.tables[now.Name] = t
 			for _, r := range t.order {
 				if r.existed && now.ColumnsDropped {

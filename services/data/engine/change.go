@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -77,7 +76,7 @@ func (c *change) addWhole(x *execution) error {
 		if !w.capture.whole[t.ID] {
 			continue
 		}
-		rows, sum, size, fits, err := w.tables[strings.ToLower(t.Name)].readWhole(w.session, left)
+		rows, sum, size, fits, err := w.tables[catalog.Fold(t.Name)].readWhole(w.session, left)
 		if err != nil {
 			return fmt.Errorf("read table %s: %w", t.Name, err)
 		}
@@ -105,7 +104,7 @@ func (c *change) restartSums(x *execution) error {
 		}
 		w.db.failpoint("before-sums")
 		w.current = x
-		sum, err := w.tables[strings.ToLower(t.Name)].sumRows(w.session)
+		sum, err := w.tables[catalog.Fold(t.Name)].sumRows(w.session)
 		w.current = nil
 		if err != nil {
 			return x.stepError(err)

@@ -80,6 +80,23 @@ func TestRebuildFromLog(t *testing.T) {
 	}
 }
 
+// SQLite takes only ASCII letters of two cases for one: "É" and "é" are two tables.
+func TestNamesThatDifferInOtherLetters(t *testing.T) {
+	f := newFixture(t)
+	for _, sql := range []string{
+		`CREATE TABLE "É" (id INTEGER PRIMARY KEY, a)`, `CREATE TABLE "é" (id INTEGER PRIMARY KEY, a)`,
+		`INSERT INTO "É" VALUES (1, 'large'), (2, 'large')`, `INSERT INTO "é" VALUES (1, 'small')`,
+		`UPDATE "É" SET a = a || '!' WHERE id = 2`, `ALTER TABLE "é" DROP COLUMN a`, "CREATE TABLE \u212a AS SELECT * FROM \"É\"", "CREATE TABLE k (x)", "DROP TABLE k",
+	} {
+		f.exec(sql)
+	}
+	f.sumsHold()
+	f.removeFile()
+	f.want(`SELECT * FROM "É" ORDER BY id`, "1|large", "2|large!")
+	f.want(`SELECT * FROM "é"`, "1")
+	f.want("SELECT count(*) FROM \u212a", "2")
+}
+
 func TestDeniedStatements(t *testing.T) {
 	f := newFixture(t)
 	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY)")

@@ -3,11 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/budget"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
@@ -94,7 +94,7 @@ func (x *execution) operations(tx *Transaction) ([]*datav1.ResultSet, error) {
 
 // table returns a table by name, for typed operations.
 func (x *execution) table(name string) (*access, error) {
-	a := x.w.tables[strings.ToLower(name)]
+	a := x.w.tables[catalog.Fold(name)]
 	if a == nil {
 		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_TABLE_NOT_FOUND, "no such table: %s", name).With("table", name)
 	}

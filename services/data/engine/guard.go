@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 )
 
@@ -26,7 +27,7 @@ func (f footprint) remakes() bool { return len(f.altered)+len(f.dropped) > 0 }
 
 // alters reports whether it alters a table.
 func (f footprint) alters(table string) bool {
-	return slices.ContainsFunc(f.altered, func(name string) bool { return strings.EqualFold(name, table) })
+	return slices.ContainsFunc(f.altered, func(name string) bool { return catalog.Fold(name) == catalog.Fold(table) })
 }
 
 // guard is the authorizer of every connection. It refuses what no caller may do and notes what the writer must know.

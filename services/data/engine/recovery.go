@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -196,7 +195,7 @@ func (w *writer) useCatalog(c *catalog.Catalog, roots map[string]int64) error {
 		if err != nil {
 			return err
 		}
-		tables[strings.ToLower(t.Name)] = a
+		tables[catalog.Fold(t.Name)] = a
 	}
 	w.catalog, w.tables, w.roots = c, tables, roots
 	return nil
@@ -346,7 +345,7 @@ func (w *writer) replayTable(table *catalog.Table, t *replicationv1.TableChange)
 	if t.GetReplaced() {
 		return ErrRowsNotLogged
 	}
-	a := w.tables[strings.ToLower(table.Name)]
+	a := w.tables[catalog.Fold(table.Name)]
 	for _, r := range t.GetRows() {
 		key, err := a.keyFromBytes(r.GetKey())
 		if err != nil {

@@ -328,7 +328,7 @@ func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, did foo
 	c := &catalog.Catalog{NextID: max(old.NextID, 1), Objects: n.objects, Schema: n.rows}
 	gone := make(map[string]bool, len(did.dropped)) // by lower-case name
 	for _, name := range did.dropped {
-		gone[strings.ToLower(name)] = true
+		gone[catalog.Fold(name)] = true
 	}
 	byRoot := make(map[int64]*catalog.Table)
 	for _, t := range old.Tables {
@@ -337,7 +337,7 @@ func (n *schema) derive(old *catalog.Catalog, oldRoots map[string]int64, did foo
 	for _, nt := range n.tables {
 		t := &nt.Table
 		before := byRoot[nt.rootPage]
-		keep, lost := before != nil && !gone[strings.ToLower(before.Name)], false
+		keep, lost := before != nil && !gone[catalog.Fold(before.Name)], false
 		if keep && did.alters(before.Name) {
 			if column := nt.missingColumn(before); column >= 0 {
 				if without := before.WithoutColumn(column); without != nil {

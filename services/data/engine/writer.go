@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -374,7 +373,7 @@ func (w *writer) bare(r *request) bool {
 	if !ok {
 		return false
 	}
-	a := w.tables[strings.ToLower(op.tableName())]
+	a := w.tables[catalog.Fold(op.tableName())]
 	return a != nil && a.isPlain(w.session)
 }
 

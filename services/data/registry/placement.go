@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/identity"
 	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/placement"
@@ -54,7 +55,7 @@ func (p *placed) rules() placement.Database {
 		if d.Tables == nil {
 			d.Tables = make(map[string][]string)
 		}
-		d.Tables[placement.Fold(t.Table)] = t.Regions
+		d.Tables[catalog.Fold(t.Table)] = t.Regions
 	}
 	return d
 }
@@ -90,7 +91,7 @@ func (r *Registry) readPlacements(ctx context.Context, byID map[uint32]*Database
 	}
 	err = r.query(ctx, "SELECT database_id, table_name, region FROM table_placements ORDER BY 1, 2, 3", func(vs []value.Value) {
 		p := of(vs[0])
-		if n := len(p.tables); n == 0 || placement.Fold(p.tables[n-1].Table) != placement.Fold(vs[1].Text()) {
+		if n := len(p.tables); n == 0 || catalog.Fold(p.tables[n-1].Table) != catalog.Fold(vs[1].Text()) {
 			p.tables = append(p.tables, TablePlacement{Table: vs[1].Text()})
 		}
 		t := &p.tables[len(p.tables)-1]
@@ -161,9 +162,9 @@ func (r *Registry) SetPlacement(
 
 // placeTable returns the placements with another one for a table, and whether they are the same as before.
 func placeTable(now []TablePlacement, table string, regions []string) (next []TablePlacement, same bool, err error) {
-	name := placement.Fold(table)
+	name := catalog.Fold(table)
 	at, found := slices.BinarySearchFunc(now, name, func(t TablePlacement, name string) int {
-		switch folded := placement.Fold(t.Table); {
+		switch folded := catalog.Fold(t.Table); {
 		case folded < name:
 			return -1
 		case folded > name:
@@ -204,7 +205,7 @@ func (r *Registry) checkRename(id uint32) func(table, name string) error {
 // checkPolicies returns STATEMENT_DENIED where a table would be taken from under a policy that names it.
 func (r *Registry) checkPolicies(id uint32, table, name string) error {
 	d, ok := r.ByID(id)
-	if !ok || policy.Lower(table) == policy.Lower(name) {
+	if !ok || catalog.Fold(table) == catalog.Fold(name) {
 		return nil
 	}
 	by := ""
