@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -23,6 +24,13 @@ var _ access.Source = (*callers)(nil)
 func (c *callers) Version() (access.Version, bool) {
 	epoch, version, ok := meshVersion(c.store)
 	return access.Version{Epoch: epoch, Version: version}, ok
+}
+
+// Wait implements access.Source.
+func (c *callers) Wait(ctx context.Context, v access.Version) {
+	if mesh, ok := c.store.Database(meshdb.DatabaseID); ok {
+		_ = mesh.WaitFor(ctx, v.Epoch, v.Version) // the caller looks at what there is then
+	}
 }
 
 // Connected implements access.Source.

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
@@ -18,6 +19,11 @@ type Version struct {
 	Version uint64
 }
 
+// before says whether a state is older than another one.
+func (v Version) before(other Version) bool {
+	return v.Epoch < other.Epoch || v.Epoch == other.Epoch && v.Version < other.Version
+}
+
 // Source is where a role has the rows of _mesh from.
 type Source interface {
 	// Version returns the present state; ok is false where there is none yet. It is called for each request.
@@ -25,6 +31,8 @@ type Source interface {
 	// Read calls f for each row of the tables of meshdb.AccessTables with the values of the columns that are named there, and
 	// returns the state that they are of.
 	Read(f func(table string, values []value.Value) error) (Version, error)
+	// Wait returns when the rows are at least of a state, or ctx has ended, or it is known that they will not be.
+	Wait(ctx context.Context, v Version)
 	// Connected reports whether the rows are kept up to date.
 	Connected() bool
 }

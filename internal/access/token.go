@@ -45,7 +45,14 @@ type Claims struct {
 
 	Session  string `json:"sid,omitempty"`
 	MadeAtMs int64  `json:"nearside_iat_ms"` // iat, in milliseconds
+
+	// The state of _mesh that the token was made by. No region judges a new token by an older one if it can help it.
+	MeshEpoch   uint32 `json:"nearside_mesh_epoch,omitempty"`
+	MeshVersion uint64 `json:"nearside_mesh_version,omitempty"`
 }
+
+// madeBy is the state of _mesh that the token was made by; zero if it does not say.
+func (c *Claims) madeBy() Version { return Version{Epoch: c.MeshEpoch, Version: c.MeshVersion} }
 
 // Sign returns the access token of claims.
 func Sign(c *Claims, kid string, key ed25519.PrivateKey) (string, error) {

@@ -2,6 +2,7 @@ package access
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"hash/maphash"
 	"net/http"
@@ -59,6 +60,7 @@ type Verifier struct {
 	refused  *prometheus.CounterVec
 	verified prometheus.Counter
 	graced   prometheus.Counter
+	waited   prometheus.Counter
 }
 
 const cacheShards = 16
@@ -100,6 +102,9 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 		graced: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nearside_auth_grace_total", Help: "Requests with a token past its end, accepted while the primary is gone.",
 		}),
+		waited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nearside_auth_waited_total", Help: "Requests that waited for the rows that their new token was made by.",
+		}),
 	}
 	if v.clock == nil {
 		v.clock = time.Now
@@ -111,7 +116,7 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	if o.Registerer == nil {
 		return v, nil
 	}
-	collectors := append(v.policies.collectors(v), v.refused, v.verified, v.graced, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	collectors := append(v.policies.collectors(v), v.refused, v.verified, v.graced, v.waited, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nearside_auth_known_credentials", Help: "Verified credentials that are kept.",
 	}, v.known))
 	for _, c := range collectors {
@@ -221,8 +226,37 @@ func (v *Verifier) credential(text string) (p *identity.Principal, first bool, e
 	if err != nil {
 		return nil, first, err
 	}
+	if c.claims != nil && v.early(s, c.claims, now) {
+		if s, err = v.catchUp(c.claims); err != nil {
+			return nil, first, err
+		}
+	}
 	p, err = v.principal(s, c, now)
 	return p, first, err
+}
+
+// A token is known everywhere as soon as it is made, but whose it is and what that account may do comes with the copy of _mesh.
+// Who signs up in one region and goes on in another waits there for a moment, and is not told that the token is not valid.
+const (
+	// newToken is how old a token may be to be waited for: a copy that is later than that has more to it than the way from the
+	// primary, and would hold up each request.
+	newToken = 2 * time.Second
+	// maxCatchUp is how long one request waits; five times what a read waits for its bookmark.
+	maxCatchUp = 250 * time.Millisecond
+)
+
+// early says whether a token is so new that the rows for it are on their way.
+func (v *Verifier) early(s *state, c *Claims, now time.Time) bool {
+	return s.version.before(c.madeBy()) && now.UnixMilli()-c.MadeAtMs < newToken.Milliseconds() && v.source.Connected()
+}
+
+// catchUp waits for the rows that a token was made by, and returns what they say; after maxCatchUp what they say without.
+func (v *Verifier) catchUp(c *Claims) (*state, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), maxCatchUp) // no caller goes away in so short a time
+	defer cancel()
+	v.waited.Inc()
+	v.source.Wait(ctx, c.madeBy())
+	return v.state()
 }
 
 // find returns a credential that is genuine. What the rows say of it, principal knows.

@@ -1,10 +1,12 @@
 package access
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,17 +19,27 @@ import (
 
 // rows is a Source.
 type rows struct {
+	mu        sync.Mutex // guards version and tables
 	version   uint64
 	tables    map[string][][]value.Value
 	connected bool
 	fails     error
+	wait      func(context.Context, Version)
 }
 
-func (r *rows) Version() (Version, bool) { return Version{Version: r.version}, r.version > 0 }
+func (r *rows) Wait(ctx context.Context, v Version) { r.wait(ctx, v) }
+
+func (r *rows) Version() (Version, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Version{Version: r.version}, r.version > 0
+}
 
 func (r *rows) Connected() bool { return r.connected }
 
 func (r *rows) Read(f func(string, []value.Value) error) (Version, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for name, all := range r.tables {
 		for _, v := range all {
 			if err := f(name, v); err != nil {
@@ -39,11 +51,15 @@ func (r *rows) Read(f func(string, []value.Value) error) (Version, error) {
 }
 
 func (r *rows) add(table string, v ...value.Value) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.tables[table] = append(r.tables[table], v)
 	r.version++
 }
 
 func (r *rows) clear(table string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	delete(r.tables, table)
 	r.version++
 }

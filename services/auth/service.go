@@ -88,7 +88,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	s := &Service{
 		config: c, auth: c.Auth, mesh: c.Mesh, passwords: passwords, lockout: newLockout(c.Clock),
 		signer: &signer{
-			auth: c.Auth, mesh: c.Mesh, issuer: "nearside:" + hex.EncodeToString(c.MeshID[:]), every: c.KeyRotation,
+			auth: c.Auth, mesh: c.Mesh, log: c.Log, issuer: "nearside:" + hex.EncodeToString(c.MeshID[:]), every: c.KeyRotation,
 			lifetime: c.TokenLifetime + time.Hour, clock: c.Clock, logger: c.Logger,
 		},
 	}

@@ -14,7 +14,9 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/nearside-dev/nearside/internal/access"
+	"github.com/nearside-dev/nearside/internal/meshdb"
 	"github.com/nearside-dev/nearside/internal/value"
+	"github.com/nearside-dev/nearside/services/data/changelog"
 	"github.com/nearside-dev/nearside/services/data/engine"
 )
 
@@ -25,6 +27,7 @@ const publishAhead = time.Minute
 // as anything that it has signed can be valid.
 type signer struct {
 	auth, mesh *engine.DB
+	log        *changelog.Log
 	issuer     string
 	every      time.Duration // rotation
 	lifetime   time.Duration // of tokens, with all grace
@@ -200,12 +203,13 @@ func (s *signer) sign(account, session string, notBefore int64, lifetime time.Du
 	}
 	s.mu.Unlock()
 	ends = now.Add(lifetime)
+	mesh, _ := s.log.Published(meshdb.DatabaseID)
 	token, err = access.Sign(&access.Claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: s.issuer, Subject: account, Audience: jwt.ClaimStrings{access.Audience}, ID: newID("t_"),
 			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(ends),
 		},
-		Session: session, MadeAtMs: made,
+		Session: session, MadeAtMs: made, MeshEpoch: mesh.Epoch, MeshVersion: mesh.Version,
 	}, key.kid, key.key)
 	return token, ends.Truncate(time.Second), err
 }

@@ -29,6 +29,9 @@ func (s *Source) Version() (access.Version, bool) {
 	return access.Version{Epoch: h.Epoch, Version: h.Version}, ok
 }
 
+// Wait implements access.Source: there is nothing newer anywhere.
+func (s *Source) Wait(context.Context, access.Version) {}
+
 // Connected implements access.Source: there is nothing newer anywhere.
 func (s *Source) Connected() bool { return true }
 
