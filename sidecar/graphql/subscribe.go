@@ -95,13 +95,16 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request, o *operation
 	done := o.serve(stream, o.innerRequest(ctx, s.field.call, "application/connect+proto", envelope(body), ""))
 	cancel()
 	<-beats
-	if e := stream.end(done); e != nil && r.Context().Err() == nil {
+	h.metrics.operations.WithLabelValues("subscription", "answered").Inc()
+	if r.Context().Err() != nil {
+		return // the gateway stops, or nobody is there: a stream that is cut off is begun again, one that is complete is not
+	}
+	if e := stream.end(done); e != nil {
 		o.fail(s, at, e)
 		if out.next(stream.event(nil)) != nil {
 			return
 		}
 	}
-	h.metrics.operations.WithLabelValues("subscription", "answered").Inc()
 	out.complete()
 }
 

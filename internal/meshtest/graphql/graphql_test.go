@@ -348,6 +348,21 @@ func TestSubscriptions(t *testing.T) {
 	}
 }
 
+// TestSubscriptionsOfAGatewayThatStops are cut off: clients begin what is cut off again, and not what is complete.
+func TestSubscriptionsOfAGatewayThatStops(t *testing.T) {
+	m, _ := start(t, true)
+	s := subscribe(t, m.HTTP(), m.URL(west), `subscription { watchQuery(database: "business", statement: {sql: "SELECT 1"}) { __typename } }`, nil)
+	if kind, r := s.next(); kind != "next" || len(r.Errors) > 0 {
+		t.Fatalf("%s %s", kind, r.body)
+	}
+	m.StopSidecar(west)
+	for s.lines.Scan() {
+		if line := s.lines.Text(); line == "event: complete" || strings.Contains(line, `"errors"`) {
+			t.Errorf("after the gateway was told to stop: %s", line)
+		}
+	}
+}
+
 func TestRegisteredWhileItRuns(t *testing.T) {
 	m, _ := start(t, false)
 	c, base := m.HTTP(), m.URL(east)
