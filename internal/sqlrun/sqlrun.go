@@ -60,6 +60,17 @@ func (c *Collector) Row(row *datav1.Row, size int) error {
 	return nil
 }
 
+// NoStatement is the error of a text without one.
+func NoStatement() *rpcerr.Error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "the text holds no statement")
+}
+
+// SeveralStatements is the error of a text with more than one where there may be one.
+func SeveralStatements() *rpcerr.Error {
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+		"the text holds more than one statement: send them as operations of one Transact")
+}
+
 // Measure adds a row to an answer. More than MaxResultBytes is RESULT_TOO_LARGE, more than there is for all calls OVERLOADED.
 func Measure(m *budget.Meter, size int) error {
 	if m.Size()+size > MaxResultBytes {

@@ -16,6 +16,9 @@ func IsComplete(sql string) bool {
 	return !open && lexer.state == stateBetween
 }
 
+// IsBlank reports whether sql holds nothing but space, comments, byte order marks and ';'.
+func IsBlank(sql string) bool { return blank(sql) == len(sql) }
+
 // Kind returns the first keyword of a statement in upper case, such as SELECT,
 // BEGIN, COMMIT, END, ROLLBACK, SAVEPOINT, RELEASE, PRAGMA, VACUUM or ATTACH.
 // Like SQLite it passes over space, comments, byte order marks and lone ';' in

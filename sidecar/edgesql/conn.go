@@ -331,10 +331,12 @@ func named(st *sqlite.Stmt, word string) bool {
 
 // single returns what was compiled of a text, if that was all of it, and only reads.
 func (*conn) single(stmt *sqlite.Stmt, tail, text string) (*statement, error) {
-	if stmt == nil {
-		return nil, &UnsupportedError{Reason: ReasonError, Detail: "no statement"}
-	}
-	if !stmt.ReadOnly() || stmt.IsExplain() != 0 || strings.TrimSpace(tail) != "" && sqlsplit.Kind(tail) != "" {
+	switch {
+	case stmt == nil:
+		return nil, sqlrun.NoStatement()
+	case !sqlsplit.IsBlank(tail):
+		return nil, errors.Join(sqlrun.SeveralStatements(), stmt.Finalize())
+	case !stmt.ReadOnly() || stmt.IsExplain() != 0:
 		return nil, errors.Join(&UnsupportedError{Reason: ReasonWrites}, stmt.Finalize())
 	}
 	return &statement{Stmt: stmt, text: text, volatile: true}, nil // until it is known what it reads

@@ -206,14 +206,13 @@ func (e *Engine) run(
 // reasonOfKind returns why a kind of statement is not for the replica, or "".
 func reasonOfKind(kind string) Reason {
 	switch kind {
-	case "SELECT", "VALUES", "WITH", "PRAGMA":
-		return ""
 	case "EXPLAIN":
 		return ReasonExplain
-	case "":
-		return ReasonError
-	default:
+	case "ALTER", "ANALYZE", "ATTACH", "BEGIN", "COMMIT", "CREATE", "DELETE", "DETACH", "DROP", "END", "INSERT", "REINDEX", "RELEASE",
+		"REPLACE", "ROLLBACK", "SAVEPOINT", "UPDATE", "VACUUM":
 		return ReasonWrites
+	default:
+		return "" // one that reads, or no statement at all: SQLite says what is wrong
 	}
 }
 

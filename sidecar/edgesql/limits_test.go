@@ -46,6 +46,15 @@ func TestLimits(t *testing.T) {
 			if got := rpcerr.ReasonOf(err); left != tt.left || got != tt.want || (err != nil) != (left || tt.want != none) {
 				t.Errorf("%.200v has reason %v, want %v; left to the primary: %t", err, got, tt.want, left)
 			}
+			// What is no statement, or more than one, is told so here.
+			for _, sql := range []string{
+				"", " ;", "-- SELECT 1", "SELEC 1", "(SELECT 1)", "\u017fELECT 1", "SELECT 1; SELECT 2", "SELECT 1; (SELECT 2)", "SELECT 1; VACUUM",
+			} {
+				_, err := r.query(t.Context(), sql)
+				if got := rpcerr.ReasonOf(err); got != datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID {
+					t.Errorf("%s: %v has reason %v", sql, err, got)
+				}
+			}
 			if got, err := r.query(t.Context(), "SELECT money FROM accounts"); err != nil || got != "5" {
 				t.Errorf("afterwards: %q, %v", got, err)
 			}
@@ -109,7 +118,7 @@ func TestReadsOnly(t *testing.T) {
 		"PRAGMA journal_mode = DELETE", "PRAGMA writable_schema = ON", "PRAGMA user_version = 7", "PRAGMA temp_store_directory = '/tmp'", "SELECT * FROM pragma_database_list",
 		"SELECT load_extension('x')", "SELECT writefile('x', 'y')", "SELECT * FROM sqlite_dbpage", "SELECT * FROM dbstat", "SELECT * FROM sqlite_sequence", "SELECT last_insert_rowid()",
 		"SELECT * FROM sqlite_schema", "PRAGMA table_info(accounts)", // of which this catalog tells nothing
-		"UPDATE sqlite_schema SET sql = ''", "EXPLAIN SELECT 1", "SELECT 1; SELECT 2",
+		"UPDATE sqlite_schema SET sql = ''", "EXPLAIN SELECT 1",
 	} {
 		if _, err := r.query(t.Context(), sql); !isUnsupported(err) {
 			t.Errorf("%s: %v", sql, err)

@@ -204,10 +204,8 @@ func (q *query) failed(last *answer, snap *replica.Snapshot, err error) error {
 			return schemaChanged("", snap.SchemaVersion(), "the statement does not compile any more: %w", u)
 		case snap.Catalog().IsPartial():
 			return fmt.Errorf("%w: %w", ErrWithheld, u)
-		case u.Err != nil:
-			return sqlrun.Error(u.Err)
 		default:
-			return rpcerr.InvalidField("statement.sql", "want a SELECT")
+			return sqlrun.Error(u.Err)
 		}
 	}
 	if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_UNSPECIFIED {

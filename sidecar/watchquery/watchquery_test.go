@@ -401,7 +401,11 @@ func TestRefuses(t *testing.T) {
 			"SELECT * FROM nothing":                  datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
 			"SELECT FROM":                            datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
 			"SELECT ?":                               datav1.ErrorReason_ERROR_REASON_FIELD_INVALID,
-			"-- nothing":                             datav1.ErrorReason_ERROR_REASON_FIELD_INVALID,
+			"-- nothing":                             datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"SELEC id FROM items":                    datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"(SELECT 1)":                             datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"SELECT 1; SELECT 2":                     datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"SELECT 1; (SELECT 2)":                   datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
 			all:                                      datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
 		} {
 			t.Log(sql)

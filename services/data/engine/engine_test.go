@@ -124,8 +124,10 @@ func TestDeniedStatements(t *testing.T) {
 			f.exec("INSERT INTO t DEFAULT VALUES")
 		}
 	}
-	_, err := f.try("SELECT 1; SELECT 2")
-	wantReason(t, err, datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID)
+	for _, sql := range []string{"SELECT 1; SELECT 2", "DELETE FROM t; (SELECT 1)", "DELETE FROM t; 'x'"} {
+		_, err := f.try(sql)
+		wantReason(t, err, datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID)
+	}
 	f.exec("SELECT 1; -- nothing more")
 	// A text that looks like the engine's own cache key is only a text.
 	if _, err := f.try("trusted\x00COMMIT"); err == nil {

@@ -3,7 +3,6 @@ package engine
 import (
 	"container/list"
 	"errors"
-	"strings"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -72,11 +71,10 @@ func (s *session) lookup(sql string) (*prepared, error) {
 		return nil, err
 	}
 	if p == nil {
-		return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID, "the text holds no statement")
+		return nil, sqlrun.NoStatement()
 	}
-	if strings.TrimSpace(tail) != "" && sqlsplit.Kind(tail) != "" {
-		return nil, errors.Join(p.Finalize(), rpcerr.New(datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
-			"the text holds more than one statement: send them as operations of one Transact"))
+	if !sqlsplit.IsBlank(tail) {
+		return nil, errors.Join(p.Finalize(), sqlrun.SeveralStatements())
 	}
 	if p.footprint.schema {
 		return p, nil // runs once; the caller finalizes it
