@@ -202,7 +202,7 @@ func Start(ctx context.Context, c Config) (_ *Sidecar, err error) {
 	}
 	others := &registered{router: router, logger: s.logger, known: known(verifier)}
 	foreign := foreign{
-		router: router, others: others, registry: gateway.NewServices(primary, path, node.calls, node.primary),
+		router: router, others: others, registry: gateway.NewServices(primary, path, router, node.calls, node.primary),
 		cors: gateway.NewCors(primary, path, node.calls, node.primary), operators: gateway.NewOperators(primary, node.calls, node.primary),
 	}
 	handler, err := s.handler(metrics, gateway.NewData(primary, path, hub, queries, node.elsewhere, guard), path, guard, verifier, auth, foreign, comparer, &gateway.Status{

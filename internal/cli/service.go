@@ -144,6 +144,7 @@ type serviceJSON struct {
 type endpointJSON struct {
 	Region string `json:"region"` // "" is each
 	URL    string `json:"url"`
+	State  string `json:"state,omitempty"` // up, suspect, down or ejected, as the asked gateway sees it
 }
 
 type methodJSON struct {
@@ -161,7 +162,7 @@ func serviceJSONOf(s *controlv1.RegisteredService) serviceJSON {
 		Endpoints: []endpointJSON{}, Methods: []methodJSON{}, CacheRules: cacheRulesJSON(s.GetCacheRules()), RegisteredAt: s.GetRegisterTime().AsTime().Format(time.RFC3339),
 	}
 	for _, e := range s.GetEndpoints() {
-		out.Endpoints = append(out.Endpoints, endpointJSON{Region: e.GetRegion(), URL: e.GetUrl()})
+		out.Endpoints = append(out.Endpoints, endpointJSON{Region: e.GetRegion(), URL: e.GetUrl(), State: stateText(e)})
 	}
 	for _, m := range s.GetMethods() {
 		out.Methods = append(out.Methods, methodJSON{m.GetName(), m.GetClientStreaming(), m.GetServerStreaming(), m.GetNoSideEffects(), m.GetValidated()})
@@ -171,6 +172,14 @@ func serviceJSONOf(s *controlv1.RegisteredService) serviceJSON {
 
 func accessName(s *controlv1.RegisteredService) string {
 	return strings.ToLower(strings.TrimPrefix(s.GetAccess().String(), "SERVICE_ACCESS_"))
+}
+
+// stateText is how an endpoint is, "" where that is not known.
+func stateText(e *controlv1.ServiceEndpoint) string {
+	if e.GetState() == controlv1.EndpointState_ENDPOINT_STATE_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(strings.TrimPrefix(e.GetState().String(), "ENDPOINT_STATE_"))
 }
 
 // accessText says who may call a service.
@@ -185,7 +194,7 @@ func (app *App) serviceListCommand(to *target) *cobra.Command {
 	var format *string
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the registered services",
+		Short: "List the registered services, and how their endpoints are as the gateway sees them",
 		Args:  cobra.NoArgs,
 		RunE: app.Run(func(cmd *cobra.Command, _ []string) error {
 			if err := to.connect(cmd); err != nil {
@@ -209,12 +218,12 @@ func (app *App) serviceListCommand(to *target) *cobra.Command {
 			for _, s := range res.Msg.GetServices() {
 				for _, e := range s.GetEndpoints() {
 					rows = append(rows, []string{
-						s.GetName(), strconv.Itoa(len(s.GetMethods())), accessText(s), e.GetRegion(), e.GetUrl(),
+						s.GetName(), strconv.Itoa(len(s.GetMethods())), accessText(s), e.GetRegion(), e.GetUrl(), stateText(e),
 					})
 				}
 			}
-			return app.writeList(*format, []string{"service", "methods", "access", "region", "endpoint"}, rows,
-				[]bool{false, true, false, false, false})
+			return app.writeList(*format, []string{"service", "methods", "access", "region", "endpoint", "state"}, rows,
+				[]bool{false, true, false, false, false, false})
 		}),
 	}
 	format = listFormat(cmd)

@@ -16,8 +16,15 @@ import (
 // Services answers ServiceRegistryService: the primary does the work, and what has changed is answered when the region has it
 // too, if that does not take long.
 type Services struct {
-	mesh   meshCalls
-	client controlv1connect.ServiceRegistryServiceClient
+	mesh      meshCalls
+	client    controlv1connect.ServiceRegistryServiceClient
+	endpoints Endpoints
+}
+
+// Endpoints knows how a region's gateway finds the endpoints of services.
+type Endpoints interface {
+	// State is up, suspect, down or ejected, or "" where there is no such endpoint.
+	State(service, region, url string) string
 }
 
 // meshCalls is what calls that change _mesh pass through.
@@ -29,9 +36,9 @@ type meshCalls struct {
 var _ controlv1connect.ServiceRegistryServiceHandler = (*Services)(nil)
 
 // NewServices returns a region's ServiceRegistryService. The client makes the calls to the primary at url.
-func NewServices(primary *forward.Primary, path *readpath.Path, client *http.Client, url string) *Services {
+func NewServices(primary *forward.Primary, path *readpath.Path, endpoints Endpoints, client *http.Client, url string) *Services {
 	return &Services{
-		mesh:   meshCalls{primary, path},
+		mesh: meshCalls{primary, path}, endpoints: endpoints,
 		client: controlv1connect.NewServiceRegistryServiceClient(client, url, connect.WithAcceptCompression("gzip", nil, nil)),
 	}
 }
@@ -62,11 +69,26 @@ func (s *Services) RegisterService(
 	return passMesh(ctx, s.mesh, "RegisterService", true, req, s.client.RegisterService)
 }
 
-// ListServices implements controlv1connect.ServiceRegistryServiceHandler.
+// endpointStates are the states of endpoints, by their words.
+var endpointStates = map[string]controlv1.EndpointState{
+	"up": controlv1.EndpointState_ENDPOINT_STATE_UP, "suspect": controlv1.EndpointState_ENDPOINT_STATE_SUSPECT,
+	"down": controlv1.EndpointState_ENDPOINT_STATE_DOWN, "ejected": controlv1.EndpointState_ENDPOINT_STATE_EJECTED,
+}
+
+// ListServices implements controlv1connect.ServiceRegistryServiceHandler. How the endpoints are is this region's to say.
 func (s *Services) ListServices(
 	ctx context.Context, req *connect.Request[controlv1.ListServicesRequest],
 ) (*connect.Response[controlv1.ListServicesResponse], error) {
-	return passMesh(ctx, s.mesh, "ListServices", true, req, s.client.ListServices)
+	res, err := passMesh(ctx, s.mesh, "ListServices", true, req, s.client.ListServices)
+	if err != nil {
+		return nil, err
+	}
+	for _, service := range res.Msg.GetServices() {
+		for _, e := range service.GetEndpoints() {
+			e.State = endpointStates[s.endpoints.State(service.GetName(), e.GetRegion(), e.GetUrl())]
+		}
+	}
+	return res, nil
 }
 
 // RemoveService implements controlv1connect.ServiceRegistryServiceHandler.

@@ -108,7 +108,7 @@ func (e *endpoint) took(d, now time.Duration) {
 	e.ewma.Store(math.Float64bits(sample))
 }
 
-// state is the endpoint's, for metrics: up, suspect, down or ejected.
+// state is the endpoint's: up, suspect, down or ejected.
 func (e *endpoint) state() string {
 	switch {
 	case e.down.Load():

@@ -126,6 +126,15 @@ func (r *Router) Ready(name string) bool {
 	return s != nil && slices.ContainsFunc(s.endpoints, (*endpoint).usable)
 }
 
+// State returns how an endpoint is: up, suspect, down or ejected; "" where there is no such endpoint.
+func (r *Router) State(service, region, url string) string {
+	e := r.latest().service(service).endpoint(place{service, region, url})
+	if e == nil {
+		return ""
+	}
+	return e.state()
+}
+
 // Has reports whether a path is a method of a registered service.
 func (r *Router) Has(path string) bool { return r.find(path) != nil }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/meshtest/echo"
+	"github.com/nearside-dev/nearside/internal/meshtest/freeport"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
@@ -399,6 +401,40 @@ func TestWhatIsNotRegistered(t *testing.T) {
 			if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), test.field+":") {
 				t.Errorf("got %v", err)
 			}
+		})
+	}
+}
+
+// TestListHasTheStatesOfEndpoints as the asked gateway sees them; the primary calls none.
+func TestListHasTheStatesOfEndpoints(t *testing.T) {
+	m := meshtest.Start(t, meshtest.Options{})
+	e := serve(t, "", echo.Handler())
+	dead := "http://" + freeport.Addr(t)
+	register(t, m, "eu-west-1", &controlv1.RegisterServiceRequest{Endpoints: at(e.url, dead)})
+	states := func(ctx context.Context, region string) (map[string]controlv1.EndpointState, error) {
+		res, err := registry(m, region).ListServices(ctx, connect.NewRequest(&controlv1.ListServicesRequest{}))
+		if err != nil {
+			return nil, err
+		}
+		got := make(map[string]controlv1.EndpointState)
+		for _, e := range res.Msg.GetServices()[0].GetEndpoints() {
+			got[e.GetUrl()] = e.GetState()
+		}
+		return got, nil
+	}
+	for _, region := range []string{"us-east-1", "eu-west-1", ""} {
+		want := map[string]controlv1.EndpointState{
+			e.url: controlv1.EndpointState_ENDPOINT_STATE_UP, dead: controlv1.EndpointState_ENDPOINT_STATE_DOWN,
+		}
+		if region == "" {
+			want = map[string]controlv1.EndpointState{e.url: 0, dead: 0}
+		}
+		m.Eventually("the states at "+region, func(ctx context.Context) error {
+			got, err := states(ctx, region)
+			if err == nil && !maps.Equal(got, want) {
+				err = fmt.Errorf("got %v", got)
+			}
+			return err
 		})
 	}
 }

@@ -134,13 +134,76 @@ func (ServiceProtocol) EnumDescriptor() ([]byte, []int) {
 	return file_nearside_control_v1_service_registry_service_proto_rawDescGZIP(), []int{1}
 }
 
+// EndpointState is how an endpoint is, as one gateway sees it.
+type EndpointState int32
+
+const (
+	// Nobody says: the primary was asked, or a gateway that has not heard of the endpoint yet.
+	EndpointState_ENDPOINT_STATE_UNSPECIFIED EndpointState = 0
+	// Calls are sent there.
+	EndpointState_ENDPOINT_STATE_UP EndpointState = 1
+	// A call could not reach it: calls are sent elsewhere, where there is an elsewhere, until its check has told more.
+	EndpointState_ENDPOINT_STATE_SUSPECT EndpointState = 2
+	// Its check fails: no calls are sent there.
+	EndpointState_ENDPOINT_STATE_DOWN EndpointState = 3
+	// Its calls fail: none are sent there for a moment.
+	EndpointState_ENDPOINT_STATE_EJECTED EndpointState = 4
+)
+
+// Enum value maps for EndpointState.
+var (
+	EndpointState_name = map[int32]string{
+		0: "ENDPOINT_STATE_UNSPECIFIED",
+		1: "ENDPOINT_STATE_UP",
+		2: "ENDPOINT_STATE_SUSPECT",
+		3: "ENDPOINT_STATE_DOWN",
+		4: "ENDPOINT_STATE_EJECTED",
+	}
+	EndpointState_value = map[string]int32{
+		"ENDPOINT_STATE_UNSPECIFIED": 0,
+		"ENDPOINT_STATE_UP":          1,
+		"ENDPOINT_STATE_SUSPECT":     2,
+		"ENDPOINT_STATE_DOWN":        3,
+		"ENDPOINT_STATE_EJECTED":     4,
+	}
+)
+
+func (x EndpointState) Enum() *EndpointState {
+	p := new(EndpointState)
+	*p = x
+	return p
+}
+
+func (x EndpointState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EndpointState) Descriptor() protoreflect.EnumDescriptor {
+	return file_nearside_control_v1_service_registry_service_proto_enumTypes[2].Descriptor()
+}
+
+func (EndpointState) Type() protoreflect.EnumType {
+	return &file_nearside_control_v1_service_registry_service_proto_enumTypes[2]
+}
+
+func (x EndpointState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EndpointState.Descriptor instead.
+func (EndpointState) EnumDescriptor() ([]byte, []int) {
+	return file_nearside_control_v1_service_registry_service_proto_rawDescGZIP(), []int{2}
+}
+
 // ServiceEndpoint is where a service answers.
 type ServiceEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The region that it is near to; empty means each.
 	Region string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
 	// Its base URL: http://HOST:PORT or https://HOST:PORT. Paths of calls are put after it as they are.
-	Url           string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// In answers of ListServices: how it is. Requests do not say it.
+	State         EndpointState `protobuf:"varint,3,opt,name=state,proto3,enum=nearside.control.v1.EndpointState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +250,13 @@ func (x *ServiceEndpoint) GetUrl() string {
 		return x.Url
 	}
 	return ""
+}
+
+func (x *ServiceEndpoint) GetState() EndpointState {
+	if x != nil {
+		return x.State
+	}
+	return EndpointState_ENDPOINT_STATE_UNSPECIFIED
 }
 
 // RegisteredService is a service as it was registered.
@@ -836,11 +906,12 @@ var File_nearside_control_v1_service_registry_service_proto protoreflect.FileDes
 
 const file_nearside_control_v1_service_registry_service_proto_rawDesc = "" +
 	"\n" +
-	"2nearside/control/v1/service_registry_service.proto\x12\x13nearside.control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n" +
+	"2nearside/control/v1/service_registry_service.proto\x12\x13nearside.control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n" +
 	"\x0fServiceEndpoint\x12B\n" +
 	"\x06region\x18\x01 \x01(\tB*\xbaH'r%2#^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$R\x06region\x12\x1c\n" +
 	"\x03url\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\b\x18\x80\x04R\x03url\"\x91\x04\n" +
+	"\xbaH\ar\x05\x10\b\x18\x80\x04R\x03url\x128\n" +
+	"\x05state\x18\x03 \x01(\x0e2\".nearside.control.v1.EndpointStateR\x05state\"\x91\x04\n" +
 	"\x11RegisteredService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\tendpoints\x18\x02 \x03(\v2$.nearside.control.v1.ServiceEndpointR\tendpoints\x12:\n" +
@@ -899,7 +970,13 @@ const file_nearside_control_v1_service_registry_service_proto_rawDesc = "" +
 	"\x0fServiceProtocol\x12 \n" +
 	"\x1cSERVICE_PROTOCOL_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVICE_PROTOCOL_CONNECT\x10\x01\x12\x19\n" +
-	"\x15SERVICE_PROTOCOL_GRPC\x10\x022\xd8\x02\n" +
+	"\x15SERVICE_PROTOCOL_GRPC\x10\x02*\x97\x01\n" +
+	"\rEndpointState\x12\x1e\n" +
+	"\x1aENDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ENDPOINT_STATE_UP\x10\x01\x12\x1a\n" +
+	"\x16ENDPOINT_STATE_SUSPECT\x10\x02\x12\x17\n" +
+	"\x13ENDPOINT_STATE_DOWN\x10\x03\x12\x1a\n" +
+	"\x16ENDPOINT_STATE_EJECTED\x10\x042\xd8\x02\n" +
 	"\x16ServiceRegistryService\x12l\n" +
 	"\x0fRegisterService\x12+.nearside.control.v1.RegisterServiceRequest\x1a,.nearside.control.v1.RegisterServiceResponse\x12h\n" +
 	"\fListServices\x12(.nearside.control.v1.ListServicesRequest\x1a).nearside.control.v1.ListServicesResponse\"\x03\x90\x02\x01\x12f\n" +
@@ -918,50 +995,52 @@ func file_nearside_control_v1_service_registry_service_proto_rawDescGZIP() []byt
 	return file_nearside_control_v1_service_registry_service_proto_rawDescData
 }
 
-var file_nearside_control_v1_service_registry_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_nearside_control_v1_service_registry_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_nearside_control_v1_service_registry_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_nearside_control_v1_service_registry_service_proto_goTypes = []any{
 	(ServiceAccess)(0),              // 0: nearside.control.v1.ServiceAccess
 	(ServiceProtocol)(0),            // 1: nearside.control.v1.ServiceProtocol
-	(*ServiceEndpoint)(nil),         // 2: nearside.control.v1.ServiceEndpoint
-	(*RegisteredService)(nil),       // 3: nearside.control.v1.RegisteredService
-	(*CacheRule)(nil),               // 4: nearside.control.v1.CacheRule
-	(*ServiceMethod)(nil),           // 5: nearside.control.v1.ServiceMethod
-	(*RegisterServiceRequest)(nil),  // 6: nearside.control.v1.RegisterServiceRequest
-	(*RegisterServiceResponse)(nil), // 7: nearside.control.v1.RegisterServiceResponse
-	(*ListServicesRequest)(nil),     // 8: nearside.control.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),    // 9: nearside.control.v1.ListServicesResponse
-	(*RemoveServiceRequest)(nil),    // 10: nearside.control.v1.RemoveServiceRequest
-	(*RemoveServiceResponse)(nil),   // 11: nearside.control.v1.RemoveServiceResponse
-	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
+	(EndpointState)(0),              // 2: nearside.control.v1.EndpointState
+	(*ServiceEndpoint)(nil),         // 3: nearside.control.v1.ServiceEndpoint
+	(*RegisteredService)(nil),       // 4: nearside.control.v1.RegisteredService
+	(*CacheRule)(nil),               // 5: nearside.control.v1.CacheRule
+	(*ServiceMethod)(nil),           // 6: nearside.control.v1.ServiceMethod
+	(*RegisterServiceRequest)(nil),  // 7: nearside.control.v1.RegisterServiceRequest
+	(*RegisterServiceResponse)(nil), // 8: nearside.control.v1.RegisterServiceResponse
+	(*ListServicesRequest)(nil),     // 9: nearside.control.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),    // 10: nearside.control.v1.ListServicesResponse
+	(*RemoveServiceRequest)(nil),    // 11: nearside.control.v1.RemoveServiceRequest
+	(*RemoveServiceResponse)(nil),   // 12: nearside.control.v1.RemoveServiceResponse
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
 }
 var file_nearside_control_v1_service_registry_service_proto_depIdxs = []int32{
-	2,  // 0: nearside.control.v1.RegisteredService.endpoints:type_name -> nearside.control.v1.ServiceEndpoint
-	0,  // 1: nearside.control.v1.RegisteredService.access:type_name -> nearside.control.v1.ServiceAccess
-	5,  // 2: nearside.control.v1.RegisteredService.methods:type_name -> nearside.control.v1.ServiceMethod
-	12, // 3: nearside.control.v1.RegisteredService.register_time:type_name -> google.protobuf.Timestamp
-	4,  // 4: nearside.control.v1.RegisteredService.cache_rules:type_name -> nearside.control.v1.CacheRule
-	1,  // 5: nearside.control.v1.RegisteredService.protocol:type_name -> nearside.control.v1.ServiceProtocol
-	13, // 6: nearside.control.v1.CacheRule.ttl:type_name -> google.protobuf.Duration
-	13, // 7: nearside.control.v1.CacheRule.stale:type_name -> google.protobuf.Duration
-	2,  // 8: nearside.control.v1.RegisterServiceRequest.endpoints:type_name -> nearside.control.v1.ServiceEndpoint
-	0,  // 9: nearside.control.v1.RegisterServiceRequest.access:type_name -> nearside.control.v1.ServiceAccess
-	4,  // 10: nearside.control.v1.RegisterServiceRequest.cache_rules:type_name -> nearside.control.v1.CacheRule
-	1,  // 11: nearside.control.v1.RegisterServiceRequest.protocol:type_name -> nearside.control.v1.ServiceProtocol
-	3,  // 12: nearside.control.v1.RegisterServiceResponse.service:type_name -> nearside.control.v1.RegisteredService
-	3,  // 13: nearside.control.v1.ListServicesResponse.services:type_name -> nearside.control.v1.RegisteredService
-	6,  // 14: nearside.control.v1.ServiceRegistryService.RegisterService:input_type -> nearside.control.v1.RegisterServiceRequest
-	8,  // 15: nearside.control.v1.ServiceRegistryService.ListServices:input_type -> nearside.control.v1.ListServicesRequest
-	10, // 16: nearside.control.v1.ServiceRegistryService.RemoveService:input_type -> nearside.control.v1.RemoveServiceRequest
-	7,  // 17: nearside.control.v1.ServiceRegistryService.RegisterService:output_type -> nearside.control.v1.RegisterServiceResponse
-	9,  // 18: nearside.control.v1.ServiceRegistryService.ListServices:output_type -> nearside.control.v1.ListServicesResponse
-	11, // 19: nearside.control.v1.ServiceRegistryService.RemoveService:output_type -> nearside.control.v1.RemoveServiceResponse
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	2,  // 0: nearside.control.v1.ServiceEndpoint.state:type_name -> nearside.control.v1.EndpointState
+	3,  // 1: nearside.control.v1.RegisteredService.endpoints:type_name -> nearside.control.v1.ServiceEndpoint
+	0,  // 2: nearside.control.v1.RegisteredService.access:type_name -> nearside.control.v1.ServiceAccess
+	6,  // 3: nearside.control.v1.RegisteredService.methods:type_name -> nearside.control.v1.ServiceMethod
+	13, // 4: nearside.control.v1.RegisteredService.register_time:type_name -> google.protobuf.Timestamp
+	5,  // 5: nearside.control.v1.RegisteredService.cache_rules:type_name -> nearside.control.v1.CacheRule
+	1,  // 6: nearside.control.v1.RegisteredService.protocol:type_name -> nearside.control.v1.ServiceProtocol
+	14, // 7: nearside.control.v1.CacheRule.ttl:type_name -> google.protobuf.Duration
+	14, // 8: nearside.control.v1.CacheRule.stale:type_name -> google.protobuf.Duration
+	3,  // 9: nearside.control.v1.RegisterServiceRequest.endpoints:type_name -> nearside.control.v1.ServiceEndpoint
+	0,  // 10: nearside.control.v1.RegisterServiceRequest.access:type_name -> nearside.control.v1.ServiceAccess
+	5,  // 11: nearside.control.v1.RegisterServiceRequest.cache_rules:type_name -> nearside.control.v1.CacheRule
+	1,  // 12: nearside.control.v1.RegisterServiceRequest.protocol:type_name -> nearside.control.v1.ServiceProtocol
+	4,  // 13: nearside.control.v1.RegisterServiceResponse.service:type_name -> nearside.control.v1.RegisteredService
+	4,  // 14: nearside.control.v1.ListServicesResponse.services:type_name -> nearside.control.v1.RegisteredService
+	7,  // 15: nearside.control.v1.ServiceRegistryService.RegisterService:input_type -> nearside.control.v1.RegisterServiceRequest
+	9,  // 16: nearside.control.v1.ServiceRegistryService.ListServices:input_type -> nearside.control.v1.ListServicesRequest
+	11, // 17: nearside.control.v1.ServiceRegistryService.RemoveService:input_type -> nearside.control.v1.RemoveServiceRequest
+	8,  // 18: nearside.control.v1.ServiceRegistryService.RegisterService:output_type -> nearside.control.v1.RegisterServiceResponse
+	10, // 19: nearside.control.v1.ServiceRegistryService.ListServices:output_type -> nearside.control.v1.ListServicesResponse
+	12, // 20: nearside.control.v1.ServiceRegistryService.RemoveService:output_type -> nearside.control.v1.RemoveServiceResponse
+	18, // [18:21] is the sub-list for method output_type
+	15, // [15:18] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_nearside_control_v1_service_registry_service_proto_init() }
@@ -974,7 +1053,7 @@ func file_nearside_control_v1_service_registry_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nearside_control_v1_service_registry_service_proto_rawDesc), len(file_nearside_control_v1_service_registry_service_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,

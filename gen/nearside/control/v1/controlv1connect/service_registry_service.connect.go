@@ -50,7 +50,8 @@ type ServiceRegistryServiceClient interface {
 	// RegisterService makes a service known to all gateways, in place of what was registered under its name before: its methods,
 	// its endpoints, and who may call it. Descriptors that do not hold it, or lack an import, are FIELD_INVALID.
 	RegisterService(context.Context, *connect.Request[v1.RegisterServiceRequest]) (*connect.Response[v1.RegisterServiceResponse], error)
-	// ListServices lists the services by name.
+	// ListServices lists the services by name. A gateway says of each endpoint how it is, as far as its region knows; the primary, which
+	// calls none, does not.
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
 	// RemoveService makes the gateways forget a service. Calls that they have passed on already go on. An unknown one is
 	// RESOURCE_NOT_FOUND.
@@ -118,7 +119,8 @@ type ServiceRegistryServiceHandler interface {
 	// RegisterService makes a service known to all gateways, in place of what was registered under its name before: its methods,
 	// its endpoints, and who may call it. Descriptors that do not hold it, or lack an import, are FIELD_INVALID.
 	RegisterService(context.Context, *connect.Request[v1.RegisterServiceRequest]) (*connect.Response[v1.RegisterServiceResponse], error)
-	// ListServices lists the services by name.
+	// ListServices lists the services by name. A gateway says of each endpoint how it is, as far as its region knows; the primary, which
+	// calls none, does not.
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
 	// RemoveService makes the gateways forget a service. Calls that they have passed on already go on. An unknown one is
 	// RESOURCE_NOT_FOUND.

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nearside/control/v1/service_registry_service.proto.
  */
 export const file_nearside_control_v1_service_registry_service: GenFile = /*@__PURE__*/
-  fileDesc("CjJuZWFyc2lkZS9jb250cm9sL3YxL3NlcnZpY2VfcmVnaXN0cnlfc2VydmljZS5wcm90bxITbmVhcnNpZGUuY29udHJvbC52MSIuCg9TZXJ2aWNlRW5kcG9pbnQSDgoGcmVnaW9uGAEgASgJEgsKA3VybBgCIAEoCSKkAwoRUmVnaXN0ZXJlZFNlcnZpY2USDAoEbmFtZRgBIAEoCRI3CgllbmRwb2ludHMYAiADKAsyJC5uZWFyc2lkZS5jb250cm9sLnYxLlNlcnZpY2VFbmRwb2ludBIyCgZhY2Nlc3MYAyABKA4yIi5uZWFyc2lkZS5jb250cm9sLnYxLlNlcnZpY2VBY2Nlc3MSDAoEcm9sZRgEIAEoCRIYChBwYXNzX2NyZWRlbnRpYWxzGAUgASgIEjMKB21ldGhvZHMYBiADKAsyIi5uZWFyc2lkZS5jb250cm9sLnYxLlNlcnZpY2VNZXRob2QSMQoNcmVnaXN0ZXJfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoLY2FjaGVfcnVsZXMYCCADKAsyHi5uZWFyc2lkZS5jb250cm9sLnYxLkNhY2hlUnVsZRI2Cghwcm90b2NvbBgJIAEoDjIkLm5lYXJzaWRlLmNvbnRyb2wudjEuU2VydmljZVByb3RvY29sEhcKD3NraXBfdmFsaWRhdGlvbhgKIAEoCCKjAQoJQ2FjaGVSdWxlEg4KBm1ldGhvZBgBIAEoCRImCgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFc3RhbGUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKa2V5X2ZpZWxkcxgEIAMoCRIQCghkYXRhYmFzZRgFIAEoCRIOCgZ0YWJsZXMYBiADKAkifQoNU2VydmljZU1ldGhvZBIMCgRuYW1lGAEgASgJEhgKEGNsaWVudF9zdHJlYW1pbmcYAiABKAgSGAoQc2VydmVyX3N0cmVhbWluZxgDIAEoCBIXCg9ub19zaWRlX2VmZmVjdHMYBCABKAgSEQoJdmFsaWRhdGVkGAUgASgIItYCChZSZWdpc3RlclNlcnZpY2VSZXF1ZXN0EhMKC2Rlc2NyaXB0b3JzGAEgASgMEgwKBG5hbWUYAiABKAkSNwoJZW5kcG9pbnRzGAMgAygLMiQubmVhcnNpZGUuY29udHJvbC52MS5TZXJ2aWNlRW5kcG9pbnQSMgoGYWNjZXNzGAQgASgOMiIubmVhcnNpZGUuY29udHJvbC52MS5TZXJ2aWNlQWNjZXNzEgwKBHJvbGUYBSABKAkSGAoQcGFzc19jcmVkZW50aWFscxgGIAEoCBIzCgtjYWNoZV9ydWxlcxgHIAMoCzIeLm5lYXJzaWRlLmNvbnRyb2wudjEuQ2FjaGVSdWxlEjYKCHByb3RvY29sGAggASgOMiQubmVhcnNpZGUuY29udHJvbC52MS5TZXJ2aWNlUHJvdG9jb2wSFwoPc2tpcF92YWxpZGF0aW9uGAkgASgIImQKF1JlZ2lzdGVyU2VydmljZVJlc3BvbnNlEjcKB3NlcnZpY2UYASABKAsyJi5uZWFyc2lkZS5jb250cm9sLnYxLlJlZ2lzdGVyZWRTZXJ2aWNlEhAKCHJlcGxhY2VkGAIgASgIIhUKE0xpc3RTZXJ2aWNlc1JlcXVlc3QiUAoUTGlzdFNlcnZpY2VzUmVzcG9uc2USOAoIc2VydmljZXMYASADKAsyJi5uZWFyc2lkZS5jb250cm9sLnYxLlJlZ2lzdGVyZWRTZXJ2aWNlIiQKFFJlbW92ZVNlcnZpY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiFwoVUmVtb3ZlU2VydmljZVJlc3BvbnNlKoUBCg1TZXJ2aWNlQWNjZXNzEh4KGlNFUlZJQ0VfQUNDRVNTX1VOU1BFQ0lGSUVEEAASGQoVU0VSVklDRV9BQ0NFU1NfUFVCTElDEAESIAocU0VSVklDRV9BQ0NFU1NfQVVUSEVOVElDQVRFRBACEhcKE1NFUlZJQ0VfQUNDRVNTX1JPTEUQAypsCg9TZXJ2aWNlUHJvdG9jb2wSIAocU0VSVklDRV9QUk9UT0NPTF9VTlNQRUNJRklFRBAAEhwKGFNFUlZJQ0VfUFJPVE9DT0xfQ09OTkVDVBABEhkKFVNFUlZJQ0VfUFJPVE9DT0xfR1JQQxACMtgCChZTZXJ2aWNlUmVnaXN0cnlTZXJ2aWNlEmwKD1JlZ2lzdGVyU2VydmljZRIrLm5lYXJzaWRlLmNvbnRyb2wudjEuUmVnaXN0ZXJTZXJ2aWNlUmVxdWVzdBosLm5lYXJzaWRlLmNvbnRyb2wudjEuUmVnaXN0ZXJTZXJ2aWNlUmVzcG9uc2USaAoMTGlzdFNlcnZpY2VzEigubmVhcnNpZGUuY29udHJvbC52MS5MaXN0U2VydmljZXNSZXF1ZXN0GikubmVhcnNpZGUuY29udHJvbC52MS5MaXN0U2VydmljZXNSZXNwb25zZSIDkAIBEmYKDVJlbW92ZVNlcnZpY2USKS5uZWFyc2lkZS5jb250cm9sLnYxLlJlbW92ZVNlcnZpY2VSZXF1ZXN0GioubmVhcnNpZGUuY29udHJvbC52MS5SZW1vdmVTZXJ2aWNlUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CjJuZWFyc2lkZS9jb250cm9sL3YxL3NlcnZpY2VfcmVnaXN0cnlfc2VydmljZS5wcm90bxITbmVhcnNpZGUuY29udHJvbC52MSJhCg9TZXJ2aWNlRW5kcG9pbnQSDgoGcmVnaW9uGAEgASgJEgsKA3VybBgCIAEoCRIxCgVzdGF0ZRgDIAEoDjIiLm5lYXJzaWRlLmNvbnRyb2wudjEuRW5kcG9pbnRTdGF0ZSKkAwoRUmVnaXN0ZXJlZFNlcnZpY2USDAoEbmFtZRgBIAEoCRI3CgllbmRwb2ludHMYAiADKAsyJC5uZWFyc2lkZS5jb250cm9sLnYxLlNlcnZpY2VFbmRwb2ludBIyCgZhY2Nlc3MYAyABKA4yIi5uZWFyc2lkZS5jb250cm9sLnYxLlNlcnZpY2VBY2Nlc3MSDAoEcm9sZRgEIAEoCRIYChBwYXNzX2NyZWRlbnRpYWxzGAUgASgIEjMKB21ldGhvZHMYBiADKAsyIi5uZWFyc2lkZS5jb250cm9sLnYxLlNlcnZpY2VNZXRob2QSMQoNcmVnaXN0ZXJfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoLY2FjaGVfcnVsZXMYCCADKAsyHi5uZWFyc2lkZS5jb250cm9sLnYxLkNhY2hlUnVsZRI2Cghwcm90b2NvbBgJIAEoDjIkLm5lYXJzaWRlLmNvbnRyb2wudjEuU2VydmljZVByb3RvY29sEhcKD3NraXBfdmFsaWRhdGlvbhgKIAEoCCKjAQoJQ2FjaGVSdWxlEg4KBm1ldGhvZBgBIAEoCRImCgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFc3RhbGUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKa2V5X2ZpZWxkcxgEIAMoCRIQCghkYXRhYmFzZRgFIAEoCRIOCgZ0YWJsZXMYBiADKAkifQoNU2VydmljZU1ldGhvZBIMCgRuYW1lGAEgASgJEhgKEGNsaWVudF9zdHJlYW1pbmcYAiABKAgSGAoQc2VydmVyX3N0cmVhbWluZxgDIAEoCBIXCg9ub19zaWRlX2VmZmVjdHMYBCABKAgSEQoJdmFsaWRhdGVkGAUgASgIItYCChZSZWdpc3RlclNlcnZpY2VSZXF1ZXN0EhMKC2Rlc2NyaXB0b3JzGAEgASgMEgwKBG5hbWUYAiABKAkSNwoJZW5kcG9pbnRzGAMgAygLMiQubmVhcnNpZGUuY29udHJvbC52MS5TZXJ2aWNlRW5kcG9pbnQSMgoGYWNjZXNzGAQgASgOMiIubmVhcnNpZGUuY29udHJvbC52MS5TZXJ2aWNlQWNjZXNzEgwKBHJvbGUYBSABKAkSGAoQcGFzc19jcmVkZW50aWFscxgGIAEoCBIzCgtjYWNoZV9ydWxlcxgHIAMoCzIeLm5lYXJzaWRlLmNvbnRyb2wudjEuQ2FjaGVSdWxlEjYKCHByb3RvY29sGAggASgOMiQubmVhcnNpZGUuY29udHJvbC52MS5TZXJ2aWNlUHJvdG9jb2wSFwoPc2tpcF92YWxpZGF0aW9uGAkgASgIImQKF1JlZ2lzdGVyU2VydmljZVJlc3BvbnNlEjcKB3NlcnZpY2UYASABKAsyJi5uZWFyc2lkZS5jb250cm9sLnYxLlJlZ2lzdGVyZWRTZXJ2aWNlEhAKCHJlcGxhY2VkGAIgASgIIhUKE0xpc3RTZXJ2aWNlc1JlcXVlc3QiUAoUTGlzdFNlcnZpY2VzUmVzcG9uc2USOAoIc2VydmljZXMYASADKAsyJi5uZWFyc2lkZS5jb250cm9sLnYxLlJlZ2lzdGVyZWRTZXJ2aWNlIiQKFFJlbW92ZVNlcnZpY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiFwoVUmVtb3ZlU2VydmljZVJlc3BvbnNlKoUBCg1TZXJ2aWNlQWNjZXNzEh4KGlNFUlZJQ0VfQUNDRVNTX1VOU1BFQ0lGSUVEEAASGQoVU0VSVklDRV9BQ0NFU1NfUFVCTElDEAESIAocU0VSVklDRV9BQ0NFU1NfQVVUSEVOVElDQVRFRBACEhcKE1NFUlZJQ0VfQUNDRVNTX1JPTEUQAypsCg9TZXJ2aWNlUHJvdG9jb2wSIAocU0VSVklDRV9QUk9UT0NPTF9VTlNQRUNJRklFRBAAEhwKGFNFUlZJQ0VfUFJPVE9DT0xfQ09OTkVDVBABEhkKFVNFUlZJQ0VfUFJPVE9DT0xfR1JQQxACKpcBCg1FbmRwb2ludFN0YXRlEh4KGkVORFBPSU5UX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRRU5EUE9JTlRfU1RBVEVfVVAQARIaChZFTkRQT0lOVF9TVEFURV9TVVNQRUNUEAISFwoTRU5EUE9JTlRfU1RBVEVfRE9XThADEhoKFkVORFBPSU5UX1NUQVRFX0VKRUNURUQQBDLYAgoWU2VydmljZVJlZ2lzdHJ5U2VydmljZRJsCg9SZWdpc3RlclNlcnZpY2USKy5uZWFyc2lkZS5jb250cm9sLnYxLlJlZ2lzdGVyU2VydmljZVJlcXVlc3QaLC5uZWFyc2lkZS5jb250cm9sLnYxLlJlZ2lzdGVyU2VydmljZVJlc3BvbnNlEmgKDExpc3RTZXJ2aWNlcxIoLm5lYXJzaWRlLmNvbnRyb2wudjEuTGlzdFNlcnZpY2VzUmVxdWVzdBopLm5lYXJzaWRlLmNvbnRyb2wudjEuTGlzdFNlcnZpY2VzUmVzcG9uc2UiA5ACARJmCg1SZW1vdmVTZXJ2aWNlEikubmVhcnNpZGUuY29udHJvbC52MS5SZW1vdmVTZXJ2aWNlUmVxdWVzdBoqLm5lYXJzaWRlLmNvbnRyb2wudjEuUmVtb3ZlU2VydmljZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * ServiceEndpoint is where a service answers.
@@ -33,6 +33,13 @@ export type ServiceEndpoint = Message<"nearside.control.v1.ServiceEndpoint"> & {
    * @generated from field: string url = 2;
    */
   url: string;
+
+  /**
+   * In answers of ListServices: how it is. Requests do not say it.
+   *
+   * @generated from field: nearside.control.v1.EndpointState state = 3;
+   */
+  state: EndpointState;
 };
 
 /**
@@ -488,6 +495,54 @@ export const ServiceProtocolSchema: GenEnum<ServiceProtocol> = /*@__PURE__*/
   enumDesc(file_nearside_control_v1_service_registry_service, 1);
 
 /**
+ * EndpointState is how an endpoint is, as one gateway sees it.
+ *
+ * @generated from enum nearside.control.v1.EndpointState
+ */
+export enum EndpointState {
+  /**
+   * Nobody says: the primary was asked, or a gateway that has not heard of the endpoint yet.
+   *
+   * @generated from enum value: ENDPOINT_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Calls are sent there.
+   *
+   * @generated from enum value: ENDPOINT_STATE_UP = 1;
+   */
+  UP = 1,
+
+  /**
+   * A call could not reach it: calls are sent elsewhere, where there is an elsewhere, until its check has told more.
+   *
+   * @generated from enum value: ENDPOINT_STATE_SUSPECT = 2;
+   */
+  SUSPECT = 2,
+
+  /**
+   * Its check fails: no calls are sent there.
+   *
+   * @generated from enum value: ENDPOINT_STATE_DOWN = 3;
+   */
+  DOWN = 3,
+
+  /**
+   * Its calls fail: none are sent there for a moment.
+   *
+   * @generated from enum value: ENDPOINT_STATE_EJECTED = 4;
+   */
+  EJECTED = 4,
+}
+
+/**
+ * Describes the enum nearside.control.v1.EndpointState.
+ */
+export const EndpointStateSchema: GenEnum<EndpointState> = /*@__PURE__*/
+  enumDesc(file_nearside_control_v1_service_registry_service, 2);
+
+/**
  * ServiceRegistryService keeps the services that others run and the gateways reach for their callers. It is an admin's. The
  * primary does the work; gateways pass calls on, and answer a change when their region has it.
  *
@@ -506,7 +561,8 @@ export const ServiceRegistryService: GenService<{
     output: typeof RegisterServiceResponseSchema;
   },
   /**
-   * ListServices lists the services by name.
+   * ListServices lists the services by name. A gateway says of each endpoint how it is, as far as its region knows; the primary, which
+   * calls none, does not.
    *
    * @generated from rpc nearside.control.v1.ServiceRegistryService.ListServices
    */
