@@ -2,7 +2,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test as always } from "vitest";
+import { afterAll, beforeAll, describe, expect, test as always, vi } from "vitest";
 import { build } from "vite";
 import { Code, CorsService, nodeMesh, UserService, type Mesh as Client } from "../../src/node.js";
 import { startUp, type Mesh } from "../mesh/processes.js";
@@ -82,7 +82,8 @@ describe.each(["text", "binary"] as const)("%s", (format) => {
     const created = await unary(target(format), "createUser", { email: `${format}@example.com`, name });
     expect(created).toMatchObject({ code: 0, messages: [{ user: { email: `${format}@example.com`, name } }] });
     const { id } = (created.messages[0] as { user: { id: string } }).user;
-    expect(await unary(target(format), "getUser", { id })).toEqual(created);
+    // The region hears of it in its own time.
+    await vi.waitFor(async () => expect(await unary(target(format), "getUser", { id })).toEqual(created), { timeout: 10_000 });
   });
 
   test("an error has its code, its message and its metadata", async () => {
