@@ -239,7 +239,7 @@ func (a *answer) link() {
 	query.Del("page_token")
 	query.Set("pageToken", page.Next)
 	next.RawQuery = query.Encode()
-	a.header.Set("Link", "<"+(&url.URL{Path: next.Path, RawQuery: next.RawQuery}).String()+`>; rel="next"`)
+	a.header.Set("Link", "<"+(&url.URL{Path: next.Path, RawPath: next.RawPath, RawQuery: next.RawQuery}).String()+`>; rel="next"`)
 }
 
 // locate says where what was created is, if the answer names it.
@@ -263,6 +263,6 @@ func (a *answer) locate() {
 	}
 	var id string
 	if found && json.Unmarshal(raw, &id) == nil && id != "" {
-		a.header.Set("Location", template+url.PathEscape(id))
+		a.header.Set("Location", template+strings.ReplaceAll(url.PathEscape(id), ":", "%3A"))
 	}
 }

@@ -27,8 +27,9 @@ type Binding struct {
 	tag        string               // in the document, where it is not the service's name
 
 	pattern *regexp.Regexp
-	named   bool // the template ends with :verb, so it is no resource
-	paged   bool // the answer may have a next page
+	bound   *bound // nil where a body cannot say what the path does
+	named   bool   // the template ends with :verb, so it is no resource
+	paged   bool   // the answer may have a next page
 }
 
 // BindingsOf returns the bindings of services' unary methods, in a stable order.
@@ -77,6 +78,7 @@ func newBinding(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) (*B
 	if b.pattern, b.Vars, err = compile(b.Template); err != nil {
 		return nil, err
 	}
+	b.bound = boundOf(b)
 	b.named = strings.Contains(b.Template[strings.LastIndexByte(b.Template, '/'):], ":")
 	b.paged = b.Response == "" && m.Output().Fields().ByName("next_page_token") != nil
 	return b, nil
@@ -102,29 +104,37 @@ func compile(template string) (*regexp.Regexp, []string, error) {
 	if !strings.HasPrefix(template, "/") {
 		return nil, nil, fmt.Errorf("%q does not begin with /", template)
 	}
-	text, vars := expand(template)
+	text, vars := expand(template, false)
 	re, err := regexp.Compile("^" + text + "$")
 	return re, vars, err
 }
 
-// expand turns a template, or a part of one, into a regular expression. Variables are single segments unless they say otherwise.
-func expand(template string) (text string, vars []string) {
+// expand turns a template, or a part of one, into a regular expression, with groups for its variables or without. Variables are single
+// segments unless they say otherwise.
+func expand(template string, groups bool) (text string, vars []string) {
 	var pattern strings.Builder
 	at := 0
 	for _, m := range variable.FindAllStringSubmatchIndex(template, -1) {
 		pattern.WriteString(regexp.QuoteMeta(template[at:m[0]]))
 		at = m[1]
+		group := groups && m[2] >= 0
 		if m[2] >= 0 {
 			vars = append(vars, template[m[2]:m[3]])
 		}
+		if group {
+			pattern.WriteByte('(')
+		}
 		switch {
 		case m[4] >= 0:
-			inner, _ := expand(template[m[4]:m[5]])
+			inner, _ := expand(template[m[4]:m[5]], false)
 			pattern.WriteString(inner)
 		case template[m[0]:m[1]] == "**":
 			pattern.WriteString(`.+`)
 		default:
 			pattern.WriteString(`[^/:]+`)
+		}
+		if group {
+			pattern.WriteByte(')')
 		}
 	}
 	pattern.WriteString(regexp.QuoteMeta(template[at:]))

@@ -146,7 +146,7 @@ func document(bindings []*Binding, comments map[protoreflect.FullName]string) ([
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, Prefix) || openapi.Serves(r.URL.Path) || h.serves(r.URL.Path) {
+	if strings.HasPrefix(r.URL.Path, Prefix) || openapi.Serves(r.URL.Path) || h.serves(r.URL) {
 		h.compressed.ServeHTTP(w, r)
 		return
 	}
@@ -154,12 +154,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serves reports whether a path that does not begin with Prefix is one of a registered service. Calls never are.
-func (h *Handler) serves(path string) bool {
+func (h *Handler) serves(u *url.URL) bool {
+	path := u.Path
 	head, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if h.others == nil || reserved[head] || strings.Contains(head, ".") {
 		return false
 	}
-	_, allowed := h.latest().find("", path)
+	_, allowed := h.latest().find("", pathOf(u))
 	return len(allowed) > 0
 }
 
@@ -171,7 +172,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 		verb = http.MethodGet
 	}
 	t := h.latest()
-	b, allowed := t.find(verb, r.URL.Path)
+	b, allowed := t.find(verb, pathOf(r.URL))
 	a := &answer{handler: h, table: t, binding: b, request: r, header: make(http.Header)}
 	switch {
 	case len(allowed) == 0:
@@ -227,7 +228,11 @@ func (h *Handler) call(a *answer, verb string) {
 		return
 	}
 	inner.Method = verb
-	inner.URL.RawQuery = query.Encode()
+	// The transcoder unescapes what it takes out of the path, and expects the path as it was.
+	inner.URL.Path, inner.URL.RawPath, inner.URL.RawQuery = pathOf(inner.URL), "", query.Encode()
+	if !a.checkBound(inner.URL.Path, &inner.Body) {
+		return
+	}
 	// An answer is compressed on its way out, once it is what it will be.
 	inner.Header.Del("Accept-Encoding")
 	inner.Header.Del("Accept")

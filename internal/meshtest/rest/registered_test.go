@@ -35,11 +35,13 @@ message_type { name: "Book" field { name: "id" number: 1 type: TYPE_STRING label
 message_type { name: "GetBookRequest" field { name: "id" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL } }
 message_type { name: "ListBooksRequest" field { name: "page_size" number: 1 type: TYPE_UINT32 label: LABEL_OPTIONAL } field { name: "page_token" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL } }
 message_type { name: "ListBooksResponse" field { name: "books" number: 1 type: TYPE_MESSAGE type_name: ".acme.books.v1.Book" label: LABEL_REPEATED } field { name: "next_page_token" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL } }
+message_type { name: "UpdateBookRequest" field { name: "book" number: 1 type: TYPE_MESSAGE type_name: ".acme.books.v1.Book" label: LABEL_OPTIONAL } field { name: "shelf_number" number: 2 type: TYPE_INT64 label: LABEL_OPTIONAL } }
 message_type { name: "CreateBookRequest" field { name: "book" number: 1 type: TYPE_MESSAGE type_name: ".acme.books.v1.Book" label: LABEL_OPTIONAL } }
 service { name: "BookService"
   method { name: "GetBook" input_type: ".acme.books.v1.GetBookRequest" output_type: ".acme.books.v1.Book" options { idempotency_level: NO_SIDE_EFFECTS [google.api.http] { get: "/library/v1/books/{id}" } } }
   method { name: "ListBooks" input_type: ".acme.books.v1.ListBooksRequest" output_type: ".acme.books.v1.ListBooksResponse" options { idempotency_level: NO_SIDE_EFFECTS [google.api.http] { get: "/library/v1/books" additional_bindings { get: "/v1/books" } } } }
   method { name: "CreateBook" input_type: ".acme.books.v1.CreateBookRequest" output_type: ".acme.books.v1.Book" options { [google.api.http] { post: "/library/v1/books" body: "book" } } }
+  method { name: "UpdateBook" input_type: ".acme.books.v1.UpdateBookRequest" output_type: ".acme.books.v1.Book" options { [google.api.http] { patch: "/library/v1/books/{book.id}" body: "book" additional_bindings { put: "/library/v1/shelves/{shelf_number}/{book.id}" body: "*" } } } }
   method { name: "Steal" input_type: ".acme.books.v1.GetBookRequest" output_type: ".acme.books.v1.Book" options { [google.api.http] { get: "/v1/users/{id}" additional_bindings { get: "/healthz" } } } }
 }`
 
@@ -88,6 +90,8 @@ func (l *library) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out = proto.CloneOf(in.Get(field(in, "book")).Message().Interface().(*dynamicpb.Message)) //nolint:forcetypeassert // it is one
 		out.Set(field(out, "id"), protoreflect.ValueOfString(fmt.Sprintf("b%d", len(l.books))))
 		l.books = append(l.books, out)
+	case "UpdateBook":
+		out = proto.CloneOf(in.Get(field(in, "book")).Message().Interface().(*dynamicpb.Message)) //nolint:forcetypeassert // it is one
 	case "ListBooks":
 		list := out.Mutable(field(out, "books")).List()
 		for _, b := range l.books {
@@ -101,7 +105,7 @@ func (l *library) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		if out.Get(field(out, "id")).String() == "" {
-			_ = connect.NewErrorWriter().Write(w, r, connect.NewError(connect.CodeNotFound, fmt.Errorf("no such book")))
+			_ = connect.NewErrorWriter().Write(w, r, connect.NewError(connect.CodeNotFound, fmt.Errorf("no such book: %s", in.Get(field(in, "id")))))
 			return
 		}
 	}
@@ -172,6 +176,20 @@ func testRegistered(t *testing.T, protocol controlv1.ServiceProtocol) {
 	got := call(t, m.HTTP(), "GET", all+"/b0", "").want(t, "get", http.StatusOK)
 	call(t, m.HTTP(), "GET", all+"/b0", "", "If-None-Match: "+got.header.Get("Etag")).want(t, "the same", http.StatusNotModified)
 	call(t, m.HTTP(), "GET", all+"/b9", "").problem(t, "unknown book", http.StatusNotFound, "", "")
+	for path, id := range map[string]string{"a%2Fb": "a/b", "a%252Fb": "a%2Fb", "100%25": "100%", "urn%3Ab": "urn:b", "%61%20%C3%A9": "a é"} {
+		if r := call(t, m.HTTP(), "GET", all+"/"+path, ""); !strings.Contains(r.body, "no such book: "+id+`"`) {
+			t.Errorf("%s: %s", path, r.body)
+		}
+	}
+	call(t, m.HTTP(), "PATCH", all+"/b0", `{"id":"b1","title":"Dune"}`).problem(t, "another id", http.StatusBadRequest, "FIELD_INVALID", "book.id")
+	shelf := base + "/library/v1/shelves/3/b0"
+	call(t, m.HTTP(), "PUT", shelf, `{"shelf_number":"4"}`).problem(t, "another shelf", http.StatusBadRequest, "FIELD_INVALID", "shelfNumber")
+	call(t, m.HTTP(), "PUT", shelf, `{"book":{"\u0069d":"b1"}}`).problem(t, "another id", http.StatusBadRequest, "FIELD_INVALID", "book.id")
+	for _, body := range []string{`{"shelfNumber":3,"book":{"id":"b0"}}`, `{"shelfNumber":"0","book":{"id":""}}`, `{"book":null}`, `{}`} {
+		if r := call(t, m.HTTP(), "PUT", shelf, body).want(t, body, http.StatusOK); r.field(t, "id") != "b0" {
+			t.Errorf("%s: %s", body, r.body)
+		}
+	}
 	list := call(t, m.HTTP(), "GET", base+"/v1/books?fields=books.title&page_size=1", "").want(t, "list", http.StatusOK)
 	if list.body != `{"books":[{"title":"Dune"}]}` || !strings.Contains(list.header.Get("Link"), "/v1/books?") {
 		t.Errorf("list %v %s", list.header, list.body)

@@ -151,6 +151,10 @@ func TestUsers(t *testing.T) {
 	if masked.field(t, "email") != "ada@example.org" || masked.field(t, "name") != "Ada K." {
 		t.Errorf("masked: %s", masked.body)
 	}
+	call(t, m.HTTP(), "PATCH", one, `{"id":"usr_1","name":"Eve"}`).problem(t, "another id than the path's", http.StatusBadRequest, "FIELD_INVALID", "id")
+	call(t, m.HTTP(), "PUT", one, `{"id":"usr_1","name":"Eve","email":"e@example.org"}`).
+		problem(t, "another id than the path's", http.StatusBadRequest, "FIELD_INVALID", "id")
+	call(t, m.HTTP(), "PATCH", one, `{"id":"`+id+`","name":"Ada K."}`).want(t, "the path's id", http.StatusOK)
 	call(t, m.HTTP(), "PUT", one, `{"name":"Ada"}`).problem(t, "a part for the whole", http.StatusBadRequest, "FIELD_INVALID", "email")
 	call(t, m.HTTP(), "PUT", one, `{"name":"Countess","email":"c@example.org"}`).want(t, "put", http.StatusOK)
 
