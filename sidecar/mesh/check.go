@@ -63,7 +63,7 @@ func (r *Router) Run(ctx context.Context) {
 		}
 		select {
 		case <-tick.C:
-		case <-r.suspects:
+		case <-r.due:
 		case <-ctx.Done():
 			return
 		}
@@ -77,9 +77,14 @@ func (r *Router) unreached(e *endpoint) {
 		return
 	}
 	e.checked.Add(int64(checkPause - checkInterval))
+	r.checkSoon()
+}
+
+// checkSoon has the checks that are due made at once.
+func (r *Router) checkSoon() {
 	select {
-	case r.suspects <- struct{}{}:
-	default: // it is looked for already
+	case r.due <- struct{}{}:
+	default: // they are looked for already
 	}
 }
 
@@ -157,6 +162,9 @@ func (r *Router) tryCheck(ctx context.Context, e *endpoint) error {
 			e.http2.Store(h2Not)
 			return other
 		}
+	}
+	if err == nil {
+		e.http2.Store(h2Spoken)
 	}
 	return err
 }

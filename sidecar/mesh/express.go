@@ -179,7 +179,7 @@ func (c *expressCall) talk(ctx context.Context, u *upstream, e *endpoint) (keep 
 		return false, err
 	}
 	u.in = u.buf[:0]
-	for {
+	for early := 0; ; {
 		part, err := c.head.parse(u.in)
 		if err != nil {
 			return false, err
@@ -189,7 +189,7 @@ func (c *expressCall) talk(ctx context.Context, u *upstream, e *endpoint) (keep 
 			if c.head.status >= 200 {
 				break
 			}
-			if c.head.status == http.StatusSwitchingProtocols {
+			if early += c.head.size; c.head.status == http.StatusSwitchingProtocols || early > maxAnswerHeader {
 				return false, errAnswer
 			}
 			continue

@@ -103,6 +103,11 @@ func (r *Router) forward(w http.ResponseWriter, req *http.Request, p *identity.P
 		_ = res.Body.Close()
 		t.give(verdict)
 	}()
+	if res.StatusCode < http.StatusOK { // another protocol than was asked for, or no status
+		verdict, outcome = errAnswer, outcomeUnavailable
+		r.refuse(w, req, unavailable(m.service, true))
+		return
+	}
 	if m.unary {
 		t.took(time.Since(c.began), time.Since(r.began))
 	}
@@ -192,11 +197,12 @@ func (c *passage) once(ctx context.Context, e *endpoint) (*http.Response, error)
 }
 
 // transport returns how an endpoint is to be talked to: as the caller talks, but for gRPC, which is always HTTP/2, and for
-// endpoints that do not know that.
+// endpoints that do not know that. As long as nobody knows, HTTP/1.1 does for a unary call.
 func (c *passage) transport(e *endpoint) *http.Transport {
 	kind := c.req.Header.Get("Content-Type")
 	grpc := strings.HasPrefix(kind, "application/grpc") && !strings.HasPrefix(kind, "application/grpc-web")
-	if grpc || c.req.ProtoMajor == 2 && e.http2.Load() != h2Not {
+	known := e.http2.Load()
+	if grpc || c.req.ProtoMajor == 2 && (known == h2Spoken || known == h2Unknown && !c.route.unary) {
 		return c.router.http2
 	}
 	return c.router.http1
@@ -246,6 +252,9 @@ func connectionNames(h http.Header) map[string]bool {
 // gatewaysOwn begins the headers by which the gateway says which pages may read an answer. A service knows nothing of them.
 const gatewaysOwn = "Access-Control-"
 
+// endpointsOwn are the headers by which an endpoint says how its own name is to be called: callers would take it for the gateway's.
+var endpointsOwn = map[string]bool{"Alt-Svc": true, "Strict-Transport-Security": true}
+
 // errCaller marks that a caller does not take the answer in.
 var errCaller = errors.New("the caller takes nothing in")
 
@@ -254,12 +263,16 @@ func (c *passage) answer(w http.ResponseWriter, res *http.Response) error {
 	named, header := connectionNames(res.Header), w.Header()
 	for name, values := range res.Header {
 		switch {
-		case hopByHop[name], named[name], strings.HasPrefix(name, gatewaysOwn):
+		case hopByHop[name], named[name], endpointsOwn[name], strings.HasPrefix(name, gatewaysOwn):
+		case name == "Content-Length" && res.StatusCode == http.StatusNoContent: // HTTP/2 would wait for it
 		case name == "Vary":
 			header[name] = append(header[name], values...)
 		case header[name] == nil: // what the gateway says stays
 			header[name] = values
 		}
+	}
+	if header["Content-Type"] == nil {
+		header["Content-Type"] = nil // or net/http guesses one
 	}
 	w.WriteHeader(res.StatusCode)
 	if res.StatusCode != http.StatusOK {

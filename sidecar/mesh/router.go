@@ -87,7 +87,7 @@ type Router struct {
 	inFlight atomic.Int64
 	turn     atomic.Uint32
 	retries  budget
-	suspects chan struct{} // has something while an endpoint is to be checked at once
+	due      chan struct{} // has something while an endpoint is to be checked at once
 }
 
 var (
@@ -102,7 +102,7 @@ func New(o Options) (*Router, error) {
 	r := &Router{
 		region: o.Region, source: o.Source, secured: o.Secured, maxInFlight: int64(cmp.Or(o.MaxInFlight, DefaultMaxInFlight)),
 		logger: o.Logger, errors: connect.NewErrorWriter(), began: time.Now(), http1: newTransport(false), http2: newTransport(true),
-		responses: newResponses(o.Responses), suspects: make(chan struct{}, 1),
+		responses: newResponses(o.Responses), due: make(chan struct{}, 1),
 	}
 	r.alive, r.end = context.WithCancel(context.Background())
 	var err error

@@ -117,6 +117,7 @@ func (r *Router) latest() *table {
 		return t
 	}
 	r.current.Store(next)
+	r.checkSoon() // what is new
 	r.forget(t, next)
 	r.compile(t, next)
 	return next

@@ -33,23 +33,24 @@ const (
 var answerLines = map[string]int{
 	"connection": lineConnection, "keep-alive": lineDrops, "proxy-connection": lineDrops, "proxy-authenticate": lineDrops,
 	"te": lineDrops, "trailer": lineDrops, "upgrade": lineDrops, "date": lineDrops, // the listener has its own
-	"x-request-id":   lineDrops, // and so here
+	"x-request-id": lineDrops,                                         // and so here
+	"alt-svc":      lineDrops, "strict-transport-security": lineDrops, // of the endpoint's own name
 	"content-length": lineLength, "transfer-encoding": lineEncoding,
 }
 
 // parse looks at what has come of an answer; part is that more must come. lines are those that are passed on, each with its end.
 func (h *answerHead) parse(in []byte) (part bool, err error) {
 	end := bytes.Index(in, []byte("\r\n\r\n"))
-	if end < 0 {
-		if len(in) > maxAnswerHeader {
-			return false, errAnswer
-		}
+	switch {
+	case end > maxAnswerHeader, end < 0 && (len(in) > maxAnswerHeader || bytes.Contains(in, []byte("\n\n"))): // its lines end otherwise
+		return false, errAnswer
+	case end < 0:
 		return true, nil
 	}
 	*h = answerHead{size: end + 4, length: -1, keep: true, lines: h.lines[:0]}
 	line, rest, _ := bytes.Cut(in[:end], []byte("\r\n"))
 	if len(line) < len("HTTP/1.1 200") || string(line[:7]) != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' ||
-		len(line) > 12 && line[12] != ' ' {
+		len(line) > 12 && line[12] != ' ' || !isValue(line) {
 		return false, errAnswer
 	}
 	h.keep = line[7] == '1'
@@ -100,15 +101,18 @@ func (h *answerHead) parse(in []byte) (part bool, err error) {
 	return false, nil
 }
 
+// maxAnswerLine is the length of the longest name in answerLines.
+const maxAnswerLine = len("strict-transport-security")
+
 // kindOf returns what a header is, by its name in any case of letters.
 func kindOf(name []byte) int {
 	if len(name) > len(gatewaysOwn) && bytes.EqualFold(name[:len(gatewaysOwn)], []byte(gatewaysOwn)) {
 		return lineDrops
 	}
-	if len(name) > len("proxy-authenticate") {
+	if len(name) > maxAnswerLine {
 		return linePasses
 	}
-	var lower [len("proxy-authenticate")]byte
+	var lower [maxAnswerLine]byte
 	for i, b := range name {
 		if 'A' <= b && b <= 'Z' {
 			b += 'a' - 'A'

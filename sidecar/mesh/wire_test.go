@@ -35,7 +35,11 @@ func TestHeadsOfAnswers(t *testing.T) {
 		{in: "HTTP/1.1 200 OK\r\nA b: 3\r\n\r\n", bad: true},
 		{in: "HTTP/1.1 200 OK\r\nA: 3\nB: 4\r\n\r\n", bad: true},
 		{in: "HTTP/1.1 200 OK\r\n folded: 3\r\n\r\n", bad: true},
+		{in: "HTTP/1.1 200 OK\nA: 3\n\n", bad: true},
+		{in: "HTTP/1.1 200 OK\nA: 3\n\nbody\r\n\r\n", bad: true},
+		{in: "HTTP/1.1 200 OK\r\nALT-SVC: x\r\nStrict-Transport-Security: x\r\nA: 3\r\n\r\n", want: answerHead{status: 200, length: -1}, lines: "A: 3\r\n"},
 		{in: strings.Repeat("x", maxAnswerHeader+1), bad: true},
+		{in: "HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", maxAnswerHeader) + "\r\n\r\n", bad: true},
 	} {
 		var h answerHead
 		part, err := h.parse([]byte(test.in))
