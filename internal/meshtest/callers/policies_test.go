@@ -63,6 +63,7 @@ func TestPoliciesDecideEverywhere(t *testing.T) {
 		}))
 		return err
 	}
+	w.Eventually("the other region knows ann", func(context.Context) error { return w.get(east, token) })
 	for _, region := range everywhere {
 		expect(t, "before, get at "+region, w.get(region, token), "")
 		expect(t, "before, SQL at "+region, sql(region, "SELECT * FROM items"), "")

@@ -1,7 +1,7 @@
 import { Code } from "@connectrpc/connect";
 import { createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { createGrpcWebTransport as createFetchGrpcWeb } from "@connectrpc/connect-web";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import {
   AccountService, AuthService, DataService, errorOf, idempotent, Login, NearsideError, nodeMesh, nodeTransport, OrderService, originOf,
   rowObject, rowObjects, Session, StatusService, toValue, UserService, watch, watchQuery, Mesh as Client, type NodeOptions,
@@ -220,8 +220,10 @@ describe("logging in", () => {
     await expect(login.password("ann", "wrong password")).rejects.toMatchObject({ reason: "UNAUTHENTICATED" });
     await login.password("ann", "a long password");
     const eu = nodeMesh({ baseUrl: url(1), credentials: login, session: new Session(admin.session.bookmarks) });
-    const { allowed } = await eu.client(AuthService).authorize({ action: "/nearside.data.v1.DataService/Get", database: "business" });
-    expect(allowed).toBe(true);
+    await vi.waitFor(async () => { // the region hears of ann in its own time
+      const { allowed } = await eu.client(AuthService).authorize({ action: "/nearside.data.v1.DataService/Get", database: "business" });
+      expect(allowed).toBe(true);
+    }, { timeout: 10_000 });
     const refused = await eu.client(UserService).createUser({ email: email(), name: "Flo" }).catch(errorOf);
     expect(refused).toMatchObject({ code: Code.PermissionDenied, reason: "PERMISSION_DENIED" });
 

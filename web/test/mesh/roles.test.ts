@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { DataService, errorOf, idempotent, nodeMesh, rowObject, UserService, watch } from "../../src/node.js";
 import { startRoles, type Roles } from "./processes.js";
 
@@ -48,8 +48,9 @@ test("a watch goes on when its region has been killed and started again", async 
 test("without the primary reads go on, and a write that is repeated happens once it is back", async () => {
   const users = client(1).client(UserService);
   const { user } = await users.createUser({ email: "five@example.com", name: "five" }, idempotent());
-  await mesh.killPrimary();
   const write = { id: user?.id ?? "", name: "cinq" };
+  await vi.waitFor(() => client(1).client(UserService).getUser({ id: write.id }), { timeout: 10_000 }); // the region has it
+  await mesh.killPrimary();
   const key = idempotent();
   const failed = await users.updateUser(write, key).catch(errorOf);
   expect(failed).toMatchObject({ reason: "PRIMARY_UNAVAILABLE", fromServer: true, momentary: true });
