@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"strings"
 
+	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rowcodec"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/value"
 )
@@ -65,7 +67,9 @@ func newAccess(t *catalog.Table) (*access, error) {
 	rowid := ""
 	if !t.WithoutRowid {
 		if rowid = rowidName(t); rowid == "" {
-			return nil, fmt.Errorf("table %q has columns named rowid, oid and _rowid_: its rows cannot be named", t.Name)
+			return nil, rpcerr.New(datav1.ErrorReason_ERROR_REASON_SCHEMA_UNSUPPORTED,
+				"table %q has columns named rowid, oid and _rowid_: its rows cannot be named", t.Name).
+				With("object", t.Name).With("feature", "rowid without a name")
 		}
 	}
 	name := "main." + quote(t.Name)

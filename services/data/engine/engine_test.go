@@ -97,6 +97,17 @@ func TestNamesThatDifferInOtherLetters(t *testing.T) {
 	f.want("SELECT count(*) FROM \u212a", "2")
 }
 
+func TestRowsThatCannotBeNamed(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+	for _, sql := range []string{"CREATE TABLE r (rowid, oid, _rowid_)", "CREATE TABLE r AS SELECT 1 AS rowid, 2 AS OID, 3 AS _rowid_"} {
+		_, err := f.try(sql)
+		wantReason(t, err, datav1.ErrorReason_ERROR_REASON_SCHEMA_UNSUPPORTED)
+	}
+	f.exec("CREATE TABLE r (rowid, oid, _rowid_, id INTEGER PRIMARY KEY)")
+	f.exec("INSERT INTO r VALUES (1, 2, 3, 4)")
+}
+
 func TestDeniedStatements(t *testing.T) {
 	f := newFixture(t)
 	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY)")

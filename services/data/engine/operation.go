@@ -60,10 +60,8 @@ func (o insertOperation) run(x *execution) (*datav1.ResultSet, error) {
 		return nil, err
 	}
 	columns := o.req.GetColumns()
-	for _, name := range columns {
-		if t.table.ColumnByName(name) < 0 {
-			return nil, noColumn(t.table.Name, name)
-		}
+	if err := checkColumns(t.table, "columns", columns); err != nil {
+		return nil, err
 	}
 	sql := insertSQL(t.table, columns)
 	switch o.req.GetOnConflict() {

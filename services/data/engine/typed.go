@@ -73,7 +73,7 @@ func (m *putMemory) sorted(values map[string]*datav1.Value) ([]string, []*datav1
 // maxPuts bounds the texts kept for one table: callers mostly put the same columns.
 const maxPuts = 64
 
-// put returns the SQL that puts a row of the columns. The error is COLUMN_NOT_FOUND.
+// put returns the SQL that puts a row of the columns. Errors are checkColumns'.
 func (a *access) put(columns []string) (sql string, err error) {
 	var buf [128]byte
 	key := buf[:0]
@@ -83,10 +83,8 @@ func (a *access) put(columns []string) (sql string, err error) {
 	if sql, ok := a.puts[string(key)]; ok {
 		return sql, nil
 	}
-	for _, name := range columns {
-		if a.table.ColumnByName(name) < 0 {
-			return "", noColumn(a.table.Name, name)
-		}
+	if err := checkColumns(a.table, "put.values", columns); err != nil {
+		return "", err
 	}
 	sql = insertSQL(a.table, columns) + upsertClause(a.table, columns)
 	if a.puts == nil || len(a.puts) == maxPuts {
@@ -135,12 +133,12 @@ func (o updateOperation) run(x *execution) (*datav1.ResultSet, error) {
 		return nil, err
 	}
 	columns := slices.Sorted(maps.Keys(o.GetSet()))
+	if err := checkColumns(t.table, "update.set", columns); err != nil {
+		return nil, err
+	}
 	sets := make([]string, len(columns))
 	params := make([]*datav1.Value, len(columns))
 	for i, name := range columns {
-		if t.table.ColumnByName(name) < 0 {
-			return nil, noColumn(t.table.Name, name)
-		}
 		sets[i] = quote(name) + " = ?" + strconv.Itoa(i+1)
 		params[i] = o.GetSet()[name]
 	}
@@ -285,6 +283,23 @@ func (x *execution) require(p *datav1.Precondition, a *access, key *datav1.Key) 
 	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_PRECONDITION_FAILED,
 		"%s does not hold: the row's present version is %d", name, present).
 		With("condition", name).With("present_version", strconv.FormatUint(present, 10))
+}
+
+// checkColumns returns COLUMN_NOT_FOUND for a name that is no column's, and FIELD_INVALID for a column that is given twice, as by names
+// that differ in case: of two values SQLite would take either.
+func checkColumns(t *catalog.Table, field string, names []string) error {
+	given := make(map[int]bool, len(names))
+	for _, name := range names {
+		column := t.ColumnByName(name)
+		switch {
+		case column < 0:
+			return noColumn(t.Name, name)
+		case given[column]:
+			return rpcerr.InvalidField(field, "column %s is given twice", t.Columns[column].Name)
+		}
+		given[column] = true
+	}
+	return nil
 }
 
 func noColumn(table, column string) error {

@@ -69,6 +69,31 @@ func TestTypedOperations(t *testing.T) {
 }
 
 // TestPutByEveryKindOfKey inserts a row and then overwrites it.
+func TestColumnsGivenTwice(t *testing.T) {
+	f := newFixture(t)
+	f.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
+	one, two := value.ToProto(value.Integer(1)), value.ToProto(value.Integer(2))
+	set := map[string]*datav1.Value{"a": one, "A": two}
+	put, err := OperationOf(&datav1.Operation{Operation: &datav1.Operation_Put{Put: &datav1.Put{Table: "t", Values: set}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	update, err := OperationOf(&datav1.Operation{Operation: &datav1.Operation_Update{Update: &datav1.Update{
+		Table: "t", Key: &datav1.Key{Values: []*datav1.Value{one}}, Set: set,
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	insert := InsertOperation(&datav1.BatchInsertRequest{
+		Table: "t", Columns: []string{"id", "a", "ID"}, Rows: []*datav1.Row{{Values: []*datav1.Value{one, one, two}}},
+	})
+	for _, op := range []Operation{put, update, insert} {
+		_, err := f.db.Transact(t.Context(), &Transaction{Operations: []Operation{op}})
+		wantReason(t, err, datav1.ErrorReason_ERROR_REASON_FIELD_INVALID)
+	}
+	f.want("SELECT count(*) FROM t", "0")
+}
+
 func TestPutByEveryKindOfKey(t *testing.T) {
 	f := newFixture(t)
 	for name, columns := range map[string]string{
