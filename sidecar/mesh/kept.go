@@ -78,6 +78,7 @@ type copying struct {
 	http.ResponseWriter
 
 	framing framing     // of the request
+	public  bool        // whoever asks is given it
 	before  http.Header // what the gateway had said of the answer
 	head    http.Header // as it was written: whoever takes it may make it something else
 	status  int
@@ -134,7 +135,9 @@ func (c *copying) kept(now time.Time) (out []byte, ok bool) {
 		case name == "Cache-Control" && forbids(values):
 			return nil, false
 		case name == "Vary":
-			values = values[min(len(c.before[name]), len(values)):]
+			if values = values[min(len(c.before[name]), len(values)):]; c.varies(values) {
+				return nil, false
+			}
 		case notKept[name], c.before[name] != nil:
 			continue
 		}
@@ -154,6 +157,20 @@ func appendLines(b []byte, name string, values []string) []byte {
 		b = append(append(append(append(b, name...), ": "...), v...), "\r\n"...)
 	}
 	return b
+}
+
+// counted are the headers of a request by which an answer may vary that is kept: they are of its key, or of nothing that passes back.
+var counted = map[string]bool{"accept-encoding": true, "grpc-accept-encoding": true, "content-type": true, "origin": true, "cookie": true}
+
+// varies reports whether an answer depends on more of its request than its key has.
+func (c *copying) varies(lines []string) bool {
+	for name := range strings.SplitSeq(strings.ToLower(strings.Join(lines, ",")), ",") {
+		name = strings.TrimSpace(name)
+		if name != "" && !counted[name] && (c.public || name != "authorization") {
+			return true
+		}
+	}
+	return false
 }
 
 // succeeded reports whether the answer is one message and says, in the words of its protocol, that this is all: status is that of

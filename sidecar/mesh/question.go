@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -153,7 +154,7 @@ type question struct {
 // ask reads what there is to know of a request; ok is false where its answer is none to keep. body is the request's, of a POST.
 func (r *Router) ask(req *http.Request, p *identity.Principal, m *route, body []byte) (q question, ok bool) {
 	rule := m.rule
-	if req.Header["Cookie"] != nil || rule.public && p.Kind == identity.Anonymous && req.Header[authorization] != nil {
+	if req.Header["Cookie"] != nil || p.Kind == identity.Anonymous && req.Header[authorization] != nil {
 		return q, false // what the service is told is of this caller alone
 	}
 	q = question{rule: rule, body: body}
@@ -167,11 +168,11 @@ func (r *Router) ask(req *http.Request, p *identity.Principal, m *route, body []
 		}
 	case http.MethodGet:
 		q.framing = framingConnect
-		query := req.URL.Query()
-		codec = query.Get("encoding")
-		if query.Get("compression") != "" {
-			return q, false
+		query, err := url.ParseQuery(req.URL.RawQuery)
+		if err != nil || repeated(query) != "" || query.Get("compression") != "" {
+			return q, false // the service may read it in another way
 		}
+		codec = query.Get("encoding")
 		message = []byte(query.Get("message"))
 		if query.Get("base64") == "1" {
 			text, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(query.Get("message"), "="))
@@ -197,6 +198,7 @@ func (r *Router) ask(req *http.Request, p *identity.Principal, m *route, body []
 		h.Write(b)
 	}
 	part([]byte(m.procedure))
+	part(binary.BigEndian.AppendUint64(nil, uint64(rule.registered)))
 	part([]byte{byte(q.framing)}) // what is kept is the answer as it was framed
 	part([]byte(codec))
 	part([]byte(strings.Join(req.Header["Accept-Encoding"], ",")))

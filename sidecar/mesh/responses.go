@@ -47,7 +47,8 @@ type rule struct {
 	message    *dynamicpb.Message // of the method's input, empty
 	database   string
 	tables     []string
-	public     bool // everybody is given the same
+	registered int64 // when the service was: what was kept before is another one's
+	public     bool  // everybody is given the same, as the service sees no caller's credential
 }
 
 // responses is what a router has for the answers that are kept.
@@ -144,7 +145,7 @@ func (s *responses) landed(key [sha256.Size]byte, done chan struct{}) {
 // keepAnswer passes a call on, and keeps a copy of what comes back if that is to be kept.
 func (r *Router) keepAnswer(w http.ResponseWriter, req *http.Request, p *identity.Principal, m *route, q question) {
 	keep := r.responses.kept.Begin(q.rule.database, q.rule.tables)
-	c := &copying{ResponseWriter: w, framing: q.framing, before: w.Header().Clone()}
+	c := &copying{ResponseWriter: w, framing: q.framing, public: q.rule.public, before: w.Header().Clone()}
 	r.forward(c, req, p, m)
 	if kept, ok := c.kept(time.Now()); ok {
 		keep(q.key[:], m.procedure, kept, q.rule.ttl+q.rule.stale)
@@ -243,7 +244,7 @@ func (s *service) setRule(method string, ttl, stale time.Duration, fields, datab
 			continue
 		}
 		u := &rule{
-			ttl: ttl, stale: stale, database: database, tables: split(tables), public: s.access == meshdb.AccessPublic,
+			ttl: ttl, stale: stale, database: database, tables: split(tables), registered: s.registered, public: s.access == meshdb.AccessPublic && !s.pass,
 		}
 		if fields != "" {
 			d, err := servicedesc.Read(s.set, s.name)

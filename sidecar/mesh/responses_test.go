@@ -95,6 +95,15 @@ func TestKeys(t *testing.T) {
 		{"with a credential that the service sees", false, true, func(a *asked) {
 			a.header, a.principal = http.Header{"Authorization": {"x"}}, nil
 		}, false, false},
+		{"with a credential, where nobody is known", false, false, func(a *asked) {
+			a.header, a.principal = http.Header{"Authorization": {"x"}}, nil
+		}, false, false},
+		{"GET of two messages", false, false, func(a *asked) {
+			*a = asked{method: "GET", query: "base64=1&encoding=proto&message=CgFh&message=CgFi", principal: ann}
+		}, false, false},
+		{"GET that can be read in two ways", false, false, func(a *asked) {
+			*a = asked{method: "GET", query: "base64=1&encoding=proto&message=CgFh&x=1;message=CgFi", principal: ann}
+		}, false, false},
 		{"gRPC without an envelope", false, false, func(a *asked) { a.kind = "application/grpc" }, false, false},
 		{"gRPC", false, false, func(a *asked) { a.kind, a.body = "application/grpc", envelope(0, a.body) }, false, true},
 		{"gRPC-Web", false, false, func(a *asked) { a.kind, a.body = "application/grpc-web+proto", envelope(0, a.body) }, false, true},
@@ -222,6 +231,9 @@ func TestWhatIsKept(t *testing.T) {
 		{"a cookie", framingConnect, 200, http.Header{"Set-Cookie": {"a=b"}}, good, false},
 		{"private", framingConnect, 200, http.Header{"Cache-Control": {"max-age=5, Private"}}, good, false},
 		{"no-store", framingConnect, 200, http.Header{"Cache-Control": {"no-store"}}, good, false},
+		{"for some", framingConnect, 200, http.Header{"Vary": {"Origin", "accept-encoding, X-Tenant"}}, good, false},
+		{"for one", framingConnect, 200, http.Header{"Vary": {"Origin", "*"}}, good, false},
+		{"for a caller", framingConnect, 200, http.Header{"Vary": {"Origin", "Authorization"}}, good, false},
 		{"trailers", framingConnect, 200, http.Header{http.TrailerPrefix + "A": {"b"}}, good, false},
 		{"large", framingConnect, 200, http.Header{}, make([]byte, maxKeptAnswer+1), false},
 		{"gRPC", framingGRPC, 200, grpc(typeGRPC+"+proto", status, "0", trailer, "yes"), good, true},
@@ -253,7 +265,7 @@ func TestWhatIsKept(t *testing.T) {
 		w := httptest.NewRecorder()
 		w.Header().Set("Access-Control-Allow-Origin", "gateway's own")
 		w.Header().Set("Vary", "Origin")
-		c := &copying{ResponseWriter: w, framing: tc.framing, before: w.Header().Clone()}
+		c := &copying{ResponseWriter: w, framing: tc.framing, public: true, before: w.Header().Clone()}
 		maps.Copy(c.Header(), tc.header)
 		c.Header().Add("Vary", "Accept-Encoding")
 		c.WriteHeader(tc.status)

@@ -95,10 +95,8 @@ func (m *route) checkQuery(req *http.Request) error {
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, errors.New("the query is malformed"))
 	}
-	for _, name := range []string{"message", "encoding", "base64", "compression"} {
-		if len(query[name]) > 1 {
-			return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("the query has %s more than once", name))
-		}
+	if name := repeated(query); name != "" {
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("the query has %s more than once", name))
 	}
 	codec, message := query.Get("encoding"), []byte(query.Get("message"))
 	if codec != "proto" && codec != "json" {
@@ -113,6 +111,16 @@ func (m *route) checkQuery(req *http.Request) error {
 		return err
 	}
 	return m.rules.Check(req.Context(), codec, message)
+}
+
+// repeated returns a parameter of a call by GET that there is more than once, "" where there is none: which one would count?
+func repeated(query url.Values) string {
+	for _, name := range []string{"message", "encoding", "base64", "compression"} {
+		if len(query[name]) > 1 {
+			return name
+		}
+	}
+	return ""
 }
 
 // checkShort reports whether the message of a small unary call is well. Who answers at length says what is wrong with others.

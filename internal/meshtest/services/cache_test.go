@@ -202,6 +202,37 @@ func reader(t *testing.T, m *meshtest.Mesh, name string) string {
 	return res.Msg.GetTokens().GetAccessToken()
 }
 
+// TestAnswersThatAreNotShared by callers with credentials of a service's own, where the mesh knows nobody, nor with what was registered before.
+func TestAnswersThatAreNotShared(t *testing.T) {
+	rule := &controlv1.CacheRule{Ttl: durationpb.New(time.Hour)}
+	m, c := cached(t, rule)
+	c.get(t, m, "a", "", 1, "")
+	c.get(t, m, "a", "", 1, "MEMORY")
+	register(t, m, "eu-west-1", &controlv1.RegisterServiceRequest{
+		Endpoints: at(serve(t, "", c).url), Access: controlv1.ServiceAccess_SERVICE_ACCESS_AUTHENTICATED, PassCredentials: true,
+		CacheRules: []*controlv1.CacheRule{rule},
+	})
+	m.WaitSync("shop")
+	meshtest.Eventually(t, "the registration is there", func(ctx context.Context) error {
+		res, err := unary(client(t, false), m.URL("eu-west-1"), echo.Get).CallUnary(ctx, connect.NewRequest(wrapperspb.String("a")))
+		if err == nil && c.calls.Load() == 1 {
+			err = fmt.Errorf("%q is from before", res.Msg.GetValue())
+		}
+		return err
+	})
+	n := c.calls.Load()
+	for i, credential := range []string{"ann", "bob", "ann"} {
+		req := connect.NewRequest(wrapperspb.String("b"))
+		req.Header().Set("Authorization", "Custom "+credential)
+		if _, err := unary(client(t, false), m.URL("eu-west-1"), echo.Get).CallUnary(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.calls.Load() - n; got != int64(i)+1 {
+			t.Errorf("%s: %d calls, want %d", credential, got, i+1)
+		}
+	}
+}
+
 func TestAnswersAreMadeAnew(t *testing.T) {
 	m, c := cached(t, &controlv1.CacheRule{Ttl: durationpb.New(time.Millisecond), Stale: durationpb.New(time.Hour)})
 	c.get(t, m, "a", "", 1, "")
