@@ -49,6 +49,13 @@ CREATE TABLE private_keys (
   signs_from INTEGER NOT NULL
 ) STRICT;
 `,
+}, {
+	Name: "0002_repeated_refresh",
+	SQL: `
+ALTER TABLE refresh_tokens ADD COLUMN key_hash BLOB; -- SHA-256 of the idempotency key that it was used under; NULL is none
+ALTER TABLE refresh_tokens ADD COLUMN parent BLOB; -- hash of the token that gave way to it; NULL is none
+CREATE INDEX refresh_tokens_by_parent ON refresh_tokens (parent);
+`,
 }}
 
 // migrate brings _auth up to this build's schema.

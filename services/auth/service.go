@@ -264,61 +264,6 @@ func (s *Service) tokens(a *accountRow, session, refresh string, refreshEnds tim
 	}, nil
 }
 
-// RefreshToken implements authv1connect.AuthServiceHandler.
-func (s *Service) RefreshToken(
-	ctx context.Context, req *connect.Request[authv1.RefreshTokenRequest],
-) (*connect.Response[authv1.RefreshTokenResponse], error) {
-	now := s.config.Clock()
-	hash := access.HashSecret(req.Msg.GetRefreshToken())
-	session, owner, ended := "", "", true
-	err := query(ctx, s.auth, func(v []value.Value) { session, owner, ended = v[0].Text(), v[1].Text(), v[2].Integer() != 0 },
-		`SELECT s.id, s.account_id, s.ended OR r.expires_at <= ?2 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
-		WHERE r.hash = ?1`, value.Blob(hash[:]), integer(now.UnixMilli()))
-	switch {
-	case err != nil:
-		return nil, err
-	case session == "":
-		return nil, errInvalid
-	}
-	note := audit.NoteOf(ctx)
-	note.Target = "account=" + owner + " session=" + session
-	if ended {
-		return nil, errInvalid
-	}
-	a, err := s.account(ctx, owner)
-	if err != nil || a.disabled {
-		return nil, errInvalid
-	}
-	next, _ := access.NewSecret(access.RefreshTokenPrefix)
-	nextHash := access.HashSecret(next)
-	ends := now.Add(s.config.RefreshLifetime)
-	// The old token gives way to the new one in one transaction, so that of two who show it at once one comes second.
-	changed, err := transact(ctx, s.auth,
-		engine.SQL(`INSERT INTO refresh_tokens (hash, session_id, expires_at, used_at)
-			SELECT ?2, r.session_id, ?3, 0 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
-			WHERE r.hash = ?1 AND r.used_at = 0 AND NOT s.ended`, value.Blob(hash[:]), value.Blob(nextHash[:]), integer(ends.UnixMilli())),
-		engine.SQL("UPDATE refresh_tokens SET used_at = ?2 WHERE hash = ?1 AND used_at = 0", value.Blob(hash[:]), integer(now.UnixMilli())),
-		engine.SQL("UPDATE sessions SET expires_at = ?2 WHERE id = ?1 AND NOT ended", text(session), integer(ends.UnixMilli())))
-	if err != nil {
-		return nil, err
-	}
-	if changed[0] == 0 {
-		s.config.Logger.WarnContext(ctx, "refresh token used twice: the session ends", slog.String("session", session),
-			slog.String("account", owner))
-		note.Reason = "REFRESH_TOKEN_REUSED"
-		if err := s.endSession(ctx, session); err != nil {
-			return nil, err
-		}
-		return nil, errInvalid
-	}
-	note.Actor = a.kind + ":" + a.id
-	tokens, err := s.tokens(a, session, next, ends)
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewResponse(&authv1.RefreshTokenResponse{Tokens: tokens}), nil
-}
-
 // endSession ends a session here and its access tokens everywhere.
 func (s *Service) endSession(ctx context.Context, session string) error {
 	if err := s.revoke(ctx, session); err != nil {

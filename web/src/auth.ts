@@ -2,6 +2,7 @@ import { Code, createClient, type CallOptions, type Client, type Interceptor, ty
 import { failed, NearsideError } from "./errors.js";
 import { AuthService, type Tokens } from "./gen/nearside/auth/v1/auth_service_pb.js";
 import { header } from "./headers.js";
+import { idempotent } from "./retry.js";
 import { watched } from "./stream.js";
 
 /** Where calls get the credential that they show. */
@@ -91,7 +92,8 @@ const renewAfter = 0.8;
  * that need it. As long as nobody can replace it, calls go on with the one that is there: a region that is cut off takes it for
  * a while after its end.
  *
- * A refresh token is good for one use, so keep it in one place: two log-ins that go on from the same one end each other.
+ * A refresh token is good for one use, so keep it in one place: two log-ins that go on from the same one end each other. One log-in may show it
+ * again where the answer was lost: it does so under the same idempotency key.
  */
 export class Login implements TokenSource {
   readonly #auth: Client<typeof AuthService>;
@@ -101,6 +103,8 @@ export class Login implements TokenSource {
   #apiKey: string | undefined;
   #renewAt = 0;
   #renewing: Promise<void> | undefined;
+  // Under which key a refresh token is shown. It is the same each time: an answer that was lost ends no session.
+  #shown: { refreshToken: string; options: CallOptions } | undefined;
 
   /** The transport is one without credentials. */
   constructor(transport: Transport, options: LoginOptions = {}) {
@@ -128,7 +132,7 @@ export class Login implements TokenSource {
   /** Goes on with the refresh token of an earlier log-in. */
   async resume(refreshToken: string): Promise<void> {
     await this.#once(async () => {
-      const { tokens } = await this.#auth.refreshToken({ refreshToken });
+      const { tokens } = await this.#refresh(refreshToken);
       this.#apiKey = undefined;
       this.#set(tokens);
     });
@@ -194,7 +198,7 @@ export class Login implements TokenSource {
     try {
       const { tokens } =
         apiKey === undefined
-          ? await this.#auth.refreshToken({ refreshToken: before?.refreshToken ?? "" })
+          ? await this.#refresh(before?.refreshToken ?? "")
           : await this.#auth.authenticate({ credential: { case: "apiKey", value: apiKey } });
       if (this.#tokens === before) {
         this.#set(tokens);
@@ -207,6 +211,13 @@ export class Login implements TokenSource {
       }
       throw error;
     }
+  }
+
+  #refresh(refreshToken: string): ReturnType<Client<typeof AuthService>["refreshToken"]> {
+    if (this.#shown?.refreshToken !== refreshToken) {
+      this.#shown = { refreshToken, options: idempotent() };
+    }
+    return this.#auth.refreshToken({ refreshToken }, this.#shown.options);
   }
 
   async #once(f: () => Promise<void>): Promise<void> {

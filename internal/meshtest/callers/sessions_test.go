@@ -11,6 +11,7 @@ import (
 
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
 	"github.com/nearside-dev/nearside/internal/meshtest"
+	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
 
 func TestSessions(t *testing.T) {
@@ -87,6 +88,80 @@ func TestSessions(t *testing.T) {
 		t.Error("a session that has ended was refreshed")
 	}
 	expect(t, "a new one", w.get(west, w.mustLogin(west, "ann").GetAccessToken()), "")
+}
+
+// TestRefreshAgain has the answer to a refresh be lost: who asks again under the key of the first time goes on, and nobody else does.
+func TestRefreshAgain(t *testing.T) {
+	w := start(t, meshtest.Options{})
+	w.user(west, "ann", grant(authv1.Role_ROLE_READER))
+	refresh := func(region, token, key string) (*authv1.Tokens, error) {
+		req := connect.NewRequest(&authv1.RefreshTokenRequest{RefreshToken: token})
+		if key != "" {
+			req.Header().Set(rpcheader.IdempotencyKey, key)
+		}
+		res, err := w.auth(region, "").RefreshToken(context.Background(), req)
+		if err != nil {
+			return nil, err
+		}
+		return res.Msg.GetTokens(), nil
+	}
+	const key = "0123456789abcdef"
+	begin := func() (first, token string) { // the token has been used under the key, and its answer is lost
+		first = w.mustLogin(west, "ann").GetRefreshToken()
+		lost, err := refresh(west, first, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return first, lost.GetRefreshToken()
+	}
+	ended := func(what, token string) {
+		t.Helper()
+		_, err := refresh(west, token, "")
+		expect(t, what+": the session", err, "TOKEN_INVALID")
+	}
+
+	first, lost := begin()
+	again, err := refresh(east, first, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "the new access token", w.get(west, again.GetAccessToken()), "")
+	if again.GetRefreshToken() == lost || again.GetRefreshToken() == first {
+		t.Error("a refresh token was made twice")
+	}
+	next, err := refresh(west, again.GetRefreshToken(), "")
+	expect(t, "on with the second answer", err, "")
+	_, err = refresh(west, lost, key)
+	expect(t, "on with the first one too", err, "TOKEN_INVALID")
+	next, err = refresh(west, next.GetRefreshToken(), key)
+	expect(t, "the session goes on", err, "")
+	_, err = refresh(west, first, key)
+	expect(t, "the first token, much later", err, "TOKEN_INVALID")
+	ended("a token whose answer was not lost", next.GetRefreshToken())
+
+	for name, other := range map[string]string{"without a key": "", "with another key": "0123456789abcdeg"} {
+		first, lost := begin()
+		_, err := refresh(west, first, other)
+		expect(t, name, err, "TOKEN_INVALID")
+		ended(name, lost)
+	}
+
+	first = w.mustLogin(west, "ann").GetRefreshToken()
+	for _, want := range []string{"", "TOKEN_INVALID"} {
+		_, err := refresh(west, first, "short")
+		expect(t, "with a key that can be guessed", err, want)
+	}
+
+	first = w.mustLogin(west, "ann").GetRefreshToken()
+	var last *authv1.Tokens
+	for range 8 {
+		if last, err = refresh(west, first, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = refresh(west, first, key)
+	expect(t, "again and again", err, "TOKEN_INVALID")
+	ended("again and again", last.GetRefreshToken())
 }
 
 func TestPasswords(t *testing.T) {

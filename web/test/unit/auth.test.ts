@@ -10,7 +10,7 @@ function token(n: number): string {
 }
 
 function world() {
-  const w = { now: 0, made: 0, good: new Set<string>(), calls: [] as string[], fails: undefined as Error | undefined, shown: [] as (string | null)[] };
+  const w = { now: 0, made: 0, good: new Set<string>(), calls: [] as string[], keys: [] as (string | null)[], fails: undefined as Error | undefined, shown: [] as (string | null)[] };
   const next = () => {
     if (w.fails !== undefined) {
       throw w.fails;
@@ -28,8 +28,9 @@ function world() {
         }
         return next();
       },
-      refreshToken(req) {
+      refreshToken(req, context) {
         w.calls.push(`refresh ${req.refreshToken}`);
+        w.keys.push(context.requestHeader.get("idempotency-key"));
         return next();
       },
       revokeToken(req, context) {
@@ -113,6 +114,24 @@ test("goes on with what it has while nobody answers", async () => {
   expect(await login.token()).toBe(token(1));
   w.fails = undefined;
   expect(await login.token()).toBe(token(2));
+});
+
+test("shows a refresh token under the same key until there is another one", async () => {
+  const { w, login } = world();
+  w.fails = new Error("the answer was lost");
+  await expect(login.resume("nsr_0")).rejects.toThrow();
+  w.fails = undefined;
+  await login.resume("nsr_0");
+  w.now = 700_000;
+  w.fails = serverError(Code.Unavailable, "PRIMARY_UNAVAILABLE");
+  await login.token();
+  w.fails = undefined;
+  await login.token();
+  expect(w.calls).toEqual(["refresh nsr_0", "refresh nsr_0", "refresh nsr_1", "refresh nsr_1"]);
+  expect(w.keys[0]).toMatch(/^[0-9a-f]{32}$/);
+  expect(w.keys[1]).toBe(w.keys[0]);
+  expect(w.keys[2]).not.toBe(w.keys[1]);
+  expect(w.keys[3]).toBe(w.keys[2]);
 });
 
 test("ends when the mesh says so", async () => {

@@ -63,7 +63,8 @@ type AuthServiceClient interface {
 	// answer too, not an error of the call.
 	Authorize(context.Context, *connect.Request[v1.AuthorizeRequest]) (*connect.Response[v1.AuthorizeResponse], error)
 	// RefreshToken exchanges a refresh token, once, for a new one and an access token. One that was used before is TOKEN_INVALID
-	// and ends its whole session: somebody has a copy. Public.
+	// and ends its whole session: somebody has a copy. Whoever used it under an Idempotency-Key of 16 bytes or more, and did not get
+	// the answer, may show it again under the same key, up to seven times, until one of the new ones is used. Public.
 	RefreshToken(context.Context, *connect.Request[v1.RefreshTokenRequest]) (*connect.Response[v1.RefreshTokenResponse], error)
 	// RevokeToken ends tokens before their time, in each region with its next commit. One's own may be ended by anybody, those of
 	// others by an admin.
@@ -189,7 +190,8 @@ type AuthServiceHandler interface {
 	// answer too, not an error of the call.
 	Authorize(context.Context, *connect.Request[v1.AuthorizeRequest]) (*connect.Response[v1.AuthorizeResponse], error)
 	// RefreshToken exchanges a refresh token, once, for a new one and an access token. One that was used before is TOKEN_INVALID
-	// and ends its whole session: somebody has a copy. Public.
+	// and ends its whole session: somebody has a copy. Whoever used it under an Idempotency-Key of 16 bytes or more, and did not get
+	// the answer, may show it again under the same key, up to seven times, until one of the new ones is used. Public.
 	RefreshToken(context.Context, *connect.Request[v1.RefreshTokenRequest]) (*connect.Response[v1.RefreshTokenResponse], error)
 	// RevokeToken ends tokens before their time, in each region with its next commit. One's own may be ended by anybody, those of
 	// others by an admin.

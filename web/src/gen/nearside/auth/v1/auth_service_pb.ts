@@ -553,7 +553,8 @@ export const AuthService: GenService<{
   },
   /**
    * RefreshToken exchanges a refresh token, once, for a new one and an access token. One that was used before is TOKEN_INVALID
-   * and ends its whole session: somebody has a copy. Public.
+   * and ends its whole session: somebody has a copy. Whoever used it under an Idempotency-Key of 16 bytes or more, and did not get
+   * the answer, may show it again under the same key, up to seven times, until one of the new ones is used. Public.
    *
    * @generated from rpc nearside.auth.v1.AuthService.RefreshToken
    */
