@@ -37,6 +37,7 @@ type conn struct {
 	maxSteps int64            // that a statement may take
 	memory   int64            // that SQLite may have while statements run; 0 is without limit
 	tables   []*table         // those declared, in the catalog's order
+	plans    int              // of all tables
 	left     map[string]error // tables that could not be declared, by name in lower case
 	guard    guard
 	images   *images // nil where none are kept

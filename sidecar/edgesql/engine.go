@@ -237,7 +237,11 @@ func (e *Engine) take(database uint32, cat *catalog.Catalog, filtered bool) (*co
 	return c, err
 }
 
+// put keeps a connection for the next statement, unless it knows too much.
 func (e *Engine) put(c *conn) error {
+	if c.plans > maxKeptPlans {
+		return c.close()
+	}
 	var old *conn
 	e.mu.Lock()
 	e.idle = append(e.idle, c)

@@ -172,6 +172,33 @@ func TestNamesThatDifferInOtherLetters(t *testing.T) {
 	}
 }
 
+// However many sets of columns are asked for, one after the other, each is answered here.
+func TestManyPlans(t *testing.T) {
+	r := newRegion(t, Options{})
+	const columns = 15
+	names := []string{"id"}
+	for i := range columns {
+		names = append(names, fmt.Sprintf("c%d", i))
+	}
+	r.commit(replicatest.Schema(replicatest.Table(10, "t", names...)))
+	for set := range 1<<columns - 1 {
+		var chosen []string
+		for i := range columns {
+			if (set+1)&(1<<i) != 0 {
+				chosen = append(chosen, fmt.Sprintf("c%d", i))
+			}
+		}
+		if _, err := r.query(t.Context(), "SELECT "+strings.Join(chosen, ", ")+" FROM t WHERE id = 1"); err != nil {
+			t.Fatalf("set %d: %v", set, err)
+		}
+	}
+	for _, c := range r.engine.idle {
+		if c.plans > maxKeptPlans {
+			t.Errorf("a connection with %d plans is kept", c.plans)
+		}
+	}
+}
+
 func TestCancelled(t *testing.T) {
 	r := newRegion(t, Options{MaxRunning: 1})
 	r.commit(replicatest.Schema(accounts()), account(1, 5))

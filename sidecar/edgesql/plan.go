@@ -115,8 +115,13 @@ func (t *table) BestIndex(info *sqlite.IndexInfo) error {
 
 var errTooManyPlans = fmt.Errorf("more than %d plans of one table", maxPlans)
 
-// maxPlans bounds the plans that a connection knows of a table.
-const maxPlans = 1 << 14
+const (
+	// maxPlans bounds the plans that a connection knows of a table.
+	maxPlans = 1 << 14
+	// maxKeptPlans bounds those that it knows of all tables when it is kept for the next statement. There is one for each set of
+	// columns that is asked for, and none is forgotten while compiled statements may have it.
+	maxKeptPlans = maxPlans / 8
+)
 
 // number returns the number of a plan, the same for equal ones.
 func (t *table) number(p *plan) (number int, ok bool) {
@@ -145,6 +150,7 @@ func (t *table) number(p *plan) (number int, ok bool) {
 		return 0, false
 	}
 	t.plans = append(t.plans, p)
+	t.conn.plans++
 	t.known[key] = len(t.plans) - 1
 	return len(t.plans) - 1, true
 }
