@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -30,6 +31,9 @@ func (b *Binding) parameters(query url.Values) (fields map[string]protoreflect.F
 		}
 		if !field.IsList() && (seen[path] || len(query[name]) > 1) {
 			return nil, name, errors.New("is given more than once")
+		}
+		if !utf8.ValidString(strings.Join(query[name], "")) {
+			return nil, name, errors.New("is no UTF-8")
 		}
 		fields[name], seen[path] = field, true
 	}

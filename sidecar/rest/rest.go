@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"connectrpc.com/vanguard"
 	"github.com/prometheus/client_golang/prometheus"
@@ -205,6 +206,10 @@ func (h *Handler) call(a *answer, verb string) {
 	query, err := url.ParseQuery(a.request.URL.RawQuery)
 	if err != nil {
 		a.refuse(http.StatusBadRequest, "the query of the URL is malformed")
+		return
+	}
+	if !utf8.ValidString(a.request.URL.Path) {
+		a.refuse(http.StatusBadRequest, "the path of the URL is no UTF-8")
 		return
 	}
 	var name string

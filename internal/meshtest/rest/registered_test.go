@@ -181,6 +181,8 @@ func testRegistered(t *testing.T, protocol controlv1.ServiceProtocol) {
 			t.Errorf("%s: %s", path, r.body)
 		}
 	}
+	call(t, m.HTTP(), "GET", all+"/%FF", "").problem(t, "a path that is no text", http.StatusBadRequest, "", "")
+	call(t, m.HTTP(), "GET", all+"?pageToken=%FF", "").problem(t, "a parameter that is no text", http.StatusBadRequest, "FIELD_INVALID", "pageToken")
 	call(t, m.HTTP(), "PATCH", all+"/b0", `{"id":"b1","title":"Dune"}`).problem(t, "another id", http.StatusBadRequest, "FIELD_INVALID", "book.id")
 	shelf := base + "/library/v1/shelves/3/b0"
 	call(t, m.HTTP(), "PUT", shelf, `{"shelf_number":"4"}`).problem(t, "another shelf", http.StatusBadRequest, "FIELD_INVALID", "shelfNumber")
