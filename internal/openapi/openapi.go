@@ -39,7 +39,10 @@ type object map[string]any
 
 // Document returns the document, JSON with the same bytes for the same operations. comments are by full name.
 func Document(operations []Operation, comments map[protoreflect.FullName]string) ([]byte, error) {
-	d := &document{comments: comments, schemas: make(object), paths: make(object), ids: make(map[string]int)}
+	d := &document{
+		comments: comments, schemas: make(object), paths: make(object), ids: make(map[string]int),
+		names: map[string]fingerprint{problemName: {}}, files: make(map[protoreflect.FileDescriptor]fingerprint),
+	}
 	tags := make(map[string]string)
 	for _, op := range operations {
 		d.add(op)
@@ -49,7 +52,7 @@ func Document(operations []Operation, comments map[protoreflect.FullName]string)
 	for _, name := range sortedKeys(tags) {
 		tagList = append(tagList, described(object{"name": name}, tags[name]))
 	}
-	d.schemas["Problem"] = problemSchema()
+	d.schemas[problemName] = problemSchema()
 	return json.MarshalIndent(object{
 		"openapi": "3.1.0",
 		"info": object{
@@ -66,7 +69,7 @@ func Document(operations []Operation, comments map[protoreflect.FullName]string)
 			"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer"}},
 			"responses": object{"Problem": object{
 				"description": "What went wrong (RFC 9457).",
-				"content":     object{"application/problem+json": object{"schema": ref("Problem")}},
+				"content":     object{"application/problem+json": object{"schema": ref(problemName)}},
 			}},
 		},
 	}, "", "  ")
@@ -96,6 +99,9 @@ type document struct {
 	schemas  object
 	paths    object
 	ids      map[string]int // how many operations would have each
+
+	names map[string]fingerprint // of schemas: the files that they are of
+	files map[protoreflect.FileDescriptor]fingerprint
 }
 
 // add adds an operation to its path.

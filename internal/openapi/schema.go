@@ -13,9 +13,8 @@ func (d *document) message(m protoreflect.MessageDescriptor) object {
 	if known := wellKnown(m); known != nil {
 		return known
 	}
-	name := string(m.FullName())
-	if _, ok := d.schemas[name]; !ok {
-		d.schemas[name] = object{} // a message may have itself
+	name, known := d.nameOf(m)
+	if !known { // a message may have itself
 		d.schemas[name] = d.objectOf(m, nil)
 	}
 	return ref(name)
@@ -140,8 +139,8 @@ func (d *document) enum(e protoreflect.EnumDescriptor) object {
 	if e.FullName() == "google.protobuf.NullValue" {
 		return object{"type": "null"}
 	}
-	name := string(e.FullName())
-	if _, ok := d.schemas[name]; !ok {
+	name, known := d.nameOf(e)
+	if !known {
 		var values []string
 		for i := range e.Values().Len() {
 			values = append(values, string(e.Values().Get(i).Name()))

@@ -5,9 +5,15 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
 	"github.com/nearside-dev/nearside/internal/descriptors"
@@ -47,6 +53,77 @@ func TestDocument(t *testing.T) {
 	}
 	if !bytes.Equal(doc, file) {
 		t.Error("docs/openapi.json is not what the protos say: run make generate")
+	}
+}
+
+// TestNamesOfSchemas: services may have different messages of one name, and share those that are the same.
+func TestNamesOfSchemas(t *testing.T) {
+	service := func(name, fields string) protoreflect.ServiceDescriptor {
+		t.Helper()
+		var file descriptorpb.FileDescriptorProto
+		if err := prototext.Unmarshal([]byte(`name: "`+name+`.proto" syntax: "proto3" dependency: "google/api/annotations.proto" dependency: "thing.proto"
+			message_type { name: "Problem" }
+			service { name: "`+name+`" method { name: "Get" input_type: ".Problem" output_type: ".Thing" options { [google.api.http] { get: "/`+name+`" } } } }`), &file); err != nil {
+			t.Fatal(err)
+		}
+		thing := &descriptorpb.FileDescriptorProto{}
+		if err := prototext.Unmarshal([]byte(`name: "thing.proto" syntax: "proto3" message_type { name: "Thing" `+fields+` }`), thing); err != nil {
+			t.Fatal(err)
+		}
+		set := &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+			protodesc.ToFileDescriptorProto(descriptorpb.File_google_protobuf_descriptor_proto), protodesc.ToFileDescriptorProto(annotations.File_google_api_http_proto),
+			protodesc.ToFileDescriptorProto(annotations.File_google_api_annotations_proto), thing, &file,
+		}}
+		files, err := protodesc.NewFiles(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := files.FindDescriptorByName(protoreflect.FullName(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.(protoreflect.ServiceDescriptor) //nolint:forcetypeassert // it is one
+	}
+	a := `field { name: "size" number: 1 type: TYPE_INT32 label: LABEL_OPTIONAL }`
+	b := `field { name: "size" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }`
+	all, err := BindingsOf([]protoreflect.ServiceDescriptor{service("a", a), service("b", b), service("c", a)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := document(all, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]struct {
+			Get struct {
+				Responses map[string]struct {
+					Content map[string]struct {
+						Schema struct {
+							Ref string `json:"$ref"`
+						}
+					}
+				}
+			}
+		}
+		Components struct {
+			Schemas map[string]struct {
+				Required   []string
+				Properties struct{ Size struct{ Type string } }
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Components.Schemas) != 3 || len(doc.Components.Schemas["Problem"].Required) == 0 {
+		t.Errorf("schemas %v", doc.Components.Schemas)
+	}
+	for path, want := range map[string]string{"/a": "integer", "/b": "string", "/c": "integer"} {
+		name := strings.TrimPrefix(doc.Paths[path].Get.Responses["200"].Content["application/json"].Schema.Ref, "#/components/schemas/")
+		if got := doc.Components.Schemas[name].Properties.Size.Type; got != want {
+			t.Errorf("%s answers %s, whose size is %q, want %q", path, name, got, want)
+		}
 	}
 }
 
