@@ -39,6 +39,9 @@ var (
 	errExpired = rpcerr.New(datav1.ErrorReason_ERROR_REASON_TOKEN_EXPIRED, "the access token has expired")
 )
 
+// claimMadeAt is a claim that every access token of a mesh has, and no other one.
+const claimMadeAt = `"nearside_iat_ms"`
+
 // Claims are what an access token says.
 type Claims struct {
 	jwt.RegisteredClaims

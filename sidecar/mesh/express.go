@@ -215,7 +215,7 @@ func earlier(a, b time.Time) time.Time {
 func (c *expressCall) request(b []byte, e *endpoint) []byte {
 	b = append(append(append(b, "POST "...), c.req.URL.Path...), e.head...)
 	for name, values := range c.req.Header {
-		if !passes(name, c.route, c.principal) {
+		if !passes(name, values, c.route, c.principal) {
 			continue
 		}
 		for _, v := range values {

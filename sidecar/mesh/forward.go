@@ -213,7 +213,7 @@ func (r *Router) headerFor(req *http.Request, p *identity.Principal, m *route) h
 	named := connectionNames(req.Header)
 	out := make(http.Header, len(req.Header)+2)
 	for name, values := range req.Header {
-		if passes(name, m, p) && !named[name] {
+		if passes(name, values, m, p) && !named[name] {
 			out[name] = values
 		}
 	}

@@ -337,13 +337,14 @@ var ours = map[string]bool{
 const authorization = "Authorization"
 
 // passes reports whether a header of a request goes on to a service.
-func passes(name string, m *route, p *identity.Principal) bool {
+func passes(name string, values []string, m *route, p *identity.Principal) bool {
 	switch {
 	case hopByHop[name], ours[name], likeOurs(name):
 		return false
 	case name == authorization:
-		// A credential of the mesh is not for others; of a caller whom the mesh does not know it is none of the mesh's.
-		return m.service.pass || p.Kind == identity.Anonymous
+		// A credential of the mesh is not for others; of a caller whom the mesh does not know it is none of the mesh's, unless it only
+		// is not one that is good.
+		return m.service.pass || p.Kind == identity.Anonymous && !access.Resembles(values)
 	default:
 		return true
 	}
