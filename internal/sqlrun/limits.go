@@ -25,6 +25,11 @@ const (
 	// statement costs where the time limits do not, on a fast machine and in a long stream.
 	MaxSteps = 20_000_000_000
 
+	// MaxKeptStatement is how much memory a caller's compiled statement may take, in bytes, that a connection keeps for the next who asks
+	// for the same; MaxKeptStatements is how much all of them may.
+	MaxKeptStatement  = 256 << 10
+	MaxKeptStatements = 2 << 20
+
 	// maxInstructions bounds a compiled statement: 5 million take some 120 MB.
 	maxInstructions = 5_000_000
 )

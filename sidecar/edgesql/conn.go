@@ -48,6 +48,7 @@ type conn struct {
 
 	cached map[string]*list.Element // of *statement
 	recent *list.List               // the most recently used first
+	bytes  int                      // that they take
 
 	// Of the statement that runs.
 	ctx   context.Context //nolint:containedctx // the progress handler and long reads ask it
@@ -79,6 +80,7 @@ type statement struct {
 	volatile bool
 
 	kept    bool      // in conn.cached
+	bytes   int       // that it takes, once it is kept
 	uses    int       // since it was compiled
 	planned []float64 // rows of tables then
 	checked uint64    // the version at which they were last looked at
@@ -250,9 +252,7 @@ func (c *conn) lookup(text string) (*statement, error) {
 			c.recent.MoveToFront(e)
 			return s, nil
 		}
-		c.recent.Remove(e)
-		delete(c.cached, text)
-		if err := s.Finalize(); err != nil {
+		if err := c.forget(e); err != nil {
 			return nil, err
 		}
 	}
@@ -286,16 +286,26 @@ func (c *conn) lookup(text string) (*statement, error) {
 	if len(text) > maxKeptText {
 		return s, nil
 	}
+	if s.bytes = s.StmtStatus(sqlite.StatusMemUsed, false); s.bytes > sqlrun.MaxKeptStatement {
+		return s, nil
+	}
 	s.kept = true
 	c.cached[text] = c.recent.PushFront(s)
-	if c.recent.Len() > maxStatements {
-		last := c.recent.Remove(c.recent.Back()).(*statement)
-		delete(c.cached, last.text)
-		if err := last.Finalize(); err != nil {
+	c.bytes += s.bytes
+	for c.recent.Len() > maxStatements || c.bytes > sqlrun.MaxKeptStatements {
+		if err := c.forget(c.recent.Back()); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// forget finalizes a statement that is kept.
+func (c *conn) forget(e *list.Element) error {
+	s := c.recent.Remove(e).(*statement)
+	delete(c.cached, s.text)
+	c.bytes -= s.bytes
+	return s.Finalize()
 }
 
 // compile compiles a text, and returns what the guard noted of it.

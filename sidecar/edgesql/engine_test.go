@@ -233,6 +233,20 @@ func TestStatementsThatAreNotKept(t *testing.T) {
 	if len(c.cached) != maxStatements || c.recent.Len() != maxStatements || c.cached[long] != nil {
 		t.Errorf("%d statements kept", len(c.cached))
 	}
+	// Texts that are short enough may be of statements that are not.
+	for i := range maxStatements {
+		sql := "SELECT max(column1) FROM (VALUES " + strings.Repeat("(1), ", 500+i) + "(5))"
+		if got, err := r.query(t.Context(), sql); err != nil || got != "5" {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	bytes := 0
+	for _, e := range c.cached {
+		bytes += e.Value.(*statement).bytes
+	}
+	if bytes != c.bytes || bytes > sqlrun.MaxKeptStatements || len(c.cached) != c.recent.Len() {
+		t.Errorf("%d statements kept, %d in order, of %d bytes, counted %d", len(c.cached), c.recent.Len(), bytes, c.bytes)
+	}
 }
 
 // A table that has grown is planned for anew: the plan made for an empty one would read it whole for each row.

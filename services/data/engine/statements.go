@@ -20,6 +20,8 @@ type prepared struct {
 
 	footprint footprint
 	readOnly  bool
+	kept      bool // in session.cached
+	bytes     int  // that it counts for in session.bytes: of a caller's
 }
 
 // session is a connection with its guard and its compiled statements. One goroutine uses it at a time.
@@ -29,6 +31,7 @@ type session struct {
 
 	cached map[cacheKey]*list.Element // of cacheEntry
 	recent *list.List                 // the most recently used first
+	bytes  int                        // that callers' statements of them take
 }
 
 // cacheKey keeps the engine's own statements apart from a caller's of the same text.
@@ -77,18 +80,35 @@ func (s *session) lookup(sql string) (*prepared, error) {
 		return nil, errors.Join(p.Finalize(), sqlrun.SeveralStatements())
 	}
 	if p.footprint.schema {
-		return p, nil // runs once; the caller finalizes it
+		return p, nil // runs once
 	}
-	s.cached[key] = s.recent.PushFront(cacheEntry{key, p})
-	if s.recent.Len() > maxCachedStatements {
-		last := s.recent.Back()
-		entry := s.recent.Remove(last).(cacheEntry)
-		delete(s.cached, entry.key)
-		if err := entry.p.Finalize(); err != nil {
-			return nil, err
+	if !key.trusted {
+		if p.bytes = p.StmtStatus(sqlite.StatusMemUsed, false); p.bytes > sqlrun.MaxKeptStatement {
+			return p, nil
 		}
 	}
-	return p, nil
+	p.kept = true
+	s.cached[key] = s.recent.PushFront(cacheEntry{key, p})
+	s.bytes += p.bytes
+	return p, s.forgetOldest(p)
+}
+
+// forgetOldest finalizes what was not used for the longest time, until there is no more than may be kept. All but p may go.
+func (s *session) forgetOldest(p *prepared) error {
+	var errs []error
+	for e := s.recent.Back(); e.Value.(cacheEntry).p != p; {
+		entry, before := e.Value.(cacheEntry), e.Prev()
+		if s.recent.Len() > maxCachedStatements || s.bytes > sqlrun.MaxKeptStatements && entry.p.bytes > 0 {
+			s.recent.Remove(e)
+			delete(s.cached, entry.key)
+			s.bytes -= entry.p.bytes
+			errs = append(errs, entry.p.Finalize())
+		} else if s.bytes <= sqlrun.MaxKeptStatements {
+			break
+		}
+		e = before
+	}
+	return errors.Join(errs...)
 }
 
 // compile compiles the first statement of a text under the present trust.
@@ -121,11 +141,12 @@ func (s *session) forgetStatements() {
 	}
 	clear(s.cached)
 	s.recent.Init()
+	s.bytes = 0
 }
 
 // release ends a statement's run and lets go of what it was bound to; statements that are not kept are finalized.
-func (s *session) release(p *prepared) error {
-	if p.footprint.schema {
+func (*session) release(p *prepared) error {
+	if !p.kept {
 		return p.Finalize()
 	}
 	err := p.Reset()
