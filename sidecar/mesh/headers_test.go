@@ -14,6 +14,7 @@ func TestPasses(t *testing.T) {
 	m, known, nobody := &route{service: &service{}}, &identity.Principal{Kind: identity.User, ID: "u_1"}, &identity.Principal{}
 	for name, want := range map[string]bool{
 		"nearside-subject": false, "x-real-ip": false, "Nearside_Subject": false, "NEARSIDE_SUBJECT": false, "x_forwarded-for": false, "X-Forwarded_For": false,
+		"x-forwarded-host": false, "X_Forwarded_Proto": false, "x-forwarded-prefix": false, "true-client-ip": false, "x-client-ip": false,
 		"forwarded": false, "x_request_id": false, "traceparent": false, "transfer-encoding": false,
 		"authorization": false, "x-tenant": true, "x_tenant": true, "nearside_bookmark": true,
 	} {

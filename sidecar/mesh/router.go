@@ -330,16 +330,23 @@ var hopByHop = map[string]bool{
 
 // ours are the headers by which the gateway tells a service who calls, and of which request: a caller's own are dropped.
 var ours = map[string]bool{
-	SubjectHeader: true, HopsHeader: true, "Forwarded": true, "X-Forwarded-For": true, "X-Real-Ip": true, requestid.Header: true, requestid.ParentHeader: true,
+	SubjectHeader: true, HopsHeader: true, "Forwarded": true, "X-Real-Ip": true, requestid.Header: true, requestid.ParentHeader: true,
 	requestid.StateHeader: true,
+	// What servers behind others take for the caller's address, too.
+	"True-Client-Ip": true, "X-Client-Ip": true, "X-Cluster-Client-Ip": true, "Cf-Connecting-Ip": true,
 }
+
+// forwarded begins the headers in which proxies say what they were asked: the address, the host, the scheme.
+const forwarded = "X-Forwarded-"
+
+func isOurs(name string) bool { return ours[name] || strings.HasPrefix(name, forwarded) }
 
 const authorization = "Authorization"
 
 // passes reports whether a header of a request goes on to a service.
 func passes(name string, values []string, m *route, p *identity.Principal) bool {
 	switch {
-	case hopByHop[name], ours[name], likeOurs(name):
+	case hopByHop[name], isOurs(name), likeOurs(name):
 		return false
 	case name == authorization:
 		// A credential of the mesh is not for others; of a caller whom the mesh does not know it is none of the mesh's, unless it only
@@ -353,7 +360,7 @@ func passes(name string, values []string, m *route, p *identity.Principal) bool 
 // likeOurs reports whether a header is one of ours but for underscores, which are dashes to many who hand headers on as variables
 // (CGI, WSGI): they would give a service what a caller says in the place of what the gateway does.
 func likeOurs(name string) bool {
-	return strings.IndexByte(name, '_') >= 0 && ours[http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))]
+	return strings.IndexByte(name, '_') >= 0 && isOurs(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
 }
 
 // host is an address without its port.
