@@ -24,6 +24,9 @@ import (
 const (
 	DefaultMaxRunning = 64
 	DefaultMaxIdle    = 64
+
+	// maxIdleTables bounds what the connections that are kept have declared: each takes some five to ten kilobytes for a table.
+	maxIdleTables = 8192
 )
 
 // Options configures an Engine. All are optional.
@@ -52,6 +55,7 @@ type Engine struct {
 
 	mu     sync.Mutex
 	idle   []*conn // the longest unused first
+	tables int     // of idle
 	closed bool
 }
 
@@ -222,6 +226,7 @@ func (e *Engine) take(database uint32, cat *catalog.Catalog, filtered bool) (*co
 	for i, c := range slices.Backward(e.idle) {
 		if c.catalog == cat && c.database == database && c.filtered == filtered {
 			e.idle = slices.Delete(e.idle, i, i+1)
+			e.tables -= len(c.tables)
 			e.mu.Unlock()
 			return c, nil
 		}
@@ -242,18 +247,21 @@ func (e *Engine) put(c *conn) error {
 	if c.plans > maxKeptPlans {
 		return c.close()
 	}
-	var old *conn
+	var old []*conn
 	e.mu.Lock()
 	e.idle = append(e.idle, c)
-	if len(e.idle) > e.maxIdle || e.closed {
-		old = e.idle[0]
+	e.tables += len(c.tables)
+	for len(e.idle) > e.maxIdle || e.tables > maxIdleTables && len(e.idle) > 1 || e.closed && len(e.idle) > 0 {
+		old = append(old, e.idle[0])
+		e.tables -= len(e.idle[0].tables)
 		e.idle = slices.Delete(e.idle, 0, 1)
 	}
 	e.mu.Unlock()
-	if old == nil {
-		return nil
+	var errs []error
+	for _, c := range old {
+		errs = append(errs, c.close())
 	}
-	return old.close()
+	return errors.Join(errs...)
 }
 
 // query runs a statement.

@@ -14,6 +14,7 @@ import (
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/catalog"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
+	"github.com/nearside-dev/nearside/internal/sqlite"
 	"github.com/nearside-dev/nearside/internal/sqlrun"
 	"github.com/nearside-dev/nearside/internal/value"
 	"github.com/nearside-dev/nearside/sidecar/replica"
@@ -246,6 +247,41 @@ func TestStatementsThatAreNotKept(t *testing.T) {
 	}
 	if bytes != c.bytes || bytes > sqlrun.MaxKeptStatements || len(c.cached) != c.recent.Len() {
 		t.Errorf("%d statements kept, %d in order, of %d bytes, counted %d", len(c.cached), c.recent.Len(), bytes, c.bytes)
+	}
+}
+
+// Of a schema with many tables few connections are kept, but one at least.
+func TestManyTables(t *testing.T) {
+	r := newRegion(t, Options{})
+	c := &catalog.Catalog{}
+	for id := range uint32(maxIdleTables/3 + 1) {
+		c.Tables = append(c.Tables, replicatest.Table(10+id, fmt.Sprintf("t%d", id), "id"))
+	}
+	for database := range uint32(4) {
+		conn := &conn{database: database, catalog: c, tables: make([]*table, len(c.Tables))}
+		var err error
+		if conn.sql, err = sqlite.Open(":memory:", sqlite.ReadWrite|sqlite.Create); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.engine.put(conn); err != nil {
+			t.Fatal(err)
+		}
+		if want := min(int(database)+1, 2); len(r.engine.idle) != want || r.engine.tables != want*len(c.Tables) {
+			t.Errorf("%d connections with %d tables are kept", len(r.engine.idle), r.engine.tables)
+		}
+	}
+	for _, database := range []uint32{0, 3} {
+		if err := r.engine.Forget(database); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last, err := r.engine.take(2, c, false)
+	if err != nil || r.engine.tables != 0 || len(r.engine.idle) != 0 {
+		t.Fatalf("%d connections with %d tables are kept, %v", len(r.engine.idle), r.engine.tables, err)
+	}
+	last.tables = make([]*table, maxIdleTables+1)
+	if err := r.engine.put(last); err != nil || len(r.engine.idle) != 1 {
+		t.Errorf("%d connections are kept, %v", len(r.engine.idle), err)
 	}
 }
 

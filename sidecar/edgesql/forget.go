@@ -15,6 +15,7 @@ func (e *Engine) Forget(database uint32) error {
 			return false
 		}
 		old = append(old, c)
+		e.tables -= len(c.tables)
 		return true
 	})
 	e.mu.Unlock()
