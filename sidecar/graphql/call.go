@@ -2,6 +2,7 @@ package graphql
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/nearside-dev/nearside/internal/requestid"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 	"github.com/nearside-dev/nearside/internal/servicedesc"
 )
@@ -167,13 +169,13 @@ func errorOf(status int, body []byte) *callError {
 			Value string `json:"value"`
 		} `json:"details"`
 	}
-	e := &callError{code: codeOf(status)}
+	e := &callError{code: rpcerr.CodeOfStatus(status)}
 	if json.Unmarshal(body, &wire) != nil || wire.Code == "" {
-		e.message = strings.TrimSpace(string(body[:min(len(body), 1024)]))
+		e.message = cmp.Or(strings.TrimSpace(string(body[:min(len(body), 1024)])), fmt.Sprintf("the answer has the HTTP status %d", status))
 		return e
 	}
 	if e.code.UnmarshalText([]byte(wire.Code)) != nil {
-		e.code = codeOf(status)
+		e.code = rpcerr.CodeOfStatus(status)
 	}
 	e.message = wire.Message
 	for _, d := range wire.Details {
@@ -216,24 +218,6 @@ func (e *callError) named(input protoreflect.MessageDescriptor) *callError {
 		}
 	}
 	return e
-}
-
-// codeOf is the code of an HTTP status, as Connect has it.
-func codeOf(status int) connect.Code {
-	switch status {
-	case http.StatusBadRequest:
-		return connect.CodeInternal
-	case http.StatusUnauthorized:
-		return connect.CodeUnauthenticated
-	case http.StatusForbidden:
-		return connect.CodePermissionDenied
-	case http.StatusNotFound:
-		return connect.CodeUnimplemented
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return connect.CodeUnavailable
-	default:
-		return connect.CodeUnknown
-	}
 }
 
 // collected keeps the answer to a unary call.

@@ -247,7 +247,7 @@ func (h *Handler) call(a *answer, verb string) {
 	} else {
 		inner.Body, inner.ContentLength = http.NoBody, 0
 	}
-	a.binding.transcoder.ServeHTTP(a, inner)
+	a.transcode(inner)
 }
 
 // unpack unpacks the body of a request, or refuses it.

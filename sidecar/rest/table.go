@@ -67,7 +67,7 @@ func newTable(version string, own []*Binding, others []Service, next http.Handle
 		}
 		if err == nil && len(bindings) > 0 {
 			// Calls are POST: not each service takes them as GET.
-			made, err = transcoder([]protoreflect.ServiceDescriptor{s.Descriptor}, next, vanguard.WithMaxGetURLBytes(1))
+			made, err = transcoder([]protoreflect.ServiceDescriptor{s.Descriptor}, foreignErrors(next), vanguard.WithMaxGetURLBytes(1))
 		}
 		if err != nil {
 			skipped(name, err)

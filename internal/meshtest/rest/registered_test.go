@@ -99,6 +99,9 @@ func (l *library) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		out.Set(field(out, "next_page_token"), protoreflect.ValueOfString("more"))
 	default:
+		if odd(w, in.Get(field(in, "id")).String()) {
+			return
+		}
 		for _, b := range l.books {
 			if b.Get(field(b, "id")).String() == in.Get(field(in, "id")).String() {
 				out = b
@@ -116,6 +119,30 @@ func (l *library) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/proto")
 	_, _ = w.Write(text)
+}
+
+// odd answers as services do not, or those that stand before them.
+func odd(w http.ResponseWriter, id string) bool {
+	switch id {
+	case "page":
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = w.Write([]byte("<html>"))
+	case "nothing":
+		w.WriteHeader(http.StatusNoContent)
+	case "html":
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = w.Write([]byte("<html>"))
+	case "cut":
+		w.Header().Set("Content-Type", "application/proto")
+		w.Header().Set("Content-Length", "5")
+		_, _ = w.Write([]byte("\n\x01x")) // which is a message
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	default:
+		return false
+	}
+	return true
 }
 
 // TestRegistered has a service of others be reached over REST as its rules say, from when it is registered until it is removed; one
@@ -179,6 +206,13 @@ func testRegistered(t *testing.T, protocol controlv1.ServiceProtocol) {
 	for path, id := range map[string]string{"a%2Fb": "a/b", "a%252Fb": "a%2Fb", "100%25": "100%", "urn%3Ab": "urn:b", "%61%20%C3%A9": "a é"} {
 		if r := call(t, m.HTTP(), "GET", all+"/"+path, ""); !strings.Contains(r.body, "no such book: "+id+`"`) {
 			t.Errorf("%s: %s", path, r.body)
+		}
+	}
+	if protocol == controlv1.ServiceProtocol_SERVICE_PROTOCOL_UNSPECIFIED {
+		for id, status := range map[string]int{
+			"page": http.StatusServiceUnavailable, "nothing": http.StatusInternalServerError, "html": http.StatusInternalServerError, "cut": http.StatusServiceUnavailable,
+		} {
+			call(t, m.HTTP(), "GET", all+"/"+id, "").problem(t, "a service that answers "+id, status, "", "")
 		}
 	}
 	call(t, m.HTTP(), "GET", all+"/%FF", "").problem(t, "a path that is no text", http.StatusBadRequest, "", "")
