@@ -127,7 +127,9 @@ func (c *conn) setUp() error {
 		return err
 	}
 	if c.catalog != nil {
-		c.declare()
+		if err := c.declare(); err != nil {
+			return err
+		}
 	}
 	if err := c.tellSchema(); err != nil {
 		return err
@@ -153,9 +155,14 @@ func (c *conn) mustStop() bool {
 
 // declare makes the catalog's tables and views. What cannot be made is left out: a statement that reads it does not compile
 // here, and so is for the primary.
-func (c *conn) declare() {
+func (c *conn) declare() error {
 	c.left = make(map[string]error)
 	for i, t := range c.catalog.Tables {
+		if i > 0 && i%declaredRows == 0 {
+			if err := c.clearSchema(); err != nil {
+				return err
+			}
+		}
 		c.tables = append(c.tables, newTable(c, t, c.tableSQL(t)))
 		err := c.tables[i].problem
 		if err == nil {
@@ -175,6 +182,22 @@ func (c *conn) declare() {
 			_ = c.sql.Exec(o.SQL) // one that does not compile here has no answer here
 		}
 	}
+	return nil
+}
+
+// declaredRows is how many rows sqlite_schema may have while tables are made: SQLite reads all of them for each table.
+const declaredRows = 64
+
+// clearSchema deletes the rows of sqlite_schema, which SQLite does not look at again.
+func (c *conn) clearSchema() error {
+	if err := c.sql.Defensive(false); err != nil {
+		return err
+	}
+	// Not RESET: that would have the rows read.
+	if err := c.sql.Exec("PRAGMA writable_schema = ON; DELETE FROM main.sqlite_schema; PRAGMA writable_schema = OFF"); err != nil {
+		return err
+	}
+	return c.sql.Defensive(true)
 }
 
 // tableSQL returns the CREATE TABLE statement of a table.

@@ -250,6 +250,21 @@ func TestStatementsThatAreNotKept(t *testing.T) {
 	}
 }
 
+// A schema with more tables than sqlite_schema has rows for while they are made is all there.
+func TestTablesBeyondOneSchema(t *testing.T) {
+	r := newRegion(t, Options{})
+	var tables []*catalog.Table
+	for id := range uint32(2*declaredRows + 2) {
+		tables = append(tables, replicatest.Table(10+id, fmt.Sprintf("t%d", id), "id"))
+	}
+	r.commit(replicatest.Schema(tables...))
+	for _, table := range tables {
+		if got, err := r.query(t.Context(), "SELECT count(*), max(a.id) FROM t0 b LEFT JOIN "+table.Name+" a"); err != nil || got != "0," {
+			t.Errorf("%s: %q, %v", table.Name, got, err)
+		}
+	}
+}
+
 // Of a schema with many tables few connections are kept, but one at least.
 func TestManyTables(t *testing.T) {
 	r := newRegion(t, Options{})
