@@ -44,6 +44,9 @@ func BindingsOf(services []protoreflect.ServiceDescriptor) ([]*Binding, error) {
 				continue
 			}
 			for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
+				if r.GetCustom() != nil {
+					continue // another verb: HEAD and OPTIONS are there anyway
+				}
 				b, err := newBinding(m, r)
 				if err != nil {
 					return nil, fmt.Errorf("http rule of %s: %w", m.FullName(), err)

@@ -39,7 +39,7 @@ message_type { name: "UpdateBookRequest" field { name: "book" number: 1 type: TY
 message_type { name: "CreateBookRequest" field { name: "book" number: 1 type: TYPE_MESSAGE type_name: ".acme.books.v1.Book" label: LABEL_OPTIONAL } }
 service { name: "BookService"
   method { name: "GetBook" input_type: ".acme.books.v1.GetBookRequest" output_type: ".acme.books.v1.Book" options { idempotency_level: NO_SIDE_EFFECTS [google.api.http] { get: "/library/v1/books/{id}" } } }
-  method { name: "ListBooks" input_type: ".acme.books.v1.ListBooksRequest" output_type: ".acme.books.v1.ListBooksResponse" options { idempotency_level: NO_SIDE_EFFECTS [google.api.http] { get: "/library/v1/books" additional_bindings { get: "/v1/books" } } } }
+  method { name: "ListBooks" input_type: ".acme.books.v1.ListBooksRequest" output_type: ".acme.books.v1.ListBooksResponse" options { idempotency_level: NO_SIDE_EFFECTS [google.api.http] { get: "/library/v1/books" additional_bindings { get: "/v1/books" } additional_bindings { custom { kind: "HEAD" path: "/library/v1/books" } } } } }
   method { name: "CreateBook" input_type: ".acme.books.v1.CreateBookRequest" output_type: ".acme.books.v1.Book" options { [google.api.http] { post: "/library/v1/books" body: "book" } } }
   method { name: "UpdateBook" input_type: ".acme.books.v1.UpdateBookRequest" output_type: ".acme.books.v1.Book" options { [google.api.http] { patch: "/library/v1/books/{book.id}" body: "book" additional_bindings { put: "/library/v1/shelves/{shelf_number}/{book.id}" body: "*" } } } }
   method { name: "Steal" input_type: ".acme.books.v1.GetBookRequest" output_type: ".acme.books.v1.Book" options { [google.api.http] { get: "/v1/users/{id}" additional_bindings { get: "/healthz" } } } }
