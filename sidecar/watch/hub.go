@@ -156,9 +156,12 @@ type Request struct {
 }
 
 // Serve answers a call until ctx ends or the caller is to begin anew. Messages belong to the hub: send may not keep them.
-// Errors are send's and ctx's, those of newTarget, OVERLOADED, NOT_READY, BOOKMARK_TOO_OLD, BOOKMARK_LOST, SCHEMA_CHANGED and
+// Errors are send's and ctx's, those of newTarget, REQUEST_TOO_LARGE, OVERLOADED, NOT_READY, BOOKMARK_TOO_OLD, BOOKMARK_LOST, SCHEMA_CHANGED and
 // WATCH_INTERRUPTED.
 func (h *Hub) Serve(ctx context.Context, r *Request, send func(*datav1.WatchResponse) error) (err error) {
+	if err := CheckSize(r.WatchRequest); err != nil {
+		return err
+	}
 	leave, err := h.options.Places.Enter(r.Database.ID(), r.Client)
 	if err != nil {
 		return err

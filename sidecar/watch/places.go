@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
@@ -19,6 +20,19 @@ const (
 	DefaultMaxWatchersPerDatabase = 3072
 	DefaultMaxWatchersPerClient   = 2048
 )
+
+// MaxRequestBytes is how large the request of a watch may be, of a table or of a query: what it asks for is kept as long as it goes on.
+const MaxRequestBytes = 64 << 10
+
+// CheckSize returns REQUEST_TOO_LARGE for the request of a watch that is larger than MaxRequestBytes.
+func CheckSize(request proto.Message) error {
+	n := proto.Size(request)
+	if n <= MaxRequestBytes {
+		return nil
+	}
+	return rpcerr.New(datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE, "the request of a watch takes %d bytes, it may take %d", n, MaxRequestBytes).
+		With("limit", strconv.Itoa(MaxRequestBytes))
+}
 
 // Limits is how many watchers there may be, of tables and of queries. Zeros are the defaults.
 type Limits struct {

@@ -244,6 +244,12 @@ func TestTooManyWatchers(t *testing.T) {
 	r.watch(&datav1.WatchRequest{}, nil).next(t, "1/1")
 }
 
+func TestTooLargeRequest(t *testing.T) {
+	r := newRegion(t, replica.Options{}, Options{})
+	large := map[string]*datav1.Value{"name": value.ToProto(value.Text(strings.Repeat("x", MaxRequestBytes)))}
+	r.watch(&datav1.WatchRequest{Equal: large}, nil).wantEnd(t, datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE)
+}
+
 func TestDroppedDatabase(t *testing.T) {
 	r := newRegion(t, replica.Options{}, Options{})
 	c := r.watch(&datav1.WatchRequest{}, nil)

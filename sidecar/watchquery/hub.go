@@ -145,9 +145,12 @@ type Request struct {
 }
 
 // Serve answers a call until ctx ends or the caller is to begin anew. Messages belong to the hub: send may not keep them.
-// Errors are send's and ctx's, those of the statement as a Query has them, STATEMENT_NOT_WATCHABLE, OVERLOADED, NOT_READY,
+// Errors are send's and ctx's, those of the statement as a Query has them, STATEMENT_NOT_WATCHABLE, REQUEST_TOO_LARGE, OVERLOADED, NOT_READY,
 // BOOKMARK_LOST, SCHEMA_CHANGED, WATCH_INTERRUPTED, and ErrWithheld.
 func (h *Hub) Serve(ctx context.Context, r *Request, send func(*datav1.WatchQueryResponse) error) (err error) {
+	if err := watch.CheckSize(r.WatchQueryRequest); err != nil {
+		return err
+	}
 	key, err := keyOf(r)
 	if err != nil {
 		return err

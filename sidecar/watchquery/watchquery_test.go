@@ -401,14 +401,15 @@ func TestRefuses(t *testing.T) {
 			"SELECT * FROM nothing":                  datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
 			"SELECT FROM":                            datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
 			"SELECT ?":                               datav1.ErrorReason_ERROR_REASON_FIELD_INVALID,
-			"-- nothing":                             datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
-			"SELEC id FROM items":                    datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
-			"(SELECT 1)":                             datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
-			"SELECT 1; SELECT 2":                     datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
-			"SELECT 1; (SELECT 2)":                   datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
-			all:                                      datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
+			"SELECT 1 --" + strings.Repeat("x", watch.MaxRequestBytes): datav1.ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE,
+			"-- nothing":           datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"SELEC id FROM items":  datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"(SELECT 1)":           datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"SELECT 1; SELECT 2":   datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			"SELECT 1; (SELECT 2)": datav1.ErrorReason_ERROR_REASON_STATEMENT_INVALID,
+			all:                    datav1.ErrorReason_ERROR_REASON_RESULT_TOO_LARGE,
 		} {
-			t.Log(sql)
+			t.Logf("%.100s", sql)
 			c := r.watch(sql, nil)
 			c.wantEnd(t, reason)
 			c.cancel()
