@@ -21,7 +21,7 @@ import (
 
 // Limits of what is kept.
 const (
-	// MaxEntryBytes is how large a row, a page or a value may be to be kept.
+	// MaxEntryBytes is how large a row, a page, a value or a result may be to be kept, and what it is kept under.
 	MaxEntryBytes = 1 << 20
 	// MinBytes is the smallest cache that is worth its own tables.
 	MinBytes = 1 << 20
@@ -174,7 +174,7 @@ func (c *Cache) holds(e *entry, now stamp.Stamp) bool {
 // keep puts an entry into the cache, which may not take it.
 func (c *Cache) keep(e *entry, ttl time.Duration) bool {
 	e.cost = e.size()
-	if len(e.data) > MaxEntryBytes {
+	if max(len(e.key), len(e.data)) > MaxEntryBytes {
 		c.counts[e.kind].refused.Add(1)
 		return false
 	}

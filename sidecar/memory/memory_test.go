@@ -201,6 +201,27 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// What has no room in a database's share, or is kept under too large a key, pushes nothing out.
+func TestTooLargePushesNothingOut(t *testing.T) {
+	c := open(t, MinBytes, 10)
+	keepRow(c, 1, 1, row(1, "x"))
+	c.Wait()
+	keepRow(c, 1, 2, row(2, strings.Repeat("x", MinBytes/4)))
+	c.Wait()
+	if _, ok := find(c, 1, 1); !ok {
+		t.Error("a row that is larger than the share pushed another one out")
+	}
+	large := open(t, 4*MinBytes, 100)
+	keepRow(large, 1, 1, row(1, "x"))
+	large.Wait()
+	key := AppendResultKey(nil, 1, 7, "", strings.Repeat("x", 2*MaxEntryBytes), nil)
+	large.KeepResult(now(large), 1, NewResult{Key: key, Wire: []byte{1}})
+	large.Wait()
+	if got := large.DatabaseBytes(1); got > MaxEntryBytes {
+		t.Errorf("the database takes %d bytes", got)
+	}
+}
+
 // A large result is kept only if it took time to make, one that is too old is not found, and one depends on all its tables.
 func TestResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -50,6 +50,9 @@ func (c *Cache) usage(database uint32) *usage {
 // makeRoom deletes the oldest entries of a database that has its share, until another one fits into it, and notes that the
 // other one is next. It reports false if there is no room.
 func (c *Cache) makeRoom(u *usage, hash uint64, cost int64) bool {
+	if cost > c.share {
+		return false // whatever else goes
+	}
 	prev, ok := c.entries.Get(hash)
 	u.mu.Lock()
 	defer u.mu.Unlock()
