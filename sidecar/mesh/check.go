@@ -163,9 +163,6 @@ func (r *Router) tryCheck(ctx context.Context, e *endpoint) error {
 			return other
 		}
 	}
-	if err == nil {
-		e.http2.Store(h2Spoken)
-	}
 	return err
 }
 
@@ -223,6 +220,19 @@ func (r *Router) askConnect(ctx context.Context, e *endpoint) error {
 		}
 	}
 	return nil
+}
+
+// learn returns what is known of an endpoint's protocols; where nothing is, before its first check, it is asked.
+func (e *endpoint) learn(ctx context.Context) int32 {
+	if known := e.http2.Load(); known != h2Unknown || e.base.Scheme != "http" {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if spoken, err := speaksHTTP2(ctx, e.pool.address); err == nil {
+		e.http2.Store(map[bool]int32{true: h2Spoken, false: h2Not}[spoken])
+	}
+	return e.http2.Load()
 }
 
 // speaksHTTP2 reports whether who listens at an address speaks HTTP/2 without TLS and without being asked first.

@@ -193,16 +193,15 @@ func (c *passage) once(ctx context.Context, e *endpoint) (*http.Response, error)
 		out.Body, out.ContentLength = c.body, c.req.ContentLength
 	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { c.sent.Store(true) }})
-	return c.transport(e).RoundTrip(out.WithContext(ctx))
+	return c.transport(ctx, e).RoundTrip(out.WithContext(ctx))
 }
 
 // transport returns how an endpoint is to be talked to: as the caller talks, but for gRPC, which is always HTTP/2, and for
-// endpoints that do not know that. As long as nobody knows, HTTP/1.1 does for a unary call.
-func (c *passage) transport(e *endpoint) *http.Transport {
+// endpoints that do not know that.
+func (c *passage) transport(ctx context.Context, e *endpoint) *http.Transport {
 	kind := c.req.Header.Get("Content-Type")
 	grpc := strings.HasPrefix(kind, "application/grpc") && !strings.HasPrefix(kind, "application/grpc-web")
-	known := e.http2.Load()
-	if grpc || c.req.ProtoMajor == 2 && (known == h2Spoken || known == h2Unknown && !c.route.unary) {
+	if grpc || c.req.ProtoMajor == 2 && e.learn(ctx) != h2Not {
 		return c.router.http2
 	}
 	return c.router.http1
