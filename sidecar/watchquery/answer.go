@@ -125,7 +125,7 @@ func (s *sink) Compiled(c edgesql.Compiled) { s.compiled = c }
 // Columns implements sqlrun.Sink.
 func (s *sink) Columns(columns []*datav1.Column) error {
 	if s.compiled.Volatile {
-		return notWatchable("volatile", "it calls a function that may answer something else without a commit")
+		return notWatchable("volatile", "it may answer something else without a commit: it calls a function like random() or asks for the schema")
 	}
 	s.result.Columns = columns
 	return nil
@@ -201,7 +201,7 @@ func (q *query) failed(last *answer, snap *replica.Snapshot, err error) error {
 		case last != nil && snap.Catalog().IsPartial():
 			return watch.Interrupted(u)
 		case last != nil:
-			return schemaChanged("", snap.SchemaVersion(), "the statement does not compile any more: %w", u)
+			return schemaChanged("", snap.SchemaVersion(), "the statement does not compile any more: %w", u.Err)
 		case snap.Catalog().IsPartial():
 			return fmt.Errorf("%w: %w", ErrWithheld, u)
 		default:
