@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"log/slog"
@@ -30,10 +31,7 @@ func (s *Service) RefreshToken(
 ) (*connect.Response[authv1.RefreshTokenResponse], error) {
 	now := s.config.Clock()
 	hash := access.HashSecret(req.Msg.GetRefreshToken())
-	session, owner, ended := "", "", true
-	err := query(ctx, s.auth, func(v []value.Value) { session, owner, ended = v[0].Text(), v[1].Text(), v[2].Integer() != 0 },
-		`SELECT s.id, s.account_id, s.ended OR r.expires_at <= ?2 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
-		WHERE r.hash = ?1`, value.Blob(hash[:]), integer(now.UnixMilli()))
+	session, owner, ended, err := s.refreshToken(ctx, hash, now)
 	switch {
 	case err != nil:
 		return nil, err
@@ -51,11 +49,18 @@ func (s *Service) RefreshToken(
 	}
 	next, _ := access.NewSecret(access.RefreshTokenPrefix)
 	ends := now.Add(s.config.RefreshLifetime)
-	replaced, err := s.replaceRefreshToken(ctx, session, hash, access.HashSecret(next), refreshKey(req.Header()), now, ends)
+	tokens, err := s.tokens(a, session, next, ends) // before the next statement: what ends the session after it ends them too
+	if err != nil {
+		return nil, err
+	}
+	replaced, again, err := s.replaceRefreshToken(ctx, session, hash, access.HashSecret(next), refreshKey(req.Header()), now, ends)
 	if err != nil {
 		return nil, err
 	}
 	if !replaced {
+		if _, _, ended, err = s.refreshToken(ctx, hash, now); err != nil || ended {
+			return nil, cmp.Or(err, error(errInvalid)) // by somebody else meanwhile, which is no thief's work
+		}
 		s.config.Logger.WarnContext(ctx, "refresh token used twice: the session ends", slog.String("session", session),
 			slog.String("account", owner))
 		note.Reason = "REFRESH_TOKEN_REUSED"
@@ -65,11 +70,18 @@ func (s *Service) RefreshToken(
 		return nil, errInvalid
 	}
 	note.Actor = a.kind + ":" + a.id
-	tokens, err := s.tokens(a, session, next, ends)
-	if err != nil {
-		return nil, err
+	if again {
+		note.Reason = "REFRESH_REPEATED"
 	}
 	return connect.NewResponse(&authv1.RefreshTokenResponse{Tokens: tokens}), nil
+}
+
+// refreshToken returns whose a refresh token is, and whether it or its session has ended; session is "" if there is no such token.
+func (s *Service) refreshToken(ctx context.Context, hash [sha256.Size]byte, now time.Time) (session, owner string, ended bool, err error) {
+	err = query(ctx, s.auth, func(v []value.Value) { session, owner, ended = v[0].Text(), v[1].Text(), v[2].Integer() != 0 },
+		`SELECT s.id, s.account_id, s.ended OR r.expires_at <= ?2 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
+		WHERE r.hash = ?1`, value.Blob(hash[:]), integer(now.UnixMilli()))
+	return session, owner, ended, err
 }
 
 // refreshKey returns the hash of the idempotency key that a refresh token is used under; NULL is none.
@@ -83,23 +95,26 @@ func refreshKey(h http.Header) value.Value {
 }
 
 // replaceRefreshToken has a token give way to the next one, in one transaction, so that of two who show it at once one comes second.
-// Who comes second gets one too only under the key of the first, and while nobody has used one: that answer may have been lost. When
-// one is used, those beside it end.
+// Who comes second gets one too only under the key of the first, and while nobody has used one: that answer may have been lost. Of
+// those answers one arrived, so whoever shows another one after it is somebody else. again says that the token had been used before.
 func (s *Service) replaceRefreshToken(
 	ctx context.Context, session string, old, next [sha256.Size]byte, key value.Value, now, ends time.Time,
-) (bool, error) {
+) (replaced, again bool, err error) {
 	from, to := value.Blob(old[:]), value.Blob(next[:])
 	changed, err := transact(ctx, s.auth,
 		engine.SQL(`INSERT INTO refresh_tokens (hash, session_id, expires_at, used_at, parent)
 			SELECT ?2, r.session_id, ?3, 0, ?1 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
 			WHERE r.hash = ?1 AND NOT s.ended AND (r.used_at = 0 OR r.key_hash = ?4
 				AND NOT EXISTS (SELECT 1 FROM refresh_tokens n WHERE n.parent = ?1 AND n.used_at <> 0)
-				AND (SELECT count(*) FROM refresh_tokens n WHERE n.parent = ?1) < ?5)`,
+				AND (SELECT count(*) FROM refresh_tokens n WHERE n.parent = ?1) < ?5)
+			AND NOT EXISTS (SELECT 1 FROM refresh_tokens b WHERE b.parent = r.parent AND b.hash <> ?1 AND b.used_at <> 0)`,
 			from, to, integer(ends.UnixMilli()), key, integer(maxRepeats)),
-		engine.SQL("UPDATE refresh_tokens SET used_at = ?2, key_hash = ?3 WHERE hash = ?1 AND used_at = 0",
-			from, integer(now.UnixMilli()), key),
-		engine.SQL(`DELETE FROM refresh_tokens WHERE used_at = 0 AND hash <> ?1
-			AND parent = (SELECT parent FROM refresh_tokens WHERE hash = ?1)`, from),
+		engine.SQL(`UPDATE refresh_tokens SET used_at = ?2, key_hash = ?3
+			WHERE hash = ?1 AND used_at = 0 AND EXISTS (SELECT 1 FROM refresh_tokens WHERE hash = ?4)`,
+			from, integer(now.UnixMilli()), key, to),
 		engine.SQL("UPDATE sessions SET expires_at = ?2 WHERE id = ?1 AND NOT ended", text(session), integer(ends.UnixMilli())))
-	return err == nil && changed[0] > 0, err
+	if err != nil {
+		return false, false, err
+	}
+	return changed[0] > 0, changed[1] == 0, nil
 }

@@ -177,51 +177,65 @@ func (s *Service) withKey(ctx context.Context, key string) (*authv1.Tokens, erro
 }
 
 func (s *Service) withPassword(ctx context.Context, name, password string) (*authv1.Tokens, error) {
-	a, err := s.checkPassword(ctx, name, password)
+	a, hash, err := s.checkPassword(ctx, name, password)
 	if err != nil {
 		s.config.Logger.InfoContext(ctx, "log-in refused", slog.String("reason", rpcerr.ReasonOf(err).String()))
 		return nil, err
 	}
 	audit.NoteOf(ctx).Actor = a.kind + ":" + a.id
-	return s.openSession(ctx, a)
+	return s.openSession(ctx, a, hash)
 }
 
-// checkPassword returns the account of a name and its password. It takes as long for an unknown name as for a wrong password.
-func (s *Service) checkPassword(ctx context.Context, name, password string) (*accountRow, error) {
+// checkPassword returns the account of a name and its password, and the hash that the password has there. It takes as long for an
+// unknown name as for a wrong password.
+func (s *Service) checkPassword(ctx context.Context, name, password string) (a *accountRow, hash string, err error) {
 	locked := s.lockout.check(name)
-	a, err := s.account(ctx, name)
+	a, err = s.account(ctx, name)
 	if err != nil && rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_RESOURCE_NOT_FOUND {
-		return nil, err
+		return nil, "", err
 	}
 	if a != nil {
 		audit.NoteOf(ctx).Target = "account=" + a.id // a name that nobody has may be a password in the wrong field
 	}
 	if locked != nil {
-		return nil, locked
+		return nil, "", locked
 	}
-	hash := ""
 	if a != nil && !a.disabled && a.name == name { // ids are no names to log in with
 		err := query(ctx, s.auth, func(v []value.Value) { hash = v[0].Text() },
 			"SELECT hash FROM passwords WHERE account_id = ?1", text(a.id))
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	equal, old, err := s.passwords.compare(ctx, hash, password)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !equal {
 		s.lockout.Failed(name)
-		return nil, errWrong
+		return nil, "", errWrong
 	}
 	s.lockout.Forget(name)
 	if old {
-		if err := s.setPassword(ctx, a.id, password); err != nil {
-			return nil, err
+		var replaced bool
+		if hash, replaced, err = s.hashAnew(ctx, a.id, hash, password); err != nil {
+			return nil, "", err
+		}
+		if !replaced {
+			return s.checkPassword(ctx, name, password)
 		}
 	}
-	return a, nil
+	return a, hash, nil
+}
+
+// hashAnew replaces the hash of a password by one with the present parameters. It does not where another one was set meanwhile.
+func (s *Service) hashAnew(ctx context.Context, account, before, password string) (hash string, replaced bool, err error) {
+	if hash, err = s.passwords.hash(ctx, password); err != nil {
+		return "", false, err
+	}
+	changed, err := transact(ctx, s.auth, engine.SQL("UPDATE passwords SET hash = ?3 WHERE account_id = ?1 AND hash = ?2",
+		text(account), text(before), text(hash)))
+	return hash, err == nil && changed[0] > 0, err
 }
 
 func (s *Service) setPassword(ctx context.Context, account, password string) error {
@@ -236,21 +250,31 @@ func (s *Service) setPassword(ctx context.Context, account, password string) err
 	return err
 }
 
-func (s *Service) openSession(ctx context.Context, a *accountRow) (*authv1.Tokens, error) {
+// openSession opens a session of an account whose password has a hash. Who changes the password ends the sessions that are there then,
+// and those that are being opened with the one before.
+func (s *Service) openSession(ctx context.Context, a *accountRow, hash string) (*authv1.Tokens, error) {
 	now := s.config.Clock()
 	session := newID("s_")
-	refresh, _ := access.NewSecret(access.RefreshTokenPrefix)
-	hash := access.HashSecret(refresh)
+	secret, _ := access.NewSecret(access.RefreshTokenPrefix)
+	refresh := access.HashSecret(secret)
 	ends := now.Add(s.config.RefreshLifetime)
-	_, err := transact(ctx, s.auth,
-		engine.SQL("INSERT INTO sessions (id, account_id, created_at, expires_at, ended) VALUES (?1, ?2, ?3, ?4, 0)",
-			text(session), text(a.id), integer(now.UnixMilli()), integer(ends.UnixMilli())),
-		engine.SQL("INSERT INTO refresh_tokens (hash, session_id, expires_at, used_at) VALUES (?1, ?2, ?3, 0)",
-			value.Blob(hash[:]), text(session), integer(ends.UnixMilli())))
+	tokens, err := s.tokens(a, session, secret, ends) // before the session is there: what ends it ends them too
 	if err != nil {
 		return nil, err
 	}
-	return s.tokens(a, session, refresh, ends)
+	changed, err := transact(ctx, s.auth,
+		engine.SQL(`INSERT INTO sessions (id, account_id, created_at, expires_at, ended)
+			SELECT ?1, account_id, ?3, ?4, 0 FROM passwords WHERE account_id = ?2 AND hash = ?5`,
+			text(session), text(a.id), integer(now.UnixMilli()), integer(ends.UnixMilli()), text(hash)),
+		engine.SQL("INSERT INTO refresh_tokens (hash, session_id, expires_at, used_at) SELECT ?1, id, ?3, 0 FROM sessions WHERE id = ?2",
+			value.Blob(refresh[:]), text(session), integer(ends.UnixMilli())))
+	if err != nil {
+		return nil, err
+	}
+	if changed[0] == 0 {
+		return nil, errWrong // by now
+	}
+	return tokens, nil
 }
 
 func (s *Service) tokens(a *accountRow, session, refresh string, refreshEnds time.Time) (*authv1.Tokens, error) {
@@ -377,7 +401,7 @@ func (s *Service) ChangePassword(
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.checkPassword(ctx, a.name, req.Msg.GetOldPassword()); err != nil {
+	if _, _, err := s.checkPassword(ctx, a.name, req.Msg.GetOldPassword()); err != nil {
 		return nil, err
 	}
 	if err := s.setPassword(ctx, a.id, req.Msg.GetNewPassword()); err != nil {

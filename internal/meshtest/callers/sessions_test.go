@@ -10,6 +10,8 @@ import (
 	"connectrpc.com/connect"
 
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/auth/v1/authv1connect"
+	"github.com/nearside-dev/nearside/internal/cli"
 	"github.com/nearside-dev/nearside/internal/meshtest"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
@@ -93,13 +95,14 @@ func TestSessions(t *testing.T) {
 // TestRefreshAgain has the answer to a refresh be lost: who asks again under the key of the first time goes on, and nobody else does.
 func TestRefreshAgain(t *testing.T) {
 	w := start(t, meshtest.Options{})
+	ctx := context.Background()
 	w.user(west, "ann", grant(authv1.Role_ROLE_READER))
 	refresh := func(region, token, key string) (*authv1.Tokens, error) {
 		req := connect.NewRequest(&authv1.RefreshTokenRequest{RefreshToken: token})
 		if key != "" {
 			req.Header().Set(rpcheader.IdempotencyKey, key)
 		}
-		res, err := w.auth(region, "").RefreshToken(context.Background(), req)
+		res, err := w.auth(region, "").RefreshToken(ctx, req)
 		if err != nil {
 			return nil, err
 		}
@@ -131,8 +134,6 @@ func TestRefreshAgain(t *testing.T) {
 	}
 	next, err := refresh(west, again.GetRefreshToken(), "")
 	expect(t, "on with the second answer", err, "")
-	_, err = refresh(west, lost, key)
-	expect(t, "on with the first one too", err, "TOKEN_INVALID")
 	next, err = refresh(west, next.GetRefreshToken(), key)
 	expect(t, "the session goes on", err, "")
 	_, err = refresh(west, first, key)
@@ -145,6 +146,27 @@ func TestRefreshAgain(t *testing.T) {
 		expect(t, name, err, "TOKEN_INVALID")
 		ended(name, lost)
 	}
+
+	first, lost = begin()
+	if again, err = refresh(west, first, key); err != nil {
+		t.Fatal(err)
+	}
+	_, err = refresh(west, lost, "")
+	expect(t, "on with the first answer", err, "")
+	_, err = refresh(west, again.GetRefreshToken(), "")
+	expect(t, "on with the second one too", err, "TOKEN_INVALID")
+	recorded, err := authv1connect.NewAuditServiceClient(w.bare, w.URL(west), cli.WithToken(w.AdminToken())).ListEntries(ctx,
+		connect.NewRequest(&authv1.ListEntriesRequest{Action: "AuthService/RefreshToken", PageSize: 4}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"REFRESH_TOKEN_REUSED", "", "REFRESH_REPEATED", ""} {
+		if got := recorded.Msg.GetEntries()[i].GetEntry(); got.GetReason() != want {
+			t.Errorf("recorded for %q: %v", want, got)
+		}
+	}
+	_, err = refresh(west, lost, "")
+	expect(t, "a session that two have", err, "TOKEN_INVALID")
 
 	first = w.mustLogin(west, "ann").GetRefreshToken()
 	for _, want := range []string{"", "TOKEN_INVALID"} {
@@ -214,6 +236,54 @@ func TestPasswords(t *testing.T) {
 	}
 	_, err = w.login(west, "ann", password)
 	expect(t, "locked out", err, "ACCOUNT_LOCKED")
+}
+
+// TestOldPasswordInFlight has somebody who knows a password log in again and again while it is changed: nothing of that outlives it.
+func TestOldPasswordInFlight(t *testing.T) {
+	w := start(t, meshtest.Options{})
+	w.user(west, "ann", grant(authv1.Role_ROLE_READER))
+	ann := w.mustLogin(west, "ann").GetAccessToken()
+	var mu sync.Mutex
+	var stolen []*authv1.Tokens
+	began := make(chan struct{}, 40)
+	var thieves sync.WaitGroup
+	for range 4 {
+		thieves.Go(func() {
+			for range 10 {
+				began <- struct{}{}
+				tokens, err := w.login(west, "ann", password)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				stolen = append(stolen, tokens)
+				mu.Unlock()
+			}
+		})
+	}
+	for range 6 {
+		<-began
+	}
+	_, err := w.auth(east, ann).ChangePassword(context.Background(), connect.NewRequest(&authv1.ChangePasswordRequest{
+		OldPassword: password, NewPassword: "a new password",
+	}))
+	expect(t, "change", err, "")
+	thieves.Wait()
+	for _, tokens := range stolen {
+		_, err := w.auth(east, "").RefreshToken(context.Background(), connect.NewRequest(&authv1.RefreshTokenRequest{
+			RefreshToken: tokens.GetRefreshToken(),
+		}))
+		expect(t, "a refresh token", err, "TOKEN_INVALID")
+		w.Eventually("its access token has ended", func(context.Context) error {
+			if r := reason(w.get(west, tokens.GetAccessToken())); r != "TOKEN_INVALID" {
+				return fmt.Errorf("reason %q", r)
+			}
+			return nil
+		})
+		if t.Failed() {
+			return
+		}
+	}
 }
 
 func TestAPIKeys(t *testing.T) {
