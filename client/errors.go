@@ -72,6 +72,7 @@ func ErrorOf(err error) (e *Error, ok bool) {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e, true
 	}
+	err = rpcerr.Unanswered(err)
 	if wire, ok := errors.AsType[*connect.Error](err); ok {
 		return fromWire(wire, err), true
 	}

@@ -2,6 +2,11 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/gen/nearside/data/v1/datav1connect"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
 )
@@ -149,5 +155,62 @@ func TestWithoutRetry(t *testing.T) {
 	_, err := New("http://mesh", WithHTTPClient(serve(n)), WithoutRetry()).Get(t.Context(), connect.NewRequest(&datav1.GetRequest{}))
 	if rpcerr.ReasonOf(err) != datav1.ErrorReason_ERROR_REASON_PRIMARY_UNAVAILABLE || len(n.seen) != 1 {
 		t.Errorf("%d tries, error %v", len(n.seen), err)
+	}
+}
+
+// TestRetryOfBrokenConnections has connections end in the middle of a call, as those of a node that is killed do.
+func TestRetryOfBrokenConnections(t *testing.T) {
+	for name, end := range map[string]func(c net.Conn, kind string){
+		"closed": func(c net.Conn, _ string) { _ = c.Close() },
+		"reset": func(c net.Conn, _ string) {
+			_ = c.(*net.TCPConn).SetLinger(0)
+			_ = c.Close()
+		},
+		"cut off": func(c net.Conn, kind string) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: "+kind+"\r\nContent-Length: 99\r\n\r\n\n")
+			_ = c.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := &node{}
+			var keys []string
+			mux := http.NewServeMux()
+			path, data := datav1connect.NewDataServiceHandler(n)
+			mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+				keys = append(keys, r.Header.Get(rpcheader.IdempotencyKey))
+				_, _ = io.Copy(io.Discard, r.Body)
+				if len(keys) > 2 {
+					data.ServeHTTP(w, r)
+					return
+				}
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				end(conn, r.Header.Get("Content-Type"))
+			})
+			server := httptest.NewServer(mux)
+			defer server.Close()
+			c := New(server.URL)
+			defer c.Close()
+			if _, err := c.Execute(t.Context(), connect.NewRequest(&datav1.ExecuteRequest{})); err != nil {
+				t.Fatal(err)
+			}
+			if len(keys) != 3 || keys[0] == "" || keys[0] != keys[1] || keys[1] != keys[2] {
+				t.Errorf("the tries have the keys %q", keys)
+			}
+			keys = nil
+			_, err := New(server.URL, WithoutRetry()).Execute(t.Context(), connect.NewRequest(&datav1.ExecuteRequest{}))
+			if e, ok := ErrorOf(err); !ok || !e.Momentary() || !errors.Is(err, ErrUnavailable) {
+				t.Errorf("without repeats: %v", err)
+			}
+			keys = nil
+			for _, err := range Rows[int](t.Context(), c.Database("d"), "SELECT 1") {
+				if e, ok := ErrorOf(err); !ok || !e.Momentary() || connect.CodeOf(err) != connect.CodeUnavailable {
+					t.Errorf("a stream: %v", err)
+				}
+			}
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	datav1 "github.com/nearside-dev/nearside/gen/nearside/data/v1"
+	"github.com/nearside-dev/nearside/internal/rpcerr"
 )
 
 func (app *App) dbCommand() *cobra.Command {
@@ -131,7 +132,7 @@ func (app *App) listDatabases(ctx context.Context, to *target) ([]*datav1.Databa
 		Consistency: &datav1.Consistency{Level: datav1.Consistency_LEVEL_PRIMARY},
 	}
 	response, err := to.data.ListDatabases(ctx, connect.NewRequest(request))
-	if connect.CodeOf(err) == connect.CodeUnavailable {
+	if connect.CodeOf(rpcerr.Unanswered(err)) == connect.CodeUnavailable {
 		request.Consistency.Level = datav1.Consistency_LEVEL_ANY
 		unavailable := err
 		if response, err = to.data.ListDatabases(ctx, connect.NewRequest(request)); err == nil {

@@ -35,7 +35,7 @@ func (s *service) quote(ctx context.Context, total int64) (cents int64, err erro
 	ctx, cancel := context.WithTimeout(ctx, shippingTimeout)
 	defer cancel()
 	res, err := s.shipping.CallUnary(ctx, connect.NewRequest(wrapperspb.Int64(total)))
-	switch code := connect.CodeOf(err); {
+	switch code := connect.CodeOf(rpcerr.Unanswered(err)); {
 	case err == nil:
 	case code == connect.CodeUnimplemented:
 		return 0, nil

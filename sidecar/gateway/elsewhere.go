@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/nearside-dev/nearside/internal/requestid"
 	"github.com/nearside-dev/nearside/internal/rpcerr"
 	"github.com/nearside-dev/nearside/internal/rpcheader"
+	"github.com/nearside-dev/nearside/sidecar/watch"
 )
 
 // passedElsewhere are the headers of a caller that another region gets to see.
@@ -47,6 +49,9 @@ func watchElsewhere[Req, Res any, P interface {
 		}
 		ask.Header().Set(rpcheader.AskedFor, r.Name)
 		begun, err := passWatch[Req, Res, P](ctx, datav1connect.NewDataServiceClient(d.streams, r.URL), ask, out, open)
+		if err = rpcerr.Unanswered(err); begun && ctx.Err() == nil && err != nil && !connect.IsWireError(err) {
+			return watch.Interrupted(fmt.Errorf("region %s: %w", r.Name, err))
+		}
 		if begun || err == nil || ctx.Err() != nil || connect.CodeOf(err) != connect.CodeUnavailable {
 			return err
 		}

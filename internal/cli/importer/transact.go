@@ -2,9 +2,7 @@ package importer
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -54,7 +52,7 @@ func transient(err error) bool {
 	case datav1.ErrorReason_ERROR_REASON_OVERLOADED, datav1.ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN:
 		return true
 	default:
-		return connect.CodeOf(err) == connect.CodeUnavailable || errors.Is(err, io.ErrUnexpectedEOF) // an answer cut off
+		return connect.CodeOf(rpcerr.Unanswered(err)) == connect.CodeUnavailable
 	}
 }
 
