@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"regexp"
 	"time"
 
 	"connectrpc.com/connect"
@@ -38,7 +39,7 @@ func notFound(what, id string) error {
 		With("resource", what).With("id", id)
 }
 
-// account finds an account by id or name.
+// account finds an account by id or name. A name that is another account's id is that account's: such names are not given any more.
 func (s *Service) account(ctx context.Context, key string) (*accountRow, error) {
 	var a *accountRow
 	err := query(ctx, s.mesh, func(v []value.Value) {
@@ -46,7 +47,7 @@ func (s *Service) account(ctx context.Context, key string) (*accountRow, error) 
 			id: v[0].Text(), kind: v[1].Text(), name: v[2].Text(), disabled: v[3].Integer() != 0, tokensAfter: v[4].Integer(),
 			created: v[5].Integer(),
 		}
-	}, "SELECT id, kind, name, disabled, tokens_after, created_at FROM accounts WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 LIMIT 1",
+	}, "SELECT id, kind, name, disabled, tokens_after, created_at FROM accounts WHERE id = ?1 OR name = ?1 ORDER BY id <> ?1 LIMIT 1",
 		text(key))
 	if err != nil {
 		return nil, err
@@ -108,6 +109,9 @@ func grantOperation(account string, g *authv1.Grant) engine.Operation {
 		text(account), text(roleNames[g.GetRole()]), text(g.GetDatabase()))
 }
 
+// likeAnID matches what newID makes for accounts.
+var likeAnID = regexp.MustCompile(`^(u|sa)_[0-9a-v]{16}$`)
+
 // CreateAccount implements authv1connect.AccountServiceHandler.
 func (s *Service) CreateAccount(
 	ctx context.Context, req *connect.Request[authv1.CreateAccountRequest],
@@ -119,6 +123,9 @@ func (s *Service) CreateAccount(
 		if m.GetPassword() != "" {
 			return nil, rpcerr.InvalidField("password", "a service account has none")
 		}
+	}
+	if likeAnID.MatchString(m.GetName()) {
+		return nil, rpcerr.InvalidField("name", "has the form of an account's id: who is meant by it would not be clear")
 	}
 	if m.GetPassword() != "" && len(m.GetPassword()) < minPassword {
 		return nil, rpcerr.InvalidField("password", "is shorter than %d bytes", minPassword)
@@ -175,20 +182,20 @@ func (s *Service) ListAccounts(
 	if size == 0 {
 		size = defaultPage
 	}
-	var names []string
-	err := query(ctx, s.mesh, func(v []value.Value) { names = append(names, v[0].Text()) },
-		"SELECT name FROM accounts WHERE name > ?1 ORDER BY name LIMIT ?2", text(req.Msg.GetPageToken()), integer(size+1))
+	var names, ids []string
+	err := query(ctx, s.mesh, func(v []value.Value) { names, ids = append(names, v[0].Text()), append(ids, v[1].Text()) },
+		"SELECT name, id FROM accounts WHERE name > ?1 ORDER BY name LIMIT ?2", text(req.Msg.GetPageToken()), integer(size+1))
 	if err != nil {
 		return nil, err
 	}
 	msg := &authv1.ListAccountsResponse{}
 	if int64(len(names)) > size {
-		names = names[:size]
+		ids = ids[:size]
 		msg.NextPageToken = names[size-1]
 	}
-	for _, name := range names {
+	for _, id := range ids {
 		var row *accountRow
-		if row, err = s.account(ctx, name); err != nil {
+		if row, err = s.account(ctx, id); err != nil {
 			return nil, err
 		}
 		a, err := s.describe(ctx, row)

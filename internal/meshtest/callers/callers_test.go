@@ -301,3 +301,13 @@ func TestServicesPassTheirCallersOn(t *testing.T) {
 	expect(t, "bob", create(w.mustLogin(west, "bob").GetAccessToken()), "PERMISSION_DENIED")
 	expect(t, "ann", create(w.mustLogin(west, "ann").GetAccessToken()), "")
 }
+
+// TestNameLikeAnID: nobody gets what is another account's by having its id for a name.
+func TestNameLikeAnID(t *testing.T) {
+	w := start(t, meshtest.Options{})
+	_, err := w.accounts(west, w.AdminToken()).CreateAccount(context.Background(), connect.NewRequest(&authv1.CreateAccountRequest{
+		Kind: authv1.AccountKind_ACCOUNT_KIND_USER, Name: w.user(west, "ann").GetId(), Password: password,
+	}))
+	expect(t, "an account named as ann's id", err, "FIELD_INVALID")
+	w.user(west, "u_ann")
+}
