@@ -53,10 +53,20 @@ func TestWhatRowsSayCountsAtOnce(t *testing.T) {
 	if got := w.reason(w.apiKey); got != "" {
 		t.Errorf("key with an end: %q", got)
 	}
-	w.now = w.now.Add(time.Minute)
-	if got := w.reason(w.apiKey); got != "TOKEN_INVALID" {
-		t.Errorf("key after its end: %q", got)
+	opened := w.token(t, func(c *Claims) { c.Subject, c.Session = "sa_bot", "k_1" })
+	if got := w.reason(opened); got != "" {
+		t.Errorf("token of a key with an end: %q", got)
 	}
+	w.now = w.now.Add(time.Minute)
+	for _, w.connected = range []bool{true, false} {
+		if got := w.reason(w.apiKey); got != "TOKEN_INVALID" {
+			t.Errorf("key after its end: %q", got)
+		}
+		if got := w.reason(opened); got != "TOKEN_INVALID" {
+			t.Errorf("its token: %q", got)
+		}
+	}
+	w.connected = true
 	w.fails = errors.New("the copy is gone")
 	w.version++
 	if got := w.reason(w.token(t, nil)); got != "NOT_READY" {

@@ -81,6 +81,7 @@ type state struct {
 
 	accounts map[string]*account
 	keys     map[[sha256.Size]byte]*apiKey
+	keyEnds  map[string]int64 // of keys that have an end, by id
 	signing  map[string]*signingKey
 	revoked  map[string]int64 // to when that can matter
 	limits   map[limitKey]Rate
@@ -91,7 +92,7 @@ type state struct {
 // readState reads the rows. What they say as before stays the same object: subjects and policies, by which answers are kept.
 func readState(source Source, before *state, kept *keptPolicies) (*state, error) {
 	s := &state{
-		accounts: make(map[string]*account), keys: make(map[[sha256.Size]byte]*apiKey),
+		accounts: make(map[string]*account), keys: make(map[[sha256.Size]byte]*apiKey), keyEnds: make(map[string]int64),
 		signing: make(map[string]*signingKey), revoked: make(map[string]int64), limits: make(map[limitKey]Rate),
 	}
 	var roles [][3]string
@@ -115,7 +116,11 @@ func readState(source Source, before *state, kept *keptPolicies) (*state, error)
 			if copy(hash[:], v[2].Bytes()) != len(hash) {
 				return fmt.Errorf("%w: %s", meshdb.ErrRow, table)
 			}
-			s.keys[hash] = &apiKey{id: v[0].Text(), account: v[1].Text(), expires: v[3].Integer()}
+			k := &apiKey{id: v[0].Text(), account: v[1].Text(), expires: v[3].Integer()}
+			s.keys[hash] = k
+			if k.expires != 0 {
+				s.keyEnds[k.id] = k.expires
+			}
 		case meshdb.TableSigningKeys:
 			public := slices.Clone(v[2].Bytes())
 			if len(public) != ed25519.PublicKeySize {

@@ -86,6 +86,7 @@ type answer struct {
 	state     *state
 	principal *identity.Principal
 	ends      int64 // milliseconds since 1970; 0 is never
+	keyEnds   int64 // likewise the API key, or the one that has opened a token's session
 	err       error
 }
 
@@ -330,12 +331,13 @@ func (v *Verifier) principal(s *state, c *verified, now time.Time) (*identity.Pr
 	if a.err != nil {
 		return nil, a.err
 	}
-	late := now.UnixMilli() - a.ends
+	at := now.UnixMilli()
+	late := at - a.ends
 	switch {
+	case a.keyEnds != 0 && at >= a.keyEnds:
+		return nil, errInvalid // whoever gave the key an end meant it
 	case a.ends == 0 || late < 0:
 		return a.principal, nil
-	case c.claims == nil:
-		return nil, errInvalid // whoever gave the key an end meant it
 	case late >= v.grace.Milliseconds() || v.source.Connected():
 		return nil, errExpired
 	default:
@@ -353,7 +355,7 @@ func (s *state) answer(c *verified) *answer {
 			a.err = errInvalid
 			return a
 		}
-		a.ends = key.expires
+		a.keyEnds = key.expires
 		a.principal, a.err = s.resolve(key.account, key.id, "", 0)
 		return a
 	}
@@ -361,7 +363,7 @@ func (s *state) answer(c *verified) *answer {
 		a.err = errInvalid // the key was taken back, and with it all that it has signed
 		return a
 	}
-	a.ends = c.claims.ExpiresAt.UnixMilli()
+	a.ends, a.keyEnds = c.claims.ExpiresAt.UnixMilli(), s.keyEnds[c.claims.Session]
 	a.principal, a.err = s.resolve(c.claims.Subject, c.claims.ID, c.claims.Session, c.claims.MadeAtMs)
 	return a
 }

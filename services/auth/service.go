@@ -168,8 +168,18 @@ func (s *Service) withKey(ctx context.Context, key string) (*authv1.Tokens, erro
 		return nil, err
 	}
 	audit.NoteOf(ctx).Actor, audit.NoteOf(ctx).Target = p.Actor(), "key="+p.Credential
+	lifetime := s.config.TokenLifetime
+	keys, err := s.apiKeys(ctx, "id", p.Credential)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if k.GetExpireTime() != nil {
+			lifetime = min(lifetime, k.GetExpireTime().AsTime().Sub(s.config.Clock()))
+		}
+	}
 	// The session is the key's: what ends the key ends the tokens that it has opened.
-	token, ends, err := s.signer.sign(a.id, p.Credential, a.tokensAfter, s.config.TokenLifetime)
+	token, ends, err := s.signer.sign(a.id, p.Credential, a.tokensAfter, lifetime)
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "github.com/nearside-dev/nearside/gen/nearside/auth/v1"
 	"github.com/nearside-dev/nearside/gen/nearside/auth/v1/authv1connect"
@@ -313,6 +315,20 @@ func TestAPIKeys(t *testing.T) {
 	}
 	token := opened.Msg.GetTokens().GetAccessToken()
 	expect(t, "with a token of the key", w.get(west, token), "")
+	end := time.Now().Add(time.Minute)
+	short, err := admin.CreateApiKey(ctx, connect.NewRequest(&authv1.CreateApiKeyRequest{Account: "bot", ExpireTime: timestamppb.New(end)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err = w.auth(west, "").Authenticate(ctx, connect.NewRequest(&authv1.AuthenticateRequest{
+		Credential: &authv1.AuthenticateRequest_ApiKey{ApiKey: short.Msg.GetSecret()},
+	}))
+	if err != nil || opened.Msg.GetTokens().GetExpireTime().AsTime().After(end) {
+		t.Errorf("a token of a key that ends at %v: %v, %v", end, opened, err)
+	}
+	if _, err = admin.RevokeApiKey(ctx, connect.NewRequest(&authv1.RevokeApiKeyRequest{Id: short.Msg.GetKey().GetId()})); err != nil {
+		t.Fatal(err)
+	}
 	rotated, err := admin.RotateApiKey(ctx, connect.NewRequest(&authv1.RotateApiKeyRequest{Id: made.Msg.GetKey().GetId()}))
 	if err != nil {
 		t.Fatal(err)
