@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"time"
 
@@ -226,7 +227,7 @@ func (s *Service) SetDisabled(
 		return nil, err
 	}
 	if disabled == 1 {
-		if err := s.endAll(ctx, a.id); err != nil {
+		if err := errors.Join(s.endAll(ctx, a.id), s.endResets(ctx, a.id)); err != nil {
 			return nil, err
 		}
 	}

@@ -228,7 +228,7 @@ func (s *Service) checkPassword(ctx context.Context, name, password string) (a *
 	s.lockout.Forget(name)
 	if old {
 		var replaced bool
-		if hash, replaced, err = s.hashAnew(ctx, a.id, hash, password); err != nil {
+		if hash, replaced, err = s.replacePassword(ctx, a.id, hash, password); err != nil {
 			return nil, "", err
 		}
 		if !replaced {
@@ -238,13 +238,14 @@ func (s *Service) checkPassword(ctx context.Context, name, password string) (a *
 	return a, hash, nil
 }
 
-// hashAnew replaces the hash of a password by one with the present parameters. It does not where another one was set meanwhile.
-func (s *Service) hashAnew(ctx context.Context, account, before, password string) (hash string, replaced bool, err error) {
+// replacePassword replaces a password that has been checked. It does not where another one was set meanwhile.
+func (s *Service) replacePassword(ctx context.Context, account, before, password string) (hash string, replaced bool, err error) {
 	if hash, err = s.passwords.hash(ctx, password); err != nil {
 		return "", false, err
 	}
-	changed, err := transact(ctx, s.auth, engine.SQL("UPDATE passwords SET hash = ?3 WHERE account_id = ?1 AND hash = ?2",
-		text(account), text(before), text(hash)))
+	changed, err := transact(ctx, s.auth,
+		engine.SQL("UPDATE passwords SET hash = ?3, changed_at = ?4 WHERE account_id = ?1 AND hash = ?2",
+			text(account), text(before), text(hash), integer(s.config.Clock().UnixMilli())))
 	return hash, err == nil && changed[0] > 0, err
 }
 
@@ -411,16 +412,30 @@ func (s *Service) ChangePassword(
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := s.checkPassword(ctx, a.name, req.Msg.GetOldPassword()); err != nil {
+	_, hash, err := s.checkPassword(ctx, a.name, req.Msg.GetOldPassword())
+	if err != nil {
 		return nil, err
 	}
-	if err := s.setPassword(ctx, a.id, req.Msg.GetNewPassword()); err != nil {
+	if err := s.endResets(ctx, a.id); err != nil {
 		return nil, err
+	}
+	_, replaced, err := s.replacePassword(ctx, a.id, hash, req.Msg.GetNewPassword())
+	switch {
+	case err != nil:
+		return nil, err
+	case !replaced:
+		return nil, errWrong // by now
 	}
 	if err := s.endAll(ctx, a.id); err != nil {
 		return nil, err
 	}
 	return doneAt[authv1.ChangePasswordResponse](s), nil
+}
+
+// endResets ends the reset tokens of an account.
+func (s *Service) endResets(ctx context.Context, account string) error {
+	_, err := transact(ctx, s.auth, engine.SQL("DELETE FROM reset_tokens WHERE account_id = ?1", text(account)))
+	return err
 }
 
 // ResetPassword implements authv1connect.AuthServiceHandler.
@@ -443,6 +458,9 @@ func (s *Service) ResetPassword(
 		return nil, errInvalid
 	}
 	audit.NoteOf(ctx).Target = "account=" + a.id
+	if a.disabled {
+		return nil, errInvalid
+	}
 	encoded, err := s.passwords.hash(ctx, req.Msg.GetNewPassword())
 	if err != nil {
 		return nil, err

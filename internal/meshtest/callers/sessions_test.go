@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,17 +213,54 @@ func TestPasswords(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	reset, err := w.accounts(west, w.AdminToken()).CreateResetToken(ctx, connect.NewRequest(&authv1.CreateResetTokenRequest{Account: "ann"}))
-	if err != nil {
-		t.Fatal(err)
+	create := func() string {
+		t.Helper()
+		reset, err := w.accounts(west, w.AdminToken()).CreateResetToken(ctx, connect.NewRequest(&authv1.CreateResetTokenRequest{Account: "ann"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reset.Msg.GetResetToken()
 	}
 	use := func(token string) error {
 		_, err := w.auth(west, "").ResetPassword(ctx, connect.NewRequest(&authv1.ResetPasswordRequest{ResetToken: token, NewPassword: password}))
 		return err
 	}
 	expect(t, "a token that is none", use("nsp_x"), "TOKEN_INVALID")
-	expect(t, "reset", use(reset.Msg.GetResetToken()), "")
-	expect(t, "reset again", use(reset.Msg.GetResetToken()), "TOKEN_INVALID")
+	reset := create()
+	expect(t, "reset", use(reset), "")
+	expect(t, "reset again", use(reset), "TOKEN_INVALID")
+
+	// A reset token ends with the password, and with the account.
+	reset = create()
+	expect(t, "change", change(w.mustLogin(west, "ann").GetAccessToken(), password, password), "")
+	expect(t, "reset after a change", use(reset), "TOKEN_INVALID")
+	disable := func(disabled bool) {
+		t.Helper()
+		_, err := w.accounts(west, w.AdminToken()).SetDisabled(ctx, connect.NewRequest(&authv1.SetDisabledRequest{Account: "ann", Disabled: disabled}))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	reset = create()
+	disable(true)
+	expect(t, "reset while disabled", use(create()), "TOKEN_INVALID")
+	disable(false)
+	expect(t, "reset with a token of before", use(reset), "TOKEN_INVALID")
+
+	// Of several who change the same password one does.
+	token := w.mustLogin(west, "ann").GetAccessToken()
+	var done atomic.Int32
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if change(token, password, password) == nil {
+				done.Add(1)
+			}
+		})
+	}
+	if all.Wait(); done.Load() != 1 {
+		t.Errorf("%d changed the password", done.Load())
+	}
 	w.mustLogin(west, "ann")
 
 	// Nobody finds out by the error who there is, nor by trying for long.
