@@ -315,14 +315,15 @@ func (s *Service) revoke(ctx context.Context, id string) error {
 	return err
 }
 
-// endAll ends all sessions and access tokens of an account.
+// endAll ends all sessions and access tokens of an account. The sessions end first: what was refreshed before that was made before the
+// moment by which the tokens end.
 func (s *Service) endAll(ctx context.Context, account string) error {
-	_, err := transact(ctx, s.mesh, engine.SQL("UPDATE accounts SET tokens_after = max(tokens_after, ?2) WHERE id = ?1",
-		text(account), integer(s.config.Clock().UnixMilli())))
+	_, err := transact(ctx, s.auth, engine.SQL("UPDATE sessions SET ended = 1 WHERE account_id = ?1", text(account)))
 	if err != nil {
 		return err
 	}
-	_, err = transact(ctx, s.auth, engine.SQL("UPDATE sessions SET ended = 1 WHERE account_id = ?1", text(account)))
+	_, err = transact(ctx, s.mesh, engine.SQL("UPDATE accounts SET tokens_after = max(tokens_after, ?2) WHERE id = ?1",
+		text(account), integer(s.config.Clock().UnixMilli())))
 	return err
 }
 
