@@ -23,9 +23,9 @@ const (
 // Retry returns a client interceptor that repeats unary calls which failed for a moment, where a repeat cannot do harm: at
 // most 4 tries, with jitter, within the context's deadline.
 //
-// Repeated are calls that failed with unavailable, as those whose connection broke do, or with aborted and the reason OUTCOME_UNKNOWN, and that either have no
-// side effects or carry an idempotency key. The data API's writes are given a key if they have none; other services'
-// calls are repeated if the caller set the header idempotency-key.
+// Repeated are calls that failed with unavailable, as those whose connection broke do, or with aborted and the reason
+// OUTCOME_UNKNOWN, and that either have no side effects or carry an idempotency key. The data API's writes are given a key
+// if they have none; other services' calls are repeated if the caller set the header idempotency-key.
 func Retry() connect.Interceptor { return retrier{} }
 
 type retrier struct{}
