@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 )
 
+// logFolder is the folder of the log, in that of the primary.
+const logFolder = "log"
+
 // identity is what makes a mesh this mesh: its id, and the key of its bookmarks. It is made once.
 type identity struct {
 	MeshID      [16]byte
@@ -21,11 +24,15 @@ type identityFile struct {
 	BookmarkKey string `json:"bookmark_key"` // hex
 }
 
-// loadIdentity reads DIR/mesh.json, or makes it (mode 0600).
+// loadIdentity reads DIR/mesh.json, or makes it (mode 0600) where there is no data yet: with another identity, no region and no
+// bookmark would know what is there.
 func loadIdentity(dir string) (id identity, err error) {
 	path := filepath.Join(dir, "mesh.json")
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, logFolder)); !errors.Is(err, os.ErrNotExist) {
+			return id, errors.Join(err, fmt.Errorf("%s is gone, but there is data of a mesh beside it: put it back", path))
+		}
 		return createIdentity(path)
 	}
 	if err != nil {
@@ -65,5 +72,12 @@ func createIdentity(path string) (id identity, err error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return id, fmt.Errorf("write %s: %w", temporary, err)
 	}
-	return id, os.Rename(temporary, path)
+	if err := os.Rename(temporary, path); err != nil {
+		return id, err
+	}
+	folder, err := os.Open(filepath.Dir(path)) // it must be there before the log is
+	if err != nil {
+		return id, err
+	}
+	return id, errors.Join(folder.Sync(), folder.Close())
 }

@@ -174,7 +174,7 @@ func Start(ctx context.Context, c Config) (_ *Primary, err error) {
 		return nil, err
 	}
 	metrics := telemetry.NewRegistry()
-	log, err := changelog.Open(filepath.Join(c.Dir, "log"), changelog.Options{
+	log, err := changelog.Open(filepath.Join(c.Dir, logFolder), changelog.Options{
 		Logger: c.Logger, OnFatal: p.fail, Clock: c.Clock,
 	})
 	if err != nil {

@@ -392,6 +392,39 @@ func TestRestartKeepsEverythingAndKeysArePrivate(t *testing.T) {
 	_ = ready.Body.Close()
 }
 
+// TestIdentityIsNotMadeAnew: a folder with data whose mesh.json is gone is not another mesh's.
+func TestIdentityIsNotMadeAnew(t *testing.T) {
+	dir := t.TempDir()
+	config := primary.Config{Dir: dir, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), NoAuth: true}
+	p, err := primary.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	identity := filepath.Join(dir, "mesh.json")
+	if err := os.Rename(identity, identity+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := primary.Start(t.Context(), config); err == nil {
+		_ = p.Close(context.Background())
+		t.Fatal("it started as another mesh")
+	} else if !strings.Contains(err.Error(), identity) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.Rename(identity+".aside", identity); err != nil {
+		t.Fatal(err)
+	}
+	p, err = primary.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
 func BenchmarkExecuteOverRPC(b *testing.B) {
 	t := &testing.T{}
 	f := &fixture{t: t, dir: b.TempDir(), http: httpclient.NewUnary()}
