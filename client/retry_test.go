@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,13 +174,23 @@ func TestRetryOfBrokenConnections(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := &node{}
+			var mu sync.Mutex // guards keys
 			var keys []string
+			begin := func() (before []string) {
+				mu.Lock()
+				defer mu.Unlock()
+				before, keys = keys, nil
+				return before
+			}
 			mux := http.NewServeMux()
 			path, data := datav1connect.NewDataServiceHandler(n)
 			mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
 				keys = append(keys, r.Header.Get(rpcheader.IdempotencyKey))
+				tries := len(keys)
+				mu.Unlock()
 				_, _ = io.Copy(io.Discard, r.Body)
-				if len(keys) > 2 {
+				if tries > 2 {
 					data.ServeHTTP(w, r)
 					return
 				}
@@ -197,15 +208,16 @@ func TestRetryOfBrokenConnections(t *testing.T) {
 			if _, err := c.Execute(t.Context(), connect.NewRequest(&datav1.ExecuteRequest{})); err != nil {
 				t.Fatal(err)
 			}
-			if len(keys) != 3 || keys[0] == "" || keys[0] != keys[1] || keys[1] != keys[2] {
-				t.Errorf("the tries have the keys %q", keys)
+			if k := begin(); len(k) != 3 || k[0] == "" || k[0] != k[1] || k[1] != k[2] {
+				t.Errorf("the tries have the keys %q", k)
 			}
-			keys = nil
-			_, err := New(server.URL, WithoutRetry()).Execute(t.Context(), connect.NewRequest(&datav1.ExecuteRequest{}))
+			once := New(server.URL, WithoutRetry())
+			defer once.Close()
+			_, err := once.Execute(t.Context(), connect.NewRequest(&datav1.ExecuteRequest{}))
 			if e, ok := ErrorOf(err); !ok || !e.Momentary() || !errors.Is(err, ErrUnavailable) {
 				t.Errorf("without repeats: %v", err)
 			}
-			keys = nil
+			begin()
 			for _, err := range Rows[int](t.Context(), c.Database("d"), "SELECT 1") {
 				if e, ok := ErrorOf(err); !ok || !e.Momentary() || connect.CodeOf(err) != connect.CodeUnavailable {
 					t.Errorf("a stream: %v", err)
