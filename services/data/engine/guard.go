@@ -27,7 +27,7 @@ func (f footprint) remakes() bool { return len(f.altered)+len(f.dropped) > 0 }
 
 // alters reports whether it alters a table.
 func (f footprint) alters(table string) bool {
-	return slices.ContainsFunc(f.altered, func(name string) bool { return catalog.Fold(name) == catalog.Fold(table) })
+	return slices.ContainsFunc(f.altered, func(name string) bool { return catalog.SameName(name, table) })
 }
 
 // guard is the authorizer of every connection. It refuses what no caller may do and notes what the writer must know.
